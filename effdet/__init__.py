@@ -1,0 +1,67 @@
+"""EfficientDet and EfficientNet in PyTorch: train, evaluate and predict.
+
+The public names below are loaded when first used, so that importing the package, and asking the command line for help,
+costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from effdet.config import Config, load_config
+    from effdet.errors import ConfigError, DataError, EffdetError, TrainingError, WeightsError
+    from effdet.inference.predictor import Predictor
+    from effdet.models import list_models
+    from effdet.structures import Batch, Detections, Outputs, Target
+    from effdet.weights import create_model, load_checkpoint
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Batch": "effdet.structures",
+    "Config": "effdet.config",
+    "ConfigError": "effdet.errors",
+    "DataError": "effdet.errors",
+    "Detections": "effdet.structures",
+    "EffdetError": "effdet.errors",
+    "Outputs": "effdet.structures",
+    "Predictor": "effdet.inference.predictor",
+    "Target": "effdet.structures",
+    "TrainingError": "effdet.errors",
+    "WeightsError": "effdet.errors",
+    "create_model": "effdet.weights",
+    "list_models": "effdet.models",
+    "load_checkpoint": "effdet.weights",
+    "load_config": "effdet.config",
+}
+
+__all__ = [
+    "Batch",
+    "Config",
+    "ConfigError",
+    "DataError",
+    "Detections",
+    "EffdetError",
+    "Outputs",
+    "Predictor",
+    "Target",
+    "TrainingError",
+    "WeightsError",
+    "__version__",
+    "create_model",
+    "list_models",
+    "load_checkpoint",
+    "load_config",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'effdet' has no attribute '{name}'")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,135 @@
+"""Fixtures shared by all tests: real data sets, where there are any, and recorded outputs of the reference systems."""
+
+import gzip
+import json
+import os
+import zlib
+from pathlib import Path
+
+# Networks here are tiny: threads would only wait for each other, and for a long time where other programs run.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import pytest
+import torch
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def _shared(name: str) -> Path:
+    folder = Path(os.environ.get("EFFDET_TEST_DATA", REPOSITORY.parent / "shared" / "data")) / name
+    if not folder.is_dir():
+        pytest.skip(f"no data set in {folder}; EFFDET_TEST_DATA names the folder of the data sets")
+    return folder
+
+
+@pytest.fixture
+def bccd() -> Path:
+    """A small Pascal VOC data set: 364 images, 3 classes, 2 boxes without area."""
+    return _shared("bccd")
+
+
+@pytest.fixture
+def coco128() -> Path:
+    """The first images of COCO train2017: images/ and instances.json."""
+    return _shared("coco128")
+
+
+class Reference:
+    """Outputs of other systems, recorded once; weights and images are made anew from names, shapes and sizes.
+
+    `arrays` maps a key to its array, `shapes` maps SYSTEM/MODEL to {name: shape} of its state dict.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.arrays = np.load(folder / "golden.npz")
+        self.shapes = json.loads(gzip.decompress((folder / "shapes.json.gz").read_bytes()))
+
+    def state(self, model):
+        """The state dict of SYSTEM/MODEL with which its outputs were recorded."""
+        return {name: self._tensor(name, shape) for name, shape in self.shapes[model].items()}
+
+    def _tensor(self, name, shape):
+        rng = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode())))
+        if name.endswith("num_batches_tracked"):
+            return torch.zeros(shape, dtype=torch.int64)
+        if len(shape) > 1:
+            values = rng.uniform(-1.0, 1.0, shape) * np.sqrt(1.2 * 3.0 / np.prod(shape[1:]))
+        else:
+            ranges = {
+                "running_var": (0.5, 1.5),
+                "running_mean": (-0.1, 0.1),
+                "edge_weights": (0.2, 1.5),
+                "weight": (0.8, 1.2),
+            }
+            last = name.split(".")[-1]
+            values = rng.uniform(*ranges.get(last, (-0.2, 0.2)), shape)
+        return torch.from_numpy(np.asarray(values).astype(np.float32))
+
+    def image(self, height, width):
+        """The input [1, 3, H, W] with which the outputs were recorded, already normalised."""
+        rng = np.random.Generator(np.random.PCG64(0))
+        y, x = np.mgrid[0:height, 0:width].astype(np.float64)
+        out = np.zeros((1, 3, height, width))
+        for channel in range(3):
+            for _ in range(6):
+                down, across = rng.uniform(-6, 6, 2)
+                phase, amplitude = rng.uniform(0, 2 * np.pi), rng.uniform(0.2, 0.8)
+                wave = 2 * np.pi * (down * y / height + across * x / width) + phase
+                out[0, channel] += amplitude * np.sin(wave)
+        return torch.from_numpy(out.astype(np.float32))
+
+
+@pytest.fixture(scope="session")
+def reference() -> Reference:
+    """The small set of recorded outputs that lies beside the tests."""
+    return Reference(REPOSITORY / "tests" / "golden")
+
+
+@pytest.fixture(scope="session")
+def golden_folder() -> Path:
+    """Folder of the full set of recorded outputs."""
+    folder = Path(os.environ.get("EFFDET_TEST_GOLDEN", REPOSITORY.parent / "shared" / "golden"))
+    if not (folder / "golden.npz").is_file():
+        pytest.skip(f"no golden.npz in {folder}; EFFDET_TEST_GOLDEN names the folder of the recorded outputs")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def full_reference(golden_folder) -> Reference:
+    """The full set of recorded outputs: every model."""
+    return Reference(golden_folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory) -> Path:
+    """A COCO data set of 12 scenes to train on and 4 to evaluate, 128 x 128 pixels."""
+    from effdet.data.synthetic import write_data_set
+
+    root = tmp_path_factory.mktemp("tiny") / "data"
+    write_data_set(root, 12, 4, size=(128, 128))
+    return root
+
+
+@pytest.fixture(scope="session")
+def tiny_recipe(tiny_data) -> Path:
+    """A recipe that trains on it in seconds: two epochs of three steps."""
+    path = tiny_data.parent / "tiny.yaml"
+    path.write_text(
+        f"""
+model: {{name: efficientdet_lite0, image_size: [128, 128]}}
+data: {{root: {tiny_data}, workers: 0}}
+train: {{epochs: 2, batch_size: 4, precision: fp32, log_every: 1}}
+"""
+    )
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_recipe) -> Path:
+    """The folder of a finished run of that recipe."""
+    from effdet.cli import main
+
+    folder = tiny_recipe.parent / "run"
+    assert main(["train", str(tiny_recipe), f"output_dir={folder}", "--device", "cpu"]) == 0
+    return folder

@@ -1,0 +1,62 @@
+"""The class and the box head: the same convolutions on every level, with norms of the level's own.
+
+What the heads' numbers mean is told in `structures.Outputs`; anchors, losses and decoding live elsewhere.
+Source: EfficientDet section 4.1; order of operations and initialisers from the reference code.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from effdet.models.layers import Activation, NormFactory, SeparableConv, activation, convolutions, init_head_conv
+
+PRIOR = 0.01  # score of every class at every anchor before training
+
+
+class Head(nn.Module):
+    """A tower of separable convolutions, norms and activations, and a last convolution that predicts.
+
+    The tower's convolutions are shared by all levels while each level has its own norms, since statistics differ.
+
+    Attributes:
+        outputs: values predicted per anchor: K classes or 4 deltas.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        outputs: int,
+        anchors_per_cell: int,
+        num_repeats: int,
+        num_levels: int,
+        norm: NormFactory,
+        act: Activation = "silu",
+    ) -> None:
+        super().__init__()
+        self.outputs = outputs
+        self.convs = nn.ModuleList(SeparableConv(channels, channels) for _ in range(num_repeats))
+        self.norms = nn.ModuleList(nn.ModuleList(norm(channels) for _ in range(num_levels)) for _ in range(num_repeats))
+        self.act = activation(act)
+        self.predict = SeparableConv(channels, anchors_per_cell * outputs)
+        for conv in convolutions(self):
+            init_head_conv(conv)
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """[B, A, outputs] over all levels, from fine to coarse, of the features [B, C, H, W] of L levels."""
+        return torch.cat([self._level(feature, level) for level, feature in enumerate(features)], dim=1)
+
+    def _level(self, feature: Tensor, level: int) -> Tensor:
+        for conv, norms in zip(self.convs, self.norms, strict=True):
+            assert isinstance(norms, nn.ModuleList)
+            feature = self.act(norms[level](conv(feature)))
+        predicted: Tensor = self.predict(feature)
+        return predicted.permute(0, 2, 3, 1).reshape(len(predicted), -1, self.outputs)
+
+
+def set_prior(class_head: Head) -> None:
+    """Starts the class head's biases so that every score is `PRIOR`. Source: Focal loss (arXiv:1708.02002), 3.3."""
+    assert class_head.predict.pointwise.bias is not None
+    nn.init.constant_(class_head.predict.pointwise.bias, -math.log((1 - PRIOR) / PRIOR))

@@ -1,0 +1,91 @@
+"""Putting a state dict into a model with a report of what happened; a load that fits only in part is refused.
+
+Where weights come from is told in `sources.py`, how foreign names read in `names.py`, our own files in `checkpoint.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from effdet.errors import WeightsError
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What a load did.
+
+    Attributes:
+        source: where the weights came from.
+        loaded: names of the model that were filled.
+        reinitialised: names of the model that kept their fresh values, with the reason in words.
+        left_over: names of the source that the model has no use for.
+    """
+
+    source: str
+    loaded: tuple[str, ...]
+    reinitialised: tuple[str, ...]
+    left_over: tuple[str, ...]
+
+    def lines(self) -> list[str]:
+        """The report in three lines."""
+        return [
+            f"weights: loaded {len(self.loaded)} tensors from {self.source}",
+            f"  newly initialised: {_listing(self.reinitialised)}",
+            f"  left over in the file: {_listing(self.left_over)}",
+        ]
+
+
+def load_state(
+    model: nn.Module, state: Mapping[str, Tensor], source: str, *, fresh: Sequence[str] = (), unused: Sequence[str] = ()
+) -> LoadReport:
+    """Fills a model by name and shape.
+
+    Args:
+        model: the model, changed in place and only if the load is accepted.
+        state: tensors under the model's names.
+        source: what to call the weights in messages.
+        fresh: prefixes of names in the model that may stay as they are if the source lacks them or has another shape.
+        unused: prefixes of names in the source that the model may lack.
+
+    Raises:
+        WeightsError: anything else is missing, left over or of another shape.
+    """
+    own = model.state_dict()
+    fitting = {name: value for name, value in state.items() if name in own and value.shape == own[name].shape}
+    absent = [name for name in own if name not in fitting and not name.endswith("num_batches_tracked")]
+    extra = [name for name in state if name not in own and not name.endswith("num_batches_tracked")]
+    wrong = [name for name in absent if not name.startswith(tuple(fresh))]
+    strange = [name for name in extra if not name.startswith(tuple(unused))]
+    if wrong or strange or not fitting:
+        raise WeightsError(_misfit(source, own, state, wrong, strange))
+    model.load_state_dict(fitting, strict=False)
+    return LoadReport(source, tuple(fitting), tuple(absent), tuple(extra))
+
+
+def _misfit(
+    source: str, own: Mapping[str, Tensor], state: Mapping[str, Tensor], wrong: Sequence[str], strange: Sequence[str]
+) -> str:
+    reasons = []
+    shapes = [name for name in wrong if name in state]
+    missing = [name for name in wrong if name not in state]
+    if shapes:
+        name = shapes[0]
+        theirs, ours = list(state[name].shape), list(own[name].shape)
+        reasons.append(f"{len(shapes)} tensors differ in shape ('{name}' is {theirs}, the model needs {ours})")
+    if missing:
+        reasons.append(f"{len(missing)} tensors of the model are missing ('{missing[0]}')")
+    if strange:
+        reasons.append(f"{len(strange)} tensors have no place in the model ('{strange[0]}')")
+    return f"{source}: these weights are of another model: {'; '.join(reasons)}; check model.name and model.weights"
+
+
+def _listing(names: Sequence[str]) -> str:
+    """Count and top modules of some names, such as '4 (class_head.predict)'."""
+    if not names:
+        return "nothing"
+    modules = dict.fromkeys(".".join(name.split(".")[:2]) for name in names)
+    shown = ", ".join(list(modules)[:4]) + (", ..." if len(modules) > 4 else "")
+    return f"{len(names)} ({shown})"

@@ -1,0 +1,285 @@
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from effdet.boxes import encode_boxes
+from effdet.losses import DetectionLoss, focal_loss_sum, match_anchors
+from effdet.models.anchors import anchor_boxes
+from effdet.structures import Outputs, Target
+
+SIZE = (128, 192)
+CLASSES = 5
+
+
+def random_boxes(count, seed=0, largest=90):
+    generator = torch.Generator().manual_seed(seed)
+    corner = torch.rand(count, 2, generator=generator) * torch.tensor([150.0, 90])
+    return torch.cat([corner, corner + 2 + torch.rand(count, 2, generator=generator) * largest], 1)
+
+
+def target(boxes, labels=None):
+    labels = torch.arange(len(boxes)) % CLASSES if labels is None else torch.tensor(labels)
+    return Target(boxes, labels, 0, SIZE, (1.0, 1.0))
+
+
+def outputs(images=2, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    anchors = anchor_boxes(SIZE)
+    logits = torch.randn(images, len(anchors), CLASSES, generator=generator) - 2
+    return Outputs(logits, torch.randn(images, len(anchors), 4, generator=generator) * 0.2, anchors)
+
+
+def loss(gamma=1.5, smoothing=0.0, box_weight=50.0):
+    return DetectionLoss(0.25, gamma, smoothing, 0.1, box_weight)
+
+
+# Matching
+
+
+def slow_match(anchors, boxes, threshold=0.5):
+    """{anchor: box} by the rules, one pair at a time."""
+    overlaps = []
+    for x1, y1, x2, y2 in boxes:
+        row = []
+        for a1, b1, a2, b2 in anchors:
+            inner = max(0.0, min(x2, a2) - max(x1, a1)) * max(0.0, min(y2, b2) - max(y1, b1))
+            row.append(inner / ((x2 - x1) * (y2 - y1) + (a2 - a1) * (b2 - b1) - inner) if inner else 0.0)
+        overlaps.append(row)
+    matched = {}
+    for anchor in range(len(anchors)):
+        column = [row[anchor] for row in overlaps]
+        if max(column) >= threshold:
+            matched[anchor] = column.index(max(column))
+    for box in reversed(range(len(boxes))):  # the first box writes last
+        if max(overlaps[box]) > 0:
+            matched[overlaps[box].index(max(overlaps[box]))] = box
+    return matched
+
+
+def as_dict(match):
+    anchor, box = match
+    assert anchor.tolist() == sorted(anchor.tolist())
+    return dict(zip(anchor.tolist(), box.tolist(), strict=True))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_matching_agrees_with_a_slow_loop(seed):
+    anchors, boxes = anchor_boxes((64, 96), 3, 5), random_boxes(6, seed, 60)
+    slow = slow_match(anchors.double().tolist(), boxes.double().tolist())
+    assert as_dict(match_anchors(anchors, boxes)) == slow
+
+
+def test_a_box_that_overlaps_no_anchor_by_half_still_gets_its_best():
+    anchors = torch.tensor([[0.0, 0, 32, 32], [32, 0, 64, 32]])
+    assert as_dict(match_anchors(anchors, torch.tensor([[28.0, 0, 60, 4]]))) == {1: 0}
+
+
+def test_every_box_gets_an_anchor():
+    boxes = torch.cat([random_boxes(30), torch.tensor([[3.0, 3, 3.5, 3.5], [0, 0, 192, 2], [0, 0, 192, 128]])])
+    assert set(match_anchors(anchor_boxes(SIZE), boxes)[1].tolist()) == set(range(len(boxes)))
+
+
+def test_an_overlap_of_exactly_the_threshold_matches():
+    anchors = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 5]])
+    box = torch.tensor([[0.0, 0, 10, 5]])
+    assert as_dict(match_anchors(anchors, box)) == {0: 0, 1: 0}
+
+
+def test_of_equal_overlaps_the_first_box_and_the_first_anchor_win():
+    box = torch.tensor([[0.0, 0, 10, 10]])
+    assert as_dict(match_anchors(box, box.repeat(3, 1))) == {0: 0}
+    away = torch.tensor([[0.0, 0, 4, 10], [6.0, 0, 10, 10]])  # both overlap by 0.4
+    assert as_dict(match_anchors(away, box)) == {0: 0}
+
+
+def test_where_two_boxes_claim_one_anchor_the_first_has_it():
+    anchors = torch.tensor([[0.0, 0, 10, 10]])
+    boxes = torch.tensor([[0.0, 0, 3, 3], [0, 0, 9, 9]])
+    assert as_dict(match_anchors(anchors, boxes)) == {0: 0}
+
+
+def test_a_claim_beats_a_better_overlap_of_another_box():
+    anchors = torch.tensor([[0.0, 0, 10, 10], [0.0, 0, 10, 9]])
+    boxes = torch.tensor([[0.0, 0, 10, 9], [0, 0, 10, 10], [0, 9, 10, 10]])
+    assert as_dict(match_anchors(anchors, boxes)) == slow_match(anchors.tolist(), boxes.tolist()) == {0: 1, 1: 0}
+
+
+def test_a_box_that_meets_no_anchor_claims_none():
+    anchors = torch.tensor([[0.0, 0, 10, 10], [10, 0, 20, 10]])
+    assert as_dict(match_anchors(anchors, torch.tensor([[100.0, 100, 110, 110], [10, 0, 20, 10]]))) == {1: 1}
+
+
+def test_an_image_without_boxes_has_no_positives():
+    anchor, box = match_anchors(anchor_boxes(SIZE), torch.zeros(0, 4))
+    assert (anchor.shape, box.shape) == ((0,), (0,))
+    assert (anchor.dtype, box.dtype) == (torch.int64, torch.int64)
+
+
+def test_an_assignment_tells_image_anchor_label_and_box_of_each_positive():
+    boxes = random_boxes(4)
+    targets = [target(boxes[:3], [4, 0, 2]), target(boxes[:0], []), target(boxes[3:], [1])]
+    anchors = anchor_boxes(SIZE)
+    assignment = loss().assign(anchors, targets)
+    expected = [
+        (row, *pair) for row, each in enumerate(targets) for pair in as_dict(match_anchors(anchors, each.boxes)).items()
+    ]
+    assert list(zip(assignment.image.tolist(), assignment.anchor.tolist(), strict=True)) == [e[:2] for e in expected]
+    assert assignment.label.tolist() == [targets[row].labels[box].item() for row, _, box in expected]
+    assert assignment.box.tolist() == [targets[row].boxes[box].tolist() for row, _, box in expected]
+    assert len(assignment) == len(expected)
+
+
+# Focal loss
+
+
+def slow_focal(logits, positive, alpha, gamma, smoothing):
+    one_hot = torch.zeros_like(logits)
+    one_hot[positive] = 1
+    p = logits.sigmoid()
+    p_true = one_hot * p + (1 - one_hot) * (1 - p)
+    weight = one_hot * alpha + (1 - one_hot) * (1 - alpha)
+    soft = one_hot * (1 - smoothing) + smoothing / 2
+    entropy = -(soft * p.log() + (1 - soft) * (1 - p).log())
+    return (weight * (1 - p_true) ** gamma * entropy).sum()
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("gamma", [0.0, 1.5, 2.0])
+def test_focal_loss_and_its_gradient_follow_the_written_out_formula(gamma, smoothing):
+    generator = torch.Generator().manual_seed(0)
+    logits = (torch.randn(2, 30, 5, generator=generator, dtype=torch.float64) * 4).requires_grad_()
+    positive = (torch.tensor([0, 0, 1]), torch.tensor([3, 17, 29]), torch.tensor([1, 4, 0]))
+    results = []
+    for formula in (focal_loss_sum, slow_focal):
+        value = formula(logits, positive, 0.25, gamma, smoothing)
+        results.append((value, torch.autograd.grad(value, logits)[0]))
+    torch.testing.assert_close(results[0], results[1])
+
+
+def test_without_focus_and_balance_it_is_half_the_cross_entropy():
+    logits = torch.randn(7, 3)
+    one_hot = torch.zeros(7, 3)
+    one_hot[2, 1] = 1
+    value = focal_loss_sum(logits, (torch.tensor([2]), torch.tensor([1])), 0.5, 0.0, 0.0)
+    torch.testing.assert_close(value, 0.5 * F.binary_cross_entropy_with_logits(logits, one_hot, reduction="sum"))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("size", [50.0, 1e4])
+def test_the_gradient_is_finite_at_extreme_logits(size, smoothing):
+    logits = torch.tensor([[size, -size, size, -size]], requires_grad=True)
+    positive = (torch.tensor([0, 0]), torch.tensor([0, 1]))
+    value = focal_loss_sum(logits, positive, 0.25, 1.5, smoothing)
+    value.backward()
+    assert value.isfinite()
+    assert logits.grad.isfinite().all()
+    right_positive, wrong_positive, wrong_negative, right_negative = logits.grad[0].tolist()
+    assert wrong_positive == pytest.approx(-0.25 * (1 - smoothing / 2), rel=1e-3)
+    assert wrong_negative == pytest.approx(0.75 * (1 - smoothing / 2), rel=1e-3)
+    assert abs(right_positive) < 1e-6
+    assert abs(right_negative) < 1e-6
+
+
+def test_the_loss_of_untrained_scores_is_where_the_prior_puts_it():
+    logits = torch.full((100, 7), -math.log(99))
+    value = focal_loss_sum(logits, (torch.tensor([5]), torch.tensor([2])), 0.25, 1.5, 0.0)
+    expected = 699 * 0.75 * 0.01**1.5 * -math.log(0.99) + 0.25 * 0.99**1.5 * -math.log(0.01)
+    assert value.item() == pytest.approx(expected, rel=1e-5)
+
+
+# The whole loss
+
+
+def test_losses_follow_the_written_out_formula():
+    out, targets = outputs(), [target(random_boxes(4)), target(random_boxes(2, 1))]
+    criterion = loss()
+    assignment = criterion.assign(out.anchors, targets)
+    positives = (assignment.image, assignment.anchor, assignment.label)
+    class_loss = slow_focal(out.class_logits, positives, 0.25, 1.5, 0.0) / (len(assignment) + 1)
+    box_loss = 0.0
+    for image, anchor, _, box in zip(*assignment, strict=True):
+        for wanted, given in zip(encode_boxes(box, out.anchors[anchor]), out.box_deltas[image, anchor], strict=True):
+            error = abs(given.item() - wanted.item())
+            box_loss += 0.5 * error**2 if error <= 0.1 else 0.1 * error - 0.005
+    box_loss /= 4 * (len(assignment) + 1)
+    losses = criterion(out, assignment, len(assignment))
+    assert losses.class_loss.item() == pytest.approx(class_loss.item(), rel=1e-4)
+    assert losses.box_loss.item() == pytest.approx(box_loss, rel=1e-4)
+    assert losses.total.item() == pytest.approx(class_loss.item() + 50 * box_loss, rel=1e-4)
+
+
+def test_a_batch_without_objects_has_a_class_loss_and_no_box_loss():
+    out = outputs()
+    criterion = loss()
+    assignment = criterion.assign(out.anchors, [target(torch.zeros(0, 4))] * 2)
+    losses = criterion(out, assignment, 0)
+    assert len(assignment) == 0
+    assert losses.box_loss.item() == 0
+    assert losses.class_loss.item() > 0
+    out.class_logits.requires_grad_()
+    out.box_deltas.requires_grad_()
+    criterion(out, assignment, 0).total.backward()
+    assert (out.box_deltas.grad == 0).all()
+    assert (out.class_logits.grad > 0).all()
+
+
+@pytest.mark.parametrize("count", [int, torch.tensor])
+def test_the_parts_of_a_batch_add_up_to_the_whole(count):
+    out = outputs(3)
+    targets = [target(random_boxes(4)), target(torch.zeros(0, 4)), target(random_boxes(2, 1))]
+    criterion = loss(smoothing=0.1)
+    whole = criterion.assign(out.anchors, targets)
+    expected = criterion(out, whole, count(len(whole)))
+    parts = []
+    for rows in (slice(0, 1), slice(1, 3)):
+        part = criterion.assign(out.anchors, targets[rows])
+        given = Outputs(out.class_logits[rows], out.box_deltas[rows], out.anchors)
+        parts.append(torch.stack(criterion(given, part, count(len(whole)))))
+    torch.testing.assert_close(sum(parts), torch.stack(expected))
+
+
+def test_only_positives_move_their_boxes():
+    out = outputs(1)
+    out.box_deltas.requires_grad_()
+    criterion = loss()
+    assignment = criterion.assign(out.anchors, [target(random_boxes(3))])
+    criterion(out, assignment, len(assignment)).box_loss.backward()
+    moved = (out.box_deltas.grad[0] != 0).any(1).nonzero().squeeze(1)
+    assert moved.tolist() == assignment.anchor.tolist()
+
+
+def test_coordinates_whose_target_is_exactly_zero_are_left_out():
+    anchors = torch.tensor([[0.0, 0, 16, 16]])
+    out = Outputs(torch.zeros(1, 1, CLASSES), torch.full((1, 1, 4), 5.0), anchors)
+    criterion = loss()
+    box = torch.tensor([[4.0, 0, 20, 16]])  # moved to the right by a quarter: dx alone is not zero
+    losses = criterion(out, criterion.assign(anchors, [target(box)]), 1)
+    assert losses.box_loss.item() == pytest.approx((0.1 * 4.75 - 0.005) / (4 * 2))
+
+
+def test_perfect_boxes_have_no_box_loss():
+    out, boxes = outputs(1), random_boxes(5)
+    criterion = loss()
+    assignment = criterion.assign(out.anchors, [target(boxes)])
+    out.box_deltas[0, assignment.anchor] = encode_boxes(assignment.box, out.anchors[assignment.anchor])
+    assert criterion(out, assignment, len(assignment)).box_loss.item() == pytest.approx(0, abs=1e-12)
+
+
+def test_a_box_without_area_gives_finite_losses():
+    out = outputs(1)
+    criterion = loss()
+    boxes = torch.tensor([[20.0, 20, 20, 20], [30.0, 30, 30.0001, 60]])
+    assignment = criterion.assign(out.anchors, [target(boxes)])
+    assert all(value.isfinite() for value in criterion(out, assignment, len(assignment)))
+
+
+def test_outputs_of_low_precision_give_float32_losses():
+    out = outputs(1)
+    low = Outputs(out.class_logits.bfloat16(), out.box_deltas.bfloat16(), out.anchors)
+    criterion = loss()
+    assignment = criterion.assign(out.anchors, [target(random_boxes(3))])
+    exact, given = criterion(out, assignment, len(assignment)), criterion(low, assignment, len(assignment))
+    assert {value.dtype for value in given} == {torch.float32}
+    assert given.total.item() == pytest.approx(exact.total.item(), rel=0.02)

@@ -1,0 +1,276 @@
+import math
+
+import pytest
+import torch
+import torchvision
+
+from effdet.boxes import decode_boxes, pairwise_iou
+from effdet.models.anchors import anchor_boxes
+from effdet.postprocess import Candidates, hard_nms, postprocess, select_candidates, soft_nms
+from effdet.structures import Outputs
+
+SIZE = (96, 128)
+
+
+def random_outputs(images=2, classes=3, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    anchors = anchor_boxes(SIZE)
+    logits = torch.randn(images, len(anchors), classes, generator=generator) * 1.5 - 2
+    return Outputs(logits, torch.randn(images, len(anchors), 4, generator=generator) * 0.3, anchors)
+
+
+def few_outputs(*scores):
+    """One image, boxes far from each other, one class; a score each."""
+    anchors = torch.tensor([[100.0 * k, 0, 100 * k + 50, 50] for k in range(len(scores))]).reshape(-1, 4)
+    logits = torch.tensor(scores, dtype=torch.float64).logit().float()[None, :, None]
+    return Outputs(logits, torch.zeros(1, len(scores), 4), anchors)
+
+
+def random_candidates(count=400, classes=3, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    corner = torch.rand(count, 2, generator=generator) * 150 - 20
+    boxes = torch.cat([corner, corner + 5 + torch.rand(count, 2, generator=generator) * 60], 1)
+    scores = torch.rand(count, generator=generator).sort(descending=True).values
+    return Candidates(boxes, scores, torch.randint(0, classes, (count,), generator=generator))
+
+
+def overlap(first, second):
+    return pairwise_iou(first[None].double(), second[None].double()).item()
+
+
+def rows(detections):
+    return [
+        (*box, score, label)
+        for box, score, label in zip(
+            detections.boxes.tolist(), detections.scores.tolist(), detections.labels.tolist(), strict=True
+        )
+    ]
+
+
+def assert_same(detections, expected):
+    """Detections against (index of candidate, score) pairs."""
+    candidates, picks = expected
+    index = [pick for pick, _ in picks]
+    assert detections.boxes.tolist() == candidates.boxes[index].tolist()
+    assert detections.labels.tolist() == candidates.labels[index].tolist()
+    assert detections.scores.tolist() == pytest.approx([score for _, score in picks], rel=1e-4)
+
+
+# Candidates
+
+
+def test_candidates_are_the_best_pairs_by_falling_score():
+    outputs = random_outputs()
+    for image, candidates in enumerate(select_candidates(outputs, 0.2, 50)):
+        scores = outputs.class_logits[image].sigmoid()
+        pairs = [(scores[a, k].item(), a, k) for a in range(len(scores)) for k in range(3) if scores[a, k] >= 0.2]
+        pairs = sorted(pairs, reverse=True)[:50]
+        assert candidates.scores.tolist() == pytest.approx([score for score, _, _ in pairs])
+        assert candidates.labels.tolist() == [label for _, _, label in pairs]
+        anchor = [a for _, a, _ in pairs]
+        torch.testing.assert_close(
+            candidates.boxes, decode_boxes(outputs.box_deltas[image, anchor], outputs.anchors[anchor])
+        )
+
+
+def test_an_anchor_may_stand_for_several_classes():
+    outputs = few_outputs(0.9)
+    two = Outputs(torch.tensor([[[2.0, 1.0]]]), outputs.box_deltas, outputs.anchors)
+    detections = postprocess(two)[0]
+    assert detections.labels.tolist() == [0, 1]
+    assert detections.boxes[0].equal(detections.boxes[1])
+    assert len(postprocess(two, suppression="agnostic")[0]) == 1
+
+
+@pytest.mark.parametrize("score", [0.5, 0.05, 0.001, 0.3])
+def test_a_score_of_exactly_the_threshold_is_kept(score):
+    outputs = few_outputs(score)
+    assert len(postprocess(outputs, score_threshold=score)[0]) == 1
+    assert len(postprocess(outputs, score_threshold=score + 1e-5)[0]) == 0
+
+
+@pytest.mark.parametrize("suppression", ["class", "agnostic", "soft"])
+def test_thresholds_of_zero_and_one_keep_all_and_none(suppression):
+    outputs = few_outputs(0.9, 1e-6, 0.5)
+    assert len(postprocess(outputs, score_threshold=0.0, suppression=suppression)[0]) == 3
+    assert len(postprocess(outputs, score_threshold=1.0, suppression=suppression)[0]) == 0
+
+
+def test_no_more_candidates_enter_than_allowed():
+    detections = postprocess(few_outputs(0.9, 0.7, 0.8), max_candidates=2)[0]
+    assert detections.scores.tolist() == pytest.approx([0.9, 0.8])
+
+
+# Both suppressions
+
+
+@pytest.mark.parametrize("suppression", ["class", "agnostic", "soft"])
+def test_an_image_without_candidates_has_empty_detections(suppression):
+    outputs = random_outputs()
+    outputs.class_logits[0] = -20
+    nothing, something = postprocess(outputs, suppression=suppression)
+    assert (nothing.boxes.shape, nothing.scores.shape, nothing.labels.shape) == ((0, 4), (0,), (0,))
+    assert (nothing.boxes.dtype, nothing.scores.dtype, nothing.labels.dtype) == (
+        torch.float32,
+        torch.float32,
+        torch.int64,
+    )
+    assert len(something) == 100
+
+
+@pytest.mark.parametrize("suppression", ["class", "agnostic", "soft"])
+def test_one_candidate_is_one_detection(suppression):
+    detections = postprocess(few_outputs(0.8), suppression=suppression)[0]
+    assert rows(detections) == [(0, 0, 50, 50, pytest.approx(0.8), 0)]
+
+
+@pytest.mark.parametrize("suppression", ["class", "agnostic", "soft"])
+@pytest.mark.parametrize("most", [1, 7, 100])
+def test_detections_are_capped_and_fall_in_score(suppression, most):
+    for detections in postprocess(random_outputs(), suppression=suppression, max_detections=most):
+        assert len(detections) == most
+        assert detections.scores.diff().le(0).all()
+        assert detections.boxes.dtype == detections.scores.dtype == torch.float32
+        assert detections.labels.dtype == torch.int64
+
+
+@pytest.mark.parametrize("suppression", ["class", "agnostic", "soft"])
+def test_each_image_is_judged_by_itself(suppression):
+    outputs = random_outputs(3)
+    together = postprocess(outputs, suppression=suppression)
+    for image in range(3):
+        alone = Outputs(outputs.class_logits[image : image + 1], outputs.box_deltas[image : image + 1], outputs.anchors)
+        assert rows(postprocess(alone, suppression=suppression)[0]) == rows(together[image])
+
+
+def test_outputs_of_low_precision_give_float32_detections():
+    outputs = random_outputs()
+    low = Outputs(outputs.class_logits.bfloat16(), outputs.box_deltas.bfloat16(), outputs.anchors)
+    for detections in postprocess(low):
+        assert detections.boxes.dtype == detections.scores.dtype == torch.float32
+        assert len(detections) == 100
+
+
+def test_boxes_are_not_clipped_to_the_input():
+    assert postprocess(random_outputs())[0].boxes.min() < 0
+
+
+def test_no_gradient_is_kept():
+    outputs = random_outputs(1)
+    outputs.class_logits.requires_grad_()
+    assert not postprocess(outputs)[0].scores.requires_grad
+
+
+# Hard suppression
+
+
+def slow_nms(candidates, threshold, most, within_class):
+    kept = []
+    for index in range(len(candidates.scores)):
+        for other, _ in kept:
+            same = candidates.labels[index] == candidates.labels[other] or not within_class
+            if same and overlap(candidates.boxes[index], candidates.boxes[other]) > threshold:
+                break
+        else:
+            kept.append((index, candidates.scores[index].item()))
+        if len(kept) == most:
+            break
+    return candidates, kept
+
+
+@pytest.mark.parametrize("within_class", [True, False])
+@pytest.mark.parametrize("threshold", [0.0, 0.3, 0.5])
+@pytest.mark.parametrize("most", [5, 300])
+def test_hard_suppression_agrees_with_a_slow_loop(within_class, threshold, most):
+    candidates = random_candidates(90)
+    assert_same(
+        hard_nms(candidates, threshold, most, within_class), slow_nms(candidates, threshold, most, within_class)
+    )
+
+
+def test_hard_suppression_agrees_with_torchvision():
+    candidates = random_candidates(3000, 7)
+    keep = torchvision.ops.batched_nms(candidates.boxes, candidates.scores, candidates.labels, 0.5)
+    assert_same(
+        hard_nms(candidates, 0.5, 5000), (candidates, [(k, candidates.scores[k].item()) for k in keep.tolist()])
+    )
+
+
+@pytest.mark.parametrize("within_class", [True, False])
+@pytest.mark.parametrize("most", [1, 2, 20, 100])
+def test_a_cap_gives_the_first_of_what_there_is_without_it(most, within_class):
+    candidates = random_candidates(3000, 2)
+    assert (
+        rows(hard_nms(candidates, 0.2, most, within_class))
+        == rows(hard_nms(candidates, 0.2, 3000, within_class))[:most]
+    )
+
+
+def test_a_crowd_of_duplicates_does_not_hide_what_comes_after_it():
+    boxes = torch.tensor([[0.0, 0, 10, 10]]).repeat(1000, 1)
+    boxes[999] += 100
+    scores = torch.linspace(1, 0.5, 1000)
+    detections = hard_nms(Candidates(boxes, scores, torch.zeros(1000).long()), 0.5, 2)
+    assert detections.scores.tolist() == [1.0, 0.5]
+
+
+def test_only_more_than_the_threshold_suppresses():
+    boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 5]])  # IoU 0.5
+    candidates = Candidates(boxes, torch.tensor([0.9, 0.8]), torch.zeros(2).long())
+    assert len(hard_nms(candidates, 0.5, 10)) == 2
+    assert len(hard_nms(candidates, 0.49, 10)) == 1
+
+
+def test_classes_do_not_suppress_each_other_even_far_outside_the_image():
+    boxes = torch.tensor([[-1e5, -1e5, 1e5, 1e5]]).repeat(90, 1)
+    candidates = Candidates(boxes, torch.linspace(1, 0.1, 90), torch.arange(90))
+    assert len(hard_nms(candidates, 0.5, 100)) == 90
+    assert len(hard_nms(candidates, 0.5, 100, within_class=False)) == 1
+
+
+def test_small_boxes_are_told_apart_beside_huge_ones():
+    huge, boxes = [-3e5, -3e5, 7e5, 7e5], [[10.0, 10, 14, 14], [12.0, 10, 16, 14], [10.25, 10, 14.25, 14]]
+    candidates = Candidates(
+        torch.tensor([huge, *boxes]), torch.tensor([0.9, 0.8, 0.7, 0.6]), torch.tensor([0, 89, 89, 89])
+    )
+    assert_same(hard_nms(candidates, 0.5, 10), slow_nms(candidates, 0.5, 10, True))
+
+
+# Soft suppression
+
+
+def slow_soft_nms(candidates, sigma, threshold, most):
+    scores = dict(enumerate(candidates.scores.tolist()))
+    kept = []
+    while scores and len(kept) < most:
+        pick = max(scores, key=lambda index: scores[index])
+        score = scores.pop(pick)
+        if score <= threshold:
+            break
+        kept.append((pick, score))
+        for index in scores:
+            if candidates.labels[index] == candidates.labels[pick]:
+                scores[index] *= math.exp(-(overlap(candidates.boxes[index], candidates.boxes[pick]) ** 2) / sigma)
+    return candidates, kept
+
+
+@pytest.mark.parametrize("sigma", [0.1, 0.5])
+@pytest.mark.parametrize(("threshold", "most"), [(0.001, 40), (0.3, 200), (0.001, 200)])
+def test_soft_suppression_agrees_with_a_slow_loop(sigma, threshold, most):
+    candidates = random_candidates(120)
+    assert_same(soft_nms(candidates, sigma, threshold, most), slow_soft_nms(candidates, sigma, threshold, most))
+
+
+def test_soft_suppression_lowers_a_duplicate_by_the_gaussian():
+    boxes = torch.tensor([[0.0, 0, 10, 10]]).repeat(3, 1)
+    candidates = Candidates(boxes, torch.tensor([0.9, 0.8, 0.7]), torch.tensor([0, 0, 1]))
+    detections = soft_nms(candidates, 0.5, 0.001, 10)
+    assert detections.scores.tolist() == pytest.approx([0.9, 0.7, 0.8 * math.exp(-2)])
+    assert detections.labels.tolist() == [0, 1, 0]
+
+
+def test_soft_suppression_leaves_the_candidates_as_they_were():
+    candidates = random_candidates(20)
+    before = candidates.scores.clone()
+    soft_nms(candidates, 0.5, 0.001, 10)
+    assert candidates.scores.equal(before)

@@ -1,0 +1,1 @@
+"""From files on disk to batches: annotation tables, images, augmentation, samples and their loader."""

@@ -1,0 +1,99 @@
+"""Where the parts of a data set lie, and the reader of each annotation format.
+
+All readers give one `Annotations` table; every file that is missing is named together with the setting that tells where
+it is.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from effdet.config import DataConfig, SplitConfig
+from effdet.data.annotations import Annotations, LabelMap
+from effdet.data.formats.coco import read_coco
+from effdet.data.formats.voc import read_voc
+from effdet.errors import DataError
+
+__all__ = ["read_annotations", "read_coco", "read_voc"]
+
+Part = Literal["train", "val"]
+
+
+def read_annotations(data: DataConfig, part: Part, label_map: LabelMap | None = None) -> Annotations:
+    """Table of one part of the data set.
+
+    Paths that are not given follow from `data.root`. COCO: the images in train2017/ and val2017/, the boxes in
+    annotations/instances_train2017.json and so on. VOC: JPEGImages/, Annotations/, ImageSets/Main/train.txt and so on.
+    A relative path is looked for as it stands, then below the root.
+
+    Args:
+        data: the data set.
+        part: which part of it.
+        label_map: classes that the labels must follow, such as those of the training part; None reads them from the
+            files.
+
+    Raises:
+        DataError: a file is missing or is not what it should be, or its classes do not fit `label_map`.
+    """
+    split = data.train if part == "train" else data.val
+    if split is None:
+        raise DataError("the data set has no validation part: data.val is null; set data.val.split=... to name one")
+    if data.root is None and split.annotations is None:
+        what = "FILE" if data.format == "coco" else "FOLDER"
+        raise DataError(
+            f"no data set is given: set data.root=FOLDER, or "
+            f"data.{part}.images=FOLDER and data.{part}.annotations={what}"
+        )
+    root = None if data.root is None else data.root.expanduser()
+    if root is not None and not root.is_dir():
+        raise DataError(f"{root}: no such folder; set data.root=... to the folder of the data set")
+    read = _read_coco_part if data.format == "coco" else _read_voc_part
+    return read(data, split, part, root, label_map)
+
+
+def _read_coco_part(
+    data: DataConfig, split: SplitConfig, part: Part, root: Path | None, label_map: LabelMap | None
+) -> Annotations:
+    name = split.split or f"{part}2017"
+    json_path = _locate(split.annotations, root, f"annotations/instances_{name}.json")
+    if json_path is None or not json_path.is_file():
+        raise _missing(json_path, "annotation file", f"data.{part}.annotations=FILE")
+    images = _locate(split.images, root, name)
+    if images is not None and split.images is None and not images.is_dir():
+        images = root  # file names that start with the folder, or images beside their annotations
+    if images is None or not images.is_dir():
+        raise _missing(images, "image folder", f"data.{part}.images=FOLDER")
+    return read_coco(json_path, images, label_map)
+
+
+def _read_voc_part(
+    data: DataConfig, split: SplitConfig, part: Part, root: Path | None, label_map: LabelMap | None
+) -> Annotations:
+    images = _locate(split.images, root, "JPEGImages")
+    if images is None or not images.is_dir():
+        raise _missing(images, "image folder", f"data.{part}.images=FOLDER")
+    annotations = _locate(split.annotations, root, "Annotations")
+    if annotations is None or not annotations.is_dir():
+        raise _missing(annotations, "folder of XML files", f"data.{part}.annotations=FOLDER")
+    name = split.split or part
+    given = Path(name) if "/" in name or name.endswith(".txt") else None
+    image_list = _locate(given, root, f"ImageSets/Main/{name}.txt")
+    if split.split is None and split.annotations is not None:
+        image_list = None  # a folder of XML files that is the part by itself
+    elif image_list is None or not image_list.is_file():
+        raise _missing(image_list, "list of images", f"data.{part}.split=NAME or the path of a list")
+    return read_voc(images, annotations, image_list, data.classes, label_map)
+
+
+def _locate(given: Path | None, root: Path | None, usual: str) -> Path | None:
+    """The path given, as it stands or below the root; otherwise the usual one below the root; None without either."""
+    if given is None:
+        return None if root is None else root / usual
+    path = given.expanduser()
+    return root / path if root is not None and not path.exists() and (root / path).exists() else path
+
+
+def _missing(path: Path | None, what: str, setting: str) -> DataError:
+    where = f"{path}: no such {what}" if path is not None else f"no {what} is given"
+    return DataError(f"{where}; set {setting}, or data.root=... to the folder of the data set")

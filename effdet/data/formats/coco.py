@@ -1,0 +1,223 @@
+"""Reader of COCO instance files: one JSON with images, annotations and categories.
+
+Segmentations are not read. Boxes are [x, y, width, height] in the file and xyxy in the table.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from effdet.data.annotations import Annotations, LabelMap
+from effdet.data.formats.table import build_table
+from effdet.errors import DataError
+
+Row = dict[str, Any]
+
+
+def read_coco(json_path: Path, image_folder: Path, label_map: LabelMap | None = None) -> Annotations:
+    """Table of a COCO file.
+
+    Category ids may start anywhere and have gaps; image ids may be integers or strings. Images without annotations are
+    kept.
+
+    Args:
+        json_path: the file.
+        image_folder: folder that its `file_name` entries are relative to.
+        label_map: classes that the labels must follow; categories are then matched by name. None takes the categories
+            of the file by rising id.
+
+    Raises:
+        DataError: the file is missing, no COCO file, contradicts itself, names images that do not exist, or has
+            annotations of a category that `label_map` lacks.
+    """
+    images, annotations, categories = _read_lists(json_path)
+    names = _categories(json_path, categories)
+    own_map = LabelMap(tuple(names.values()), tuple(names))
+    image_ids, row_of_image = _image_ids(json_path, images)
+    label_of, problems = _match(own_map, label_map)
+    return build_table(
+        source=json_path,
+        image_folder=image_folder,
+        file_names=[str(name) for name in _column(json_path, "images", images, "file_name")],
+        image_ids=image_ids,
+        sizes=_sizes(json_path, images),
+        image_of_box=_image_rows(json_path, annotations, row_of_image),
+        boxes=_boxes(json_path, annotations),
+        labels=_labels(json_path, annotations, label_of, problems),
+        crowd=np.array([bool(row.get("iscrowd", 0)) for row in annotations], np.bool_),
+        areas=_numbers(json_path, "annotations", "area", [row.get("area") for row in annotations]),
+        label_map=label_map or own_map,
+    )
+
+
+def _read_lists(path: Path) -> tuple[list[Row], list[Row], list[Row]]:
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such annotation file; check the path") from None
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{path}: not valid JSON, line {error.lineno} column {error.colno}: {error.msg.lower()}; "
+            f"write the file again"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not a JSON text: {error.reason} at byte {error.start}; expected UTF-8") from None
+    except OSError as error:
+        raise DataError(f"{path}: the annotation file cannot be read: {error.strerror or error}") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: not a COCO file; expected an object with 'images', 'annotations' and 'categories'")
+    lists = []
+    for key in ("images", "annotations", "categories"):
+        rows = content.get(key)
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            fault = "is not a list of objects" if key in content else "is missing"
+            raise DataError(f"{path}: not a COCO instances file: '{key}' {fault}")
+        lists.append(rows)
+    return lists[0], lists[1], lists[2]
+
+
+def _column(path: Path, table: str, rows: list[Row], key: str) -> list[Any]:
+    """The value of `key` in every row."""
+    try:
+        return [row[key] for row in rows]
+    except KeyError:
+        number = next(number for number, row in enumerate(rows) if key not in row)
+        raise DataError(f"{path}: {table}[{number}] has no '{key}'; every entry needs one") from None
+
+
+def _categories(path: Path, categories: list[Row]) -> dict[int, str]:
+    """Name of every category id, by rising id."""
+    names: dict[int, str] = {}
+    for value, name in zip(
+        _column(path, "categories", categories, "id"), _column(path, "categories", categories, "name"), strict=True
+    ):
+        category_id = _integer(value)
+        if category_id is None:
+            raise DataError(f"{path}: category '{name}' has the id {value!r}; expected an integer")
+        if category_id in names:
+            raise DataError(
+                f"{path}: category id {category_id} stands for '{names[category_id]}' and '{name}'; keep one"
+            )
+        if str(name) in names.values():
+            raise DataError(f"{path}: two categories are named '{name}'; rename or merge them")
+        names[category_id] = str(name)
+    if not names:
+        raise DataError(f"{path}: 'categories' is empty; expected at least one class")
+    return dict(sorted(names.items()))
+
+
+def _match(own: LabelMap, wanted: LabelMap | None) -> tuple[dict[int, int], dict[int, str]]:
+    """Label of every category id of the file, and what is wrong with those that have none; matched by name."""
+    if wanted is None:
+        return own.label_of(), {}
+    label_of_name = {name: label for label, name in enumerate(wanted.names)}
+    name_of_id = dict(zip(wanted.category_ids, wanted.names, strict=True))
+    label_of, problems = {}, {}
+    for category_id, name in zip(own.category_ids, own.names, strict=True):
+        if name in label_of_name:
+            label_of[category_id] = label_of_name[name]
+        elif category_id in name_of_id:
+            problems[category_id] = (
+                f"category {category_id} is '{name}' here and '{name_of_id[category_id]}' in the classes of the model; "
+                f"give it one name"
+            )
+        else:
+            problems[category_id] = (
+                f"category {category_id} '{name}' is annotated but is not among the classes of the model; "
+                f"add it to the training set or take its boxes out"
+            )
+    return label_of, problems
+
+
+def _integer(value: Any) -> int | None:
+    """The integer that a number or a text stands for, None where it is something else."""
+    try:
+        number = int(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return None if isinstance(value, float) and value != number else number
+
+
+def _image_ids(path: Path, images: list[Row]) -> tuple[NDArray[Any], dict[str, int]]:
+    """Ids [I], integers or strings as in the file; and the row of every id, written as text."""
+    ids = _column(path, "images", images, "id")
+    row_of_image = {str(image_id): row for row, image_id in enumerate(ids)}
+    if len(row_of_image) < len(ids):
+        double = next(image_id for row, image_id in enumerate(ids) if row_of_image[str(image_id)] != row)
+        raise DataError(f"{path}: two images have the id {double!r}; every image needs an id of its own")
+    if all(isinstance(image_id, int) for image_id in ids):
+        return np.array(ids, np.int64), row_of_image
+    return np.array([str(image_id) for image_id in ids], np.str_), row_of_image
+
+
+def _sizes(path: Path, images: list[Row]) -> NDArray[np.int32]:
+    """Sizes [I, 2] (H, W); 0 where the file does not tell."""
+    values = [row.get(key) for row in images for key in ("height", "width")]
+    sizes = _numbers(path, "images", "height or width", values).reshape(-1, 2)
+    return np.where(np.isfinite(sizes) & (sizes < 2**31), sizes, 0).astype(np.int32)
+
+
+def _image_rows(path: Path, annotations: list[Row], row_of_image: dict[str, int]) -> NDArray[np.int64]:
+    """Row of the image of every annotation, [N]."""
+    ids = _column(path, "annotations", annotations, "image_id")
+    rows = [row_of_image.get(str(image_id), -1) for image_id in ids]
+    if -1 in rows:
+        number = rows.index(-1)
+        raise DataError(
+            f"{path}: annotations[{number}] is of image {ids[number]!r}, which 'images' does not list; "
+            f"add the image or take out the {rows.count(-1)} annotations without one"
+        )
+    return np.array(rows, np.int64)
+
+
+def _boxes(path: Path, annotations: list[Row]) -> NDArray[np.float64]:
+    """Boxes [N, 4] xyxy."""
+    values = _column(path, "annotations", annotations, "bbox")
+    for number, box in enumerate(values):
+        if not isinstance(box, list) or len(box) != 4:
+            raise DataError(f"{path}: annotations[{number}] has the bbox {box!r}; expected [x, y, width, height]")
+    boxes = _numbers(path, "annotations", "bbox", values).reshape(-1, 4)
+    with np.errstate(invalid="ignore", over="ignore"):
+        boxes[:, 2:] += boxes[:, :2]
+    return boxes
+
+
+def _labels(
+    path: Path, annotations: list[Row], label_of: dict[int, int], problems: dict[int, str]
+) -> NDArray[np.int64]:
+    """Label of every annotation, [N]."""
+    values = _column(path, "annotations", annotations, "category_id")
+    texts = [str(value) for value in values]
+    category_of = {text: _integer(value) for text, value in zip(texts, values, strict=True)}
+    labels = {text: label_of.get(category) for text, category in category_of.items() if category is not None}
+    faulty = {text for text in category_of if labels.get(text) is None}
+    if faulty:
+        number = next(number for number, text in enumerate(texts) if text in faulty)
+        category = category_of[texts[number]]
+        if category in problems:
+            raise DataError(f"{path}: {problems[category]}")
+        raise DataError(
+            f"{path}: annotations[{number}] has the category id {values[number]!r}, which 'categories' does not list; "
+            f"expected one of {_listed(label_of)}"
+        )
+    return np.array([labels[text] for text in texts], np.int64)
+
+
+def _numbers(path: Path, table: str, key: str, values: Sequence[Any]) -> NDArray[np.float64]:
+    """The values as numbers, NaN for null."""
+    try:
+        return np.array(values, np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DataError(f"{path}: {table} have a {key} that is no number: {error}") from None
+
+
+def _listed(items: Iterable[object]) -> str:
+    """At most twenty items, for a message."""
+    texts = [str(item) for item in items]
+    return ", ".join(texts[:20]) + (", ..." if len(texts) > 20 else "")

@@ -1,0 +1,444 @@
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+
+from effdet.config import DataConfig, SplitConfig
+from effdet.data.annotations import LabelMap
+from effdet.data.formats import read_annotations, read_coco, read_voc
+from effdet.errors import DataError
+
+NAMES = ("ant", "bee", "cow")
+
+
+def write_images(folder, names, size=(40, 60)):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        cv2.imwrite(str(folder / name), np.zeros((*size, 3), np.uint8))
+
+
+def tiny(ids=(1, 2, 3)):
+    """Three images, the second without objects; boxes out of order."""
+    return {
+        "images": [{"id": i, "file_name": f"{i}.png", "height": 40, "width": 60} for i in (30, 10, 20)],
+        "categories": [{"id": i, "name": name} for i, name in zip(ids, NAMES, strict=True)],
+        "annotations": [
+            {"id": 1, "image_id": 20, "category_id": ids[2], "bbox": [1, 2, 10, 20], "area": 150.5, "iscrowd": 0},
+            {"id": 2, "image_id": 30, "category_id": ids[0], "bbox": [0, 0, 60, 40], "area": 2400, "iscrowd": 1},
+            {"id": 3, "image_id": 20, "category_id": ids[1], "bbox": [5.5, 6.5, 7.25, 8.75]},
+        ],
+    }
+
+
+def write_coco(folder, content):
+    write_images(folder, ["10.png", "20.png", "30.png"])
+    path = folder / "instances.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+def read(folder, content, label_map=None):
+    return read_coco(write_coco(folder, content), folder, label_map)
+
+
+def change(content, table, row, **values):
+    content[table][row].update(values)
+    return content
+
+
+def test_a_coco_file_becomes_a_table_in_the_order_of_its_images(tmp_path):
+    table = read(tmp_path, tiny())
+    assert table.image_ids.tolist() == [30, 10, 20]
+    assert table.file_names.tolist() == ["30.png", "10.png", "20.png"]
+    assert table.sizes.tolist() == [[40, 60]] * 3
+    assert table.offsets.tolist() == [0, 1, 1, 3]
+    assert table.boxes.tolist() == [[0, 0, 60, 40], [1, 2, 11, 22], [5.5, 6.5, 12.75, 15.25]]
+    assert table.labels.tolist() == [0, 2, 1]
+    assert table.crowd.tolist() == [True, False, False]
+    assert table.areas.tolist() == [2400, 150.5, 7.25 * 8.75]
+    assert table.label_map == LabelMap(NAMES, (1, 2, 3))
+    assert [table.boxes.dtype, table.labels.dtype, table.areas.dtype] == [np.float32, np.int64, np.float64]
+    assert table.notes() == []
+
+
+@pytest.mark.parametrize("ids", [(0, 1, 2), (1, 2, 3), (3, 7, 90), ("3", "7", "90"), (-1, 0, 5)])
+def test_labels_do_not_depend_on_the_numbering_of_the_categories(tmp_path, ids):
+    table = read(tmp_path, tiny(ids))
+    assert table.labels.tolist() == [0, 2, 1]
+    assert table.label_map == LabelMap(NAMES, tuple(int(i) for i in ids))
+
+
+def test_categories_are_sorted_by_id_whatever_their_order_in_the_file(tmp_path):
+    content = tiny((7, 90, 3))
+    table = read(tmp_path, content)
+    assert table.label_map == LabelMap(("cow", "ant", "bee"), (3, 7, 90))
+    assert [table.label_map.names[label] for label in table.labels] == ["ant", "cow", "bee"]
+
+
+def test_image_ids_may_be_text(tmp_path):
+    content = tiny()
+    for row in content["images"]:
+        row["id"] = f"img{row['id']}"
+    for row in content["annotations"]:
+        row["image_id"] = f"img{row['image_id']}"
+    table = read(tmp_path, content)
+    assert table.image_ids.tolist() == ["img30", "img10", "img20"]
+    assert table.offsets.tolist() == [0, 1, 1, 3]
+
+
+def test_a_file_without_annotations_is_a_table_without_boxes(tmp_path):
+    table = read(tmp_path, {**tiny(), "annotations": []})
+    assert table.boxes.shape == (0, 4)
+    assert table.offsets.tolist() == [0, 0, 0, 0]
+
+
+def test_a_byte_order_mark_is_no_hindrance(tmp_path):
+    path = write_coco(tmp_path, "")
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(tiny()).encode())
+    assert len(read_coco(path, tmp_path)) == 3
+
+
+def test_bad_boxes_are_repaired_and_counted(tmp_path):
+    content = tiny()
+    boxes = {
+        "kept": [[1, 1, 5, 5], [-1, -1, 62, 42], [0, 0, 60, 40]],
+        "no area": [[5, 5, 0, 3], [5, 5, 3, -1]],
+        "no number": [[5, 5, float("nan"), 3], [float("inf"), 5, 3, 3], [None, 1, 1, 1]],
+        "outside": [[60, 5, 5, 5], [-10, 0, 9, 9]],
+        "cut": [[50, 30, 20, 20]],
+    }
+    content["annotations"] = [
+        {"image_id": 10, "category_id": 1, "bbox": box, "area": 9} for group in boxes.values() for box in group
+    ]
+    table = read(tmp_path, content)
+    assert table.boxes.tolist() == [[1, 1, 6, 6], [-1, -1, 61, 41], [0, 0, 60, 40], [50, 30, 60, 40]]
+    assert table.areas.tolist() == [9, 9, 9, 9]
+    assert table.notes() == [
+        "instances.json: boxes with coordinates that are no numbers dropped: 3",
+        "instances.json: boxes without area dropped: 2",
+        "instances.json: boxes outside their image dropped: 2",
+        "instances.json: boxes reaching beyond their image cut to it: 1",
+    ]
+
+
+def test_boxes_are_not_cut_where_the_image_size_is_unknown(tmp_path):
+    content = tiny()
+    for row in content["images"]:
+        del row["height"]
+    content["annotations"][0]["bbox"] = [50, 30, 100, 100]
+    table = read(tmp_path, content)
+    assert [50, 30, 150, 130] in table.boxes.tolist()
+    assert table.sizes[:, 0].tolist() == [0, 0, 0]
+    assert table.repairs == {}
+
+
+def without(key):
+    content = tiny()
+    del content[key]
+    return content
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{\n  broken", r"not valid JSON, line 2 column 3: expecting property name"),
+        ("", "not valid JSON, line 1 column 1"),
+        ([1], "not a COCO file; expected an object with 'images'"),
+        (without("categories"), "not a COCO instances file: 'categories' is missing"),
+        ({**tiny(), "images": {}}, "'images' is not a list of objects"),
+        ({**tiny(), "images": [], "annotations": []}, "has no images"),
+        ({**tiny(), "categories": []}, "'categories' is empty"),
+        (change(tiny(), "categories", 1, id=1), "category id 1 stands for 'ant' and 'bee'"),
+        (change(tiny(), "categories", 1, name="ant"), "two categories are named 'ant'"),
+        (change(tiny(), "categories", 1, id="two"), "category 'bee' has the id 'two'; expected an integer"),
+        (change(tiny(), "images", 1, id=30), "two images have the id 30"),
+        (change(tiny(), "images", 1, height="tall"), "images have a height or width that is no number"),
+        (change(tiny(), "annotations", 2, category_id=4), r"annotations\[2\] has the category id 4, .* one of 1, 2, 3"),
+        (change(tiny(), "annotations", 2, category_id=None), r"annotations\[2\] has the category id None"),
+        (
+            change(tiny(), "annotations", 2, image_id=99),
+            r"annotations\[2\] is of image 99, which 'images' does not list",
+        ),
+        (change(tiny(), "annotations", 2, bbox=[]), r"annotations\[2\] has the bbox \[\]; expected \[x, y, width"),
+        (change(tiny(), "annotations", 2, bbox=["a", 1, 1, 1]), "annotations have a bbox that is no number"),
+        (change(tiny(), "images", 1, file_name="50.png"), r"1 of 3 images do not exist in .*: 50\.png; correct"),
+    ],
+)
+def test_a_faulty_coco_file_is_refused_in_one_sentence(tmp_path, content, message):
+    with pytest.raises(DataError, match=message) as error:
+        read(tmp_path, content)
+    assert str(error.value).startswith(str(tmp_path / "instances.json"))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("table", "key"), [("images", "file_name"), ("annotations", "bbox"), ("categories", "name")])
+def test_an_entry_that_lacks_a_key_is_named(tmp_path, table, key):
+    content = tiny()
+    del content[table][1][key]
+    with pytest.raises(DataError, match=rf"{table}\[1\] has no '{key}'"):
+        read(tmp_path, content)
+
+
+def test_missing_images_are_counted_and_three_are_named(tmp_path):
+    content = tiny()
+    content["images"] += [{"id": i, "file_name": f"gone{i}.jpg"} for i in range(5)]
+    with pytest.raises(
+        DataError, match=r"5 of 8 images do not exist in .*: gone0\.jpg, gone1\.jpg, gone2\.jpg, \.\.\.;"
+    ):
+        read(tmp_path, content)
+
+
+def test_file_names_are_stored_as_they_exist(tmp_path):
+    content = tiny()
+    for row, name in zip(content["images"], ("./30.png", "C:\\data\\10.png", "20.PNG"), strict=True):
+        row["file_name"] = name
+    table = read(tmp_path, content)
+    assert all(table.path(index).is_file() for index in range(3))
+
+
+TRAINING = LabelMap(NAMES, (1, 2, 3))
+
+
+@pytest.mark.parametrize("ids", [(1, 2, 3), (0, 1, 2), (3, 1, 2)])
+def test_a_given_label_map_is_matched_by_name(tmp_path, ids):
+    table = read(tmp_path, tiny(ids), TRAINING)
+    assert table.labels.tolist() == [0, 2, 1]
+    assert table.label_map is TRAINING
+
+
+def test_a_category_that_the_label_map_lacks_matters_only_where_it_is_annotated(tmp_path):
+    content = tiny()
+    content["categories"].append({"id": 9, "name": "dog"})
+    assert len(read(tmp_path, content, TRAINING).boxes) == 3
+    content["annotations"][1]["category_id"] = 9
+    with pytest.raises(DataError, match="category 9 'dog' is annotated but is not among the classes of the model"):
+        read(tmp_path, content, TRAINING)
+
+
+def test_an_id_that_stands_for_another_name_is_refused(tmp_path):
+    content = change(tiny(), "categories", 1, name="wasp")
+    with pytest.raises(DataError, match="category 2 is 'wasp' here and 'bee' in the classes of the model"):
+        read(tmp_path, content, TRAINING)
+
+
+def test_a_large_file_is_sorted_stably(tmp_path):
+    rng = np.random.default_rng(0)
+    content = {**tiny(), "annotations": []}
+    owners = rng.choice([10, 20, 30], 500)
+    for number, owner in enumerate(owners):
+        row = {"image_id": int(owner), "category_id": 1, "bbox": [0, 0, 5, 5], "area": number}
+        content["annotations"].append(row)
+    table = read(tmp_path, content)
+    for index, image_id in enumerate(table.image_ids):
+        assert table.areas[table.rows(index)].tolist() == np.flatnonzero(owners == image_id).tolist()
+
+
+def test_the_table_agrees_with_pycocotools(coco128):
+    table = read_coco(coco128 / "instances.json", coco128 / "images")
+    reference = COCO(str(coco128 / "instances.json"))
+    assert len(table) == len(reference.imgs) == 128
+    assert table.crowd.sum() == 10
+    for index, image_id in enumerate(table.image_ids):
+        wanted = reference.imgToAnns[image_id]
+        rows = table.rows(index)
+        boxes = table.boxes[rows].astype(float)
+        boxes[:, 2:] -= boxes[:, :2]
+        assert np.allclose(boxes, np.array([row["bbox"] for row in wanted]).reshape(-1, 4), atol=1e-3)
+        assert [table.label_map.category_ids[label] for label in table.labels[rows]] == [
+            row["category_id"] for row in wanted
+        ]
+        assert np.allclose(table.areas[rows], [row["area"] for row in wanted])
+
+
+def test_a_subset_has_the_boxes_of_its_images(tmp_path):
+    table = read(tmp_path, tiny()).subset(np.array([2, 1]))
+    assert table.image_ids.tolist() == [20, 10]
+    assert table.offsets.tolist() == [0, 2, 2]
+    assert table.labels.tolist() == [2, 1]
+
+
+def voc_xml(objects, filename="", size=(40, 60)):
+    parts = [f"<filename>{filename}</filename><size><width>{size[1]}</width><height>{size[0]}</height></size>"]
+    for name, (left, top, right, bottom) in objects:
+        parts.append(
+            f"<object><name>{name}</name><difficult>1</difficult><bndbox><xmin>{left}</xmin><ymin>{top}</ymin>"
+            f"<xmax>{right}</xmax><ymax>{bottom}</ymax></bndbox></object>"
+        )
+    return f"<annotation>{''.join(parts)}</annotation>"
+
+
+def write_voc(root, lines="b\na\n"):
+    write_images(root / "JPEGImages", ["a.png", "b.JPG"])
+    for folder in ("Annotations", "ImageSets/Main"):
+        (root / folder).mkdir(parents=True)
+    (root / "Annotations/a.xml").write_text(voc_xml([("cow", (1, 2, 11, 22)), ("ant", (0.5, 0, 7.5, 8))]))
+    (root / "Annotations/b.xml").write_text(voc_xml([], "b.jpg"))
+    (root / "ImageSets/Main/train.txt").write_text(lines)
+    return root
+
+
+def voc(root, label_map=None, **settings):
+    return read_annotations(DataConfig(format="voc", root=root, **settings), "train", label_map)
+
+
+def test_voc_becomes_a_table_in_the_order_of_its_list(tmp_path):
+    table = voc(write_voc(tmp_path))
+    assert table.image_ids.tolist() == [1, 2]
+    assert table.file_names.tolist() == ["b.JPG", "a.png"]
+    assert table.sizes.tolist() == [[40, 60]] * 2
+    assert table.offsets.tolist() == [0, 0, 2]
+    assert table.boxes.tolist() == [[1, 2, 11, 22], [0.5, 0, 7.5, 8]]
+    assert table.areas.tolist() == [200, 56]
+    assert table.label_map == LabelMap(("ant", "cow"), (1, 2))
+    assert table.labels.tolist() == [1, 0]
+    assert not table.crowd.any()
+
+
+def test_the_order_of_given_classes_is_kept(tmp_path):
+    table = voc(write_voc(tmp_path), classes=("cow", "bee", "ant"))
+    assert table.label_map == LabelMap(("cow", "bee", "ant"), (1, 2, 3))
+    assert table.labels.tolist() == [0, 2]
+    assert voc(tmp_path, TRAINING).labels.tolist() == [2, 0]
+
+
+@pytest.mark.parametrize("lines", ["b  1\na -1\n", "b.jpg\r\n\r\n a.png \r\n", "JPEGImages/b.jpg\nJPEGImages\\a.png"])
+def test_lists_with_a_second_column_extensions_or_folders_are_read(tmp_path, lines):
+    assert voc(write_voc(tmp_path, lines)).file_names.tolist() == ["b.JPG", "a.png"]
+
+
+def test_a_name_that_ends_like_a_second_column_is_a_name_where_its_file_exists(tmp_path):
+    write_voc(tmp_path, "a 1\n")
+    assert voc(tmp_path).file_names.tolist() == ["a.png"]
+    write_images(tmp_path / "JPEGImages", ["a 1.png"])
+    (tmp_path / "Annotations/a 1.xml").write_text(voc_xml([("cow", (0, 0, 9, 9))]))
+    assert voc(tmp_path).file_names.tolist() == ["a 1.png"]
+
+
+def test_the_file_name_in_the_xml_counts_where_the_image_has_another_name(tmp_path):
+    write_voc(tmp_path, "a\n")
+    write_images(tmp_path / "JPEGImages", ["photo.png"])
+    (tmp_path / "Annotations/a.xml").write_text(voc_xml([("cow", (0, 0, 9, 9))], "photo.png"))
+    assert voc(tmp_path).file_names.tolist() == ["a.png"]
+    (tmp_path / "JPEGImages/a.png").unlink()
+    assert voc(tmp_path).file_names.tolist() == ["photo.png"]
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("Annotations/a.xml", None, r"a\.xml: no such annotation file; every image of the list needs one"),
+        ("Annotations/a.xml", "<annotation>\n<object>", r"a\.xml: not valid XML, line 2 column 9"),
+        ("Annotations/a.xml", "", r"a\.xml: not valid XML, line 1"),
+        ("Annotations/a.xml", voc_xml([("cow", ("x", 1, 2, 3))]), r"a\.xml: <xmin> is 'x'; expected a number"),
+        ("Annotations/a.xml", voc_xml([("", (0, 1, 2, 3))]), r"a\.xml: an object has no <name>"),
+        ("Annotations/a.xml", voc_xml([("cow", (0, 1, 2, ""))]), r"a\.xml: an object has no <bndbox><ymax>"),
+        ("Annotations/a.xml", voc_xml([]), "have no objects, so the classes are not known; set data.classes"),
+        ("ImageSets/Main/train.txt", "\n \n", r"train\.txt: the list is empty"),
+        ("ImageSets/Main/train.txt", "a\nb\na\n", r"train\.txt: 'a' is listed 2 times"),
+        ("ImageSets/Main/train.txt", None, r"train\.txt: no such list of images; set data.train.split="),
+        ("JPEGImages/a.png", None, r"train\.txt: 1 of 2 images do not exist in .*JPEGImages: a; correct"),
+    ],
+)
+def test_faulty_voc_files_are_refused_in_one_sentence(tmp_path, file, content, message):
+    write_voc(tmp_path)
+    (tmp_path / file).unlink() if content is None else (tmp_path / file).write_text(content)
+    with pytest.raises(DataError, match=message) as error:
+        voc(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("by", ["classes", "label map"])
+def test_an_unknown_voc_name_is_refused_with_the_known_ones(tmp_path, by):
+    write_voc(tmp_path)
+    known = {"classes": ("ant", "bee")} if by == "classes" else {"label_map": LabelMap(("ant", "bee"), (1, 2))}
+    with pytest.raises(DataError, match=r"a\.xml: unknown class 'cow'; known are ant, bee, correct the name or add it"):
+        voc(tmp_path, **known)
+
+
+def test_the_blood_cells_are_read_and_their_two_flat_boxes_counted(bccd):
+    table = read_voc(bccd / "JPEGImages", bccd / "Annotations", None, None)
+    assert len(table) == 364
+    assert len(table.boxes) == 4888 - 2
+    assert table.label_map == LabelMap(("Platelets", "RBC", "WBC"), (1, 2, 3))
+    assert table.repairs == {"boxes without area dropped": 2}
+    train = read_annotations(DataConfig(format="voc", root=bccd), "train")
+    val = read_annotations(DataConfig(format="voc", root=bccd), "val", train.label_map)
+    test = DataConfig(format="voc", root=bccd, val=SplitConfig(split="test"))
+    assert [len(train), len(val), len(read_annotations(test, "val", train.label_map))] == [205, 87, 72]
+
+
+def coco_layout(root):
+    for split in ("train2017", "val2017"):
+        write_images(root / split, ["10.png", "20.png", "30.png"])
+        (root / "annotations").mkdir(exist_ok=True)
+        (root / f"annotations/instances_{split}.json").write_text(json.dumps(tiny()))
+    return root
+
+
+def test_the_coco_layout_is_found_below_the_root(tmp_path):
+    coco_layout(tmp_path)
+    assert read_annotations(DataConfig(root=tmp_path), "train").image_folder == tmp_path / "train2017"
+    assert read_annotations(DataConfig(root=tmp_path), "val").image_folder == tmp_path / "val2017"
+    other = DataConfig(root=tmp_path, train=SplitConfig(split="val2017"))
+    assert read_annotations(other, "train").source == tmp_path / "annotations/instances_val2017.json"
+
+
+def test_every_path_can_be_given_by_itself(tmp_path):
+    path = write_coco(tmp_path, tiny())
+    for settings in (
+        {"train": SplitConfig(images=tmp_path, annotations=path)},
+        {"root": tmp_path, "train": SplitConfig(annotations=path)},
+        {"root": tmp_path.parent, "train": SplitConfig(images=Path(tmp_path.name), annotations=path)},
+        {"root": tmp_path, "train": SplitConfig(annotations=Path("instances.json"))},
+    ):
+        assert len(read_annotations(DataConfig(**settings), "train")) == 3
+
+
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    coco_layout(tmp_path / "coco")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert len(read_annotations(DataConfig(root=Path("~/coco")), "train")) == 3
+
+
+def test_a_voc_list_may_be_any_file_and_a_folder_of_xml_needs_none(tmp_path):
+    write_voc(tmp_path)
+    (tmp_path / "mine.txt").write_text("a\n")
+    by_path = SplitConfig(split=str(tmp_path / "mine.txt"))
+    assert voc(tmp_path, train=by_path).file_names.tolist() == ["a.png"]
+    assert voc(tmp_path, train=SplitConfig(split="mine.txt")).file_names.tolist() == ["a.png"]
+    folders = SplitConfig(images=tmp_path / "JPEGImages", annotations=tmp_path / "Annotations")
+    assert voc(None, train=folders).file_names.tolist() == ["a.png", "b.JPG"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {},
+            r"no data set is given: set data\.root=FOLDER, or data\.val\.images=FOLDER and data\.val\.annotations=FILE",
+        ),
+        ({"root": Path("/nowhere")}, r"^/nowhere: no such folder; set data\.root="),
+        (
+            {"root": Path("{tmp}")},
+            r"instances_val2017\.json: no such annotation file; set data\.val\.annotations=FILE, or",
+        ),
+        ({"val": None}, r"data\.val is null"),
+        ({"val": SplitConfig(annotations=Path("{tmp}/x.json"))}, r"^no image folder is given; set data\.val\.images="),
+        (
+            {"val": SplitConfig(annotations=Path("{tmp}/x.json"), images=Path("/no"))},
+            r"^/no: no such image folder; set",
+        ),
+        ({"format": "voc", "root": Path("{tmp}")}, r"JPEGImages: no such image folder; set data\.val\.images=FOLDER"),
+    ],
+)
+def test_a_path_that_is_missing_is_named_with_its_setting(tmp_path, settings, message):
+    (tmp_path / "x.json").write_text(json.dumps(tiny()))
+    data = DataConfig.model_validate(
+        json.loads(json.dumps(DataConfig(**settings).model_dump(mode="json")).replace("{tmp}", str(tmp_path)))
+    )
+    with pytest.raises(DataError, match=message):
+        read_annotations(data, "val")

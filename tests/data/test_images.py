@@ -1,0 +1,250 @@
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageOps
+
+from effdet.data.images import decode_image, find_image, letterbox, read_image, undo_letterbox
+from effdet.errors import DataError
+
+FILL = (10, 20, 30)
+
+
+def picture(height=60, width=80):
+    coarse = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    return Image.fromarray(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC))
+
+
+def encoded(image, file_format, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, file_format, **options)
+    return buffer.getvalue()
+
+
+def pillow(data):
+    return np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB"))
+
+
+def largest_difference(first, second):
+    assert first.shape == second.shape
+    assert first.dtype == second.dtype == np.uint8
+    return int(np.abs(first.astype(int) - second.astype(int)).max())
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "BMP", "WEBP", "TIFF"])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_every_format_is_read_as_pillow_reads_it(file_format, mode):
+    data = encoded(picture().convert(mode), file_format)
+    assert largest_difference(decode_image(data, "x"), pillow(data)) <= 1
+
+
+@pytest.mark.parametrize("mode", ["P", "1", "LA"])
+def test_palette_bitmap_and_grey_with_alpha_become_rgb(mode):
+    data = encoded(picture().convert(mode), "PNG")
+    assert largest_difference(decode_image(data, "x"), pillow(data)) == 0
+
+
+def test_cmyk_jpegs_become_rgb():
+    data = encoded(picture().convert("CMYK"), "JPEG", quality=95)
+    assert largest_difference(decode_image(data, "x"), pillow(data)) <= 2
+
+
+def test_alpha_is_dropped_and_not_blended():
+    pixels = np.asarray(picture().convert("RGBA")).copy()
+    pixels[:30, :, 3] = 0
+    data = encoded(Image.fromarray(pixels), "PNG")
+    assert largest_difference(decode_image(data, "x"), np.ascontiguousarray(pixels[..., :3])) == 0
+
+
+@pytest.mark.parametrize("shape", [(60, 80), (60, 80, 3)])
+def test_16_bit_pngs_are_scaled_to_8_bit(shape):
+    pixels = np.random.default_rng(0).integers(0, 65536, shape).astype(np.uint16)
+    data = cv2.imencode(".png", pixels[..., ::-1] if len(shape) == 3 else pixels)[1].tobytes()
+    wanted = np.broadcast_to((pixels / 257).round().astype(np.uint8).reshape(60, 80, -1), (60, 80, 3))
+    assert largest_difference(decode_image(data, "x"), wanted) <= 1
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_exif_orientation_is_applied(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(picture(), "JPEG", exif=exif)
+    assert decode_image(data, "x").shape == ((60, 80, 3) if orientation < 5 else (80, 60, 3))
+    assert largest_difference(decode_image(data, "x"), pillow(data)) == 0
+
+
+def test_paths_may_hold_any_letters(tmp_path):
+    path = tmp_path / "Zürich 東京 #1.png"
+    picture().save(path)
+    assert largest_difference(read_image(path), np.asarray(picture())) == 0
+
+
+def with_thumbnail(data):
+    """A JPEG with a whole second JPEG in its header, as cameras write."""
+    thumbnail = encoded(picture(12, 16), "JPEG")
+    return data[:2] + b"\xff\xe1" + struct.pack(">H", len(thumbnail) + 2) + thumbnail + data[2:]
+
+
+@pytest.mark.parametrize("kept", [0.1, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "progressive", "thumbnail"])
+def test_a_cut_off_file_is_refused(kind, kept):
+    data = encoded(
+        picture(), "PNG" if kind == "PNG" else "JPEG", **({"progressive": True} if kind == "progressive" else {})
+    )
+    data = with_thumbnail(data) if kind == "thumbnail" else data
+    decode_image(data, "whole")
+    with pytest.raises(DataError, match=r"^a\.jpg: the image is cut off before its end; copy or download"):
+        decode_image(data[: int(len(data) * kept)], "a.jpg")
+
+
+def test_what_follows_the_end_of_a_jpeg_does_not_matter():
+    data = encoded(picture(), "JPEG")
+    for trailer in (b"\x00" * 100, b"\xff\xda and more", encoded(picture(), "JPEG")[:200]):
+        assert largest_difference(decode_image(data + trailer, "x"), pillow(data)) == 0
+
+
+def test_a_photo_of_several_pictures_is_its_first(tmp_path):
+    data = encoded(picture(), "MPO", save_all=True, append_images=[picture(30, 40)])
+    assert decode_image(data, "x").shape == (60, 80, 3)
+
+
+def test_an_image_too_large_to_decode_is_refused():
+    data = bytearray(encoded(picture(), "PNG"))
+    data[16:24] = struct.pack(">II", 60000, 60000)
+    data[29:33] = struct.pack(">I", zlib.crc32(bytes(data[12:29])))
+    with pytest.raises(DataError, match=r"^x\.png: the image cannot be decoded \("):
+        decode_image(bytes(data), "x.png")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "the file is empty"),
+        (b"<html>404</html>", "not a whole image of a known format; convert it to JPEG or PNG"),
+        (None, "no such image"),
+    ],
+)
+def test_what_is_no_image_is_refused_by_name(tmp_path, content, message):
+    path = tmp_path / "a.jpg"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=message) as error:
+        read_image(path)
+    assert str(error.value).startswith(str(path))
+    assert "\n" not in str(error.value)
+
+
+def test_a_folder_is_no_image(tmp_path):
+    with pytest.raises(DataError, match="is a folder"):
+        read_image(tmp_path)
+
+
+def random_sizes(count):
+    rng = np.random.default_rng(0)
+    for _ in range(count):
+        yield tuple(int(side) for side in np.exp(rng.uniform(0, 7, 2))), tuple(rng.integers(1, 1000, 2).tolist())
+
+
+def test_the_letterbox_and_its_undo_are_inverse_at_any_size():
+    for original, size in random_sizes(200):
+        height, width = original
+        _, scale = letterbox(np.zeros((height, width, 3), np.uint8), size, FILL)
+        boxes = torch.rand(20, 4) * torch.tensor([width, height, width, height])
+        there = boxes * torch.tensor([scale[1], scale[0], scale[1], scale[0]])
+        assert (there[:, 0::2] <= size[1] + 1e-3).all()
+        assert (there[:, 1::2] <= size[0] + 1e-3).all()
+        assert (undo_letterbox(there, scale, original) - boxes).abs().max() < 1e-3
+
+
+def test_a_drawn_box_is_found_where_the_letterbox_says():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        height, width = rng.integers(100, 700, 2)
+        size = tuple(rng.integers(300, 900, 2).tolist())
+        left, top = int(rng.integers(0, width - 60)), int(rng.integers(0, height - 60))
+        right, bottom = int(rng.integers(left + 40, width)), int(rng.integers(top + 40, height))
+        image = np.zeros((height, width, 3), np.uint8)
+        image[top:bottom, left:right] = 255
+        boxed, scale = letterbox(image, size, (0, 0, 0))
+        soft = boxed[..., 0].astype(float) / 255  # the sums find edges to a fraction of a pixel
+        rows, columns = soft.max(axis=1), soft.max(axis=0)
+        centre = np.array([(p * (np.arange(len(p)) + 0.5)).sum() / p.sum() for p in (columns, rows)])
+        side = np.array([columns.sum(), rows.sum()])
+        found = torch.from_numpy(np.concatenate([centre - side / 2, centre + side / 2])[None]).float()
+        back = undo_letterbox(found, scale, (int(height), int(width)))
+        assert (back - torch.tensor([[left, top, right, bottom]])).abs().max() < 0.5
+
+
+def test_the_letterbox_keeps_the_aspect_and_fills_below_and_right():
+    image = np.full((100, 200, 3), 255, np.uint8)
+    boxed, scale = letterbox(image, (300, 300), FILL)
+    assert boxed.shape == (300, 300, 3)
+    assert scale == (1.5, 1.5)
+    assert (boxed[:150] == 255).all()
+    assert (boxed[150:] == FILL).all()
+    assert (letterbox(image, (50, 300), FILL)[0][:, 100:] == FILL).all()
+
+
+def test_an_image_of_the_right_size_is_unchanged():
+    image = np.asarray(picture())
+    boxed, scale = letterbox(image, (60, 80), FILL)
+    assert (boxed == image).all()
+    assert scale == (1.0, 1.0)
+
+
+def test_a_thin_image_keeps_at_least_one_pixel():
+    boxed, scale = letterbox(np.zeros((1, 1000, 3), np.uint8), (64, 64), FILL)
+    assert boxed.shape == (64, 64, 3)
+    assert scale == (1.0, 0.064)
+
+
+def test_undone_boxes_end_at_the_image():
+    boxes = undo_letterbox(torch.tensor([[-5.0, -5.0, 500.0, 500.0]]), (2.0, 2.0), (100, 50))
+    assert boxes.tolist() == [[0, 0, 50, 100]]
+    assert undo_letterbox(torch.zeros(0, 4), (2.0, 2.0), (100, 50)).shape == (0, 4)
+
+
+@pytest.mark.parametrize(
+    ("on_disk", "written"),
+    [
+        ("a.jpg", "a.jpg"),
+        ("a.jpg", "./a.jpg"),
+        ("sub/a.jpg", "sub/a.jpg"),
+        ("sub/a.jpg", "sub\\a.jpg"),
+        ("sub/a.jpg", ".\\sub\\a.jpg"),
+        ("a b.jpg", "a%20b.jpg"),
+        ("a%20b.jpg", "a%20b.jpg"),
+        ("a.jpg", "/home/someone/images/a.jpg"),
+        ("a.jpg", "C:\\images\\a.jpg"),
+        ("a.jpg", "images/a.jpg"),
+        ("a.JPG", "a.jpg"),
+        ("a.jpg", "a.JPG"),
+        ("a.png", "a"),
+        ("a.PNG", "a"),
+        ("a.b.png", "a.b"),
+    ],
+)
+def test_an_image_is_found_by_any_valid_spelling(tmp_path, on_disk, written):
+    folder = tmp_path / "images"
+    (folder / on_disk).parent.mkdir(parents=True)
+    (folder / on_disk).write_bytes(b"x")
+    found = find_image(folder, written)
+    assert found is not None
+    assert found.samefile(folder / on_disk)
+
+
+def test_an_image_that_is_not_there_is_not_found(tmp_path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "b.jpg").write_bytes(b"x")
+    for name in ("a.jpg", "sub", "", "other/b.jpg", "b.png"):
+        assert find_image(tmp_path, name) is None
+
+
+def test_absolute_paths_that_exist_are_taken(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    assert find_image(Path("/nowhere"), str(tmp_path / "a.jpg")) == tmp_path / "a.jpg"

@@ -1,0 +1,157 @@
+"""The twelve numbers of the COCO detection challenge, computed by pycocotools straight from arrays, and COCO results.
+
+Detections come in with boxes in pixels of the original image and leave with the category ids of the data set. Running a
+model over a data set is not done here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from effdet.data.annotations import Annotations
+from effdet.errors import DataError
+from effdet.structures import Detections
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_MEANINGS = {
+    "AP": "average precision, IoU 0.50 to 0.95",
+    "AP50": "average precision, IoU 0.50",
+    "AP75": "average precision, IoU 0.75",
+    "APs": "AP of small objects, area below 32\u00b2 pixels",
+    "APm": "AP of medium objects, 32\u00b2 to 96\u00b2",
+    "APl": "AP of large objects, above 96\u00b2",
+    "AR1": "average recall, 1 detection per image and class",
+    "AR10": "average recall, 10 detections",
+    "AR100": "average recall, 100 detections",
+    "ARs": "AR100 of small objects",
+    "ARm": "AR100 of medium objects",
+    "ARl": "AR100 of large objects",
+}
+METRIC_NAMES = tuple(_MEANINGS)
+
+
+class CocoEvaluator:
+    """Collects the detections of a data set image by image, and measures them.
+
+    Every image of the table counts, also one for which no detections were added: its objects are then missed.
+    """
+
+    def __init__(self, annotations: Annotations) -> None:
+        self.annotations = annotations
+        self._detections: dict[int, tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]] = {}
+
+    def add(self, index: int, detections: Detections) -> None:
+        """Take in the detections of image `index`, a row of the table; given twice, the later ones count.
+
+        The boxes are in pixels of the original image.
+
+        Raises:
+            DataError: a label is none of the data set's, because the model was trained on other classes.
+        """
+        labels, classes = detections.labels.cpu().numpy(), len(self.annotations.label_map)
+        if len(labels) and int(labels.max()) >= classes:
+            raise DataError(
+                f"{self.annotations.source}: the model detects class number {int(labels.max())}, but the data set has"
+                f" only {classes} classes; evaluate on a data set with the classes that the model was trained on"
+            )
+        self._detections[index] = (detections.boxes.cpu().numpy(), detections.scores.cpu().numpy(), labels)
+
+    def results(self) -> list[dict[str, Any]]:
+        """All detections in the COCO results format, with the image and category ids of the data set."""
+        indices, boxes, scores, labels = self._columns()
+        image_ids = self.annotations.image_ids[indices].tolist()
+        category_ids = np.asarray(self.annotations.label_map.category_ids)[labels].tolist()
+        return [
+            {"image_id": image_id, "category_id": category_id, "bbox": box, "score": score}
+            for image_id, category_id, box, score in zip(
+                image_ids, category_ids, _xywh(boxes).tolist(), scores.tolist(), strict=True
+            )
+        ]
+
+    def metrics(self) -> dict[str, float]:
+        """The numbers named in `METRIC_NAMES` as fractions.
+
+        A number is -1 where the data set has no object of that size (all are, if it has no objects), as in pycocotools;
+        without any detection the others are 0.
+        """
+        from pycocotools.cocoeval import COCOeval
+
+        table = self.annotations
+        # pycocotools breaks ties of scores by the order of image ids, so each image goes by the rank of its id.
+        rank = np.empty(len(table), np.int64)
+        rank[np.argsort(table.image_ids, kind="stable")] = np.arange(len(table))
+        indices, boxes, scores, labels = self._columns()
+        box_images = np.repeat(rank, np.diff(table.offsets))
+        with contextlib.redirect_stdout(io.StringIO()):
+            truth = self._coco(
+                box_images, table.labels, table.boxes, area=table.areas, iscrowd=table.crowd.astype(np.int64)
+            )
+            sides = boxes[:, 2:].astype(np.float64) - boxes[:, :2]
+            found = self._coco(rank[indices], labels, boxes, area=sides.prod(1), score=scores.astype(np.float64))
+            evaluation = COCOeval(truth, found, "bbox")
+            evaluation.evaluate()
+            evaluation.accumulate()
+            evaluation.summarize()
+        return dict(zip(METRIC_NAMES, map(float, evaluation.stats), strict=True))
+
+    def _columns(self) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
+        """All detections as flat arrays: image rows [M], boxes [M, 4], scores [M], labels [M], by rising image row."""
+        indices = sorted(self._detections)
+        rows = [self._detections[index] for index in indices]
+        counts = [len(scores) for _, scores, _ in rows]
+        return (
+            np.repeat(np.asarray(indices, np.int64), counts),
+            np.concatenate([np.empty((0, 4), np.float32), *(boxes for boxes, _, _ in rows)]),
+            np.concatenate([np.empty(0, np.float32), *(scores for _, scores, _ in rows)]),
+            np.concatenate([np.empty(0, np.int64), *(labels for _, _, labels in rows)]),
+        )
+
+    def _coco(
+        self,
+        images: NDArray[np.int64],
+        labels: NDArray[np.int64],
+        boxes: NDArray[np.float32],
+        **columns: NDArray[Any],
+    ) -> Any:
+        """A pycocotools COCO object of boxes; filled directly, since its own reader fails without any detection."""
+        from pycocotools.coco import COCO
+
+        names = ["image_id", "category_id", "bbox", *columns]
+        values = [images, labels, _xywh(boxes), *columns.values()]
+        coco = COCO()
+        coco.dataset = {
+            "images": [{"id": image} for image in range(len(self.annotations))],
+            "categories": [{"id": label} for label in range(len(self.annotations.label_map))],
+            "annotations": [  # ids from 1: to pycocotools 0 means "not matched"
+                {"id": number, "iscrowd": 0, **dict(zip(names, row, strict=True))}
+                for number, row in enumerate(zip(*(value.tolist() for value in values), strict=True), start=1)
+            ],
+        }
+        coco.createIndex()
+        return coco
+
+
+def metrics_table(metrics: Mapping[str, float]) -> Table:
+    """Metrics as a table for the terminal: name, value in percent, meaning; a dash where there were no such objects."""
+    from rich.table import Table
+
+    table = Table("metric", box=None, pad_edge=False)
+    table.add_column("%", justify="right")
+    table.add_column("meaning", style="dim")
+    for name, value in metrics.items():
+        table.add_row(name, "\u2013" if value < 0 else f"{100 * value:.1f}", _MEANINGS.get(name, ""))
+    return table
+
+
+def _xywh(boxes: NDArray[np.float32]) -> NDArray[np.float64]:
+    wide = boxes.astype(np.float64)
+    wide[:, 2:] -= wide[:, :2]
+    return wide

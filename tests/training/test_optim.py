@@ -1,0 +1,158 @@
+import itertools
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from effdet.config import OptimConfig, TrainConfig
+from effdet.errors import ConfigError
+from effdet.models import build_efficientdet
+from effdet.training.optim import Schedule, freeze, make_optimizer, make_schedule, train_mode
+
+
+@pytest.fixture(scope="module")
+def detector():
+    return build_efficientdet("efficientdet_d0", 3, image_size=(128, 128))
+
+
+def small():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1))
+
+
+# Schedule
+
+
+def test_the_warm_up_is_linear_and_ends_at_the_peak():
+    schedule = Schedule(peak=0.08, start=0.008, warmup_steps=10, total_steps=100, steps_per_epoch=10)
+    rates = [schedule.learning_rate(step) for step in range(11)]
+    assert rates[0] == 0.008
+    assert rates[10] == pytest.approx(0.08)
+    steps = [after - before for before, after in itertools.pairwise(rates)]
+    assert steps == pytest.approx([0.0072] * 10)
+
+
+def test_the_rate_falls_along_a_cosine_to_nearly_zero():
+    schedule = Schedule(peak=0.08, start=0.008, warmup_steps=10, total_steps=110, steps_per_epoch=10)
+    rates = [schedule.learning_rate(step) for step in range(10, 110)]
+    assert rates == pytest.approx([0.04 * (1 + math.cos(math.pi * step / 100)) for step in range(100)])
+    assert rates == sorted(rates, reverse=True)
+    assert rates[50] == pytest.approx(0.04)
+    assert 0 < rates[-1] < 1e-4
+
+
+def test_without_warm_up_the_first_step_has_the_peak():
+    schedule = Schedule(peak=0.1, start=0.01, warmup_steps=0, total_steps=4, steps_per_epoch=2)
+    assert schedule.learning_rate(0) == pytest.approx(0.1)
+
+
+def test_a_run_of_one_step_has_a_rate():
+    assert Schedule(0.1, 0.01, 0, 1, 1).learning_rate(0) == pytest.approx(0.1)
+    assert Schedule(0.1, 0.01, 1, 1, 1).learning_rate(0) == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize(("batch", "peak"), [(64, 0.08), (128, 0.16), (16, 0.02)])
+def test_the_rate_follows_the_batch(batch, peak):
+    schedule = make_schedule(OptimConfig(), TrainConfig(batch_size=batch, epochs=3), num_images=640)
+    assert schedule.peak == pytest.approx(peak)
+    assert schedule.start == pytest.approx(peak / 10)
+    assert schedule.steps_per_epoch == schedule.warmup_steps == 640 // batch
+    assert schedule.total_steps == 3 * (640 // batch)
+
+
+def test_without_a_reference_batch_the_rate_is_taken_as_it_is():
+    schedule = make_schedule(OptimConfig(learning_rate=3e-3, reference_batch=None), TrainConfig(batch_size=8), 80)
+    assert schedule.peak == 3e-3
+
+
+def test_the_schedule_ends_with_the_steps_that_are_allowed():
+    schedule = make_schedule(OptimConfig(), TrainConfig(batch_size=4, epochs=10, max_steps=7), num_images=12)
+    assert (schedule.total_steps, schedule.steps_per_epoch) == (7, 3)
+    assert make_schedule(OptimConfig(), TrainConfig(batch_size=4, epochs=2, max_steps=99), 12).total_steps == 6
+
+
+def test_a_warm_up_is_never_longer_than_the_run():
+    schedule = make_schedule(OptimConfig(warmup_epochs=5), TrainConfig(batch_size=4, epochs=2), num_images=12)
+    assert schedule.warmup_steps == schedule.total_steps == 6
+    rates = [schedule.learning_rate(step) for step in range(6)]
+    assert rates == sorted(rates)
+
+
+def test_a_data_set_smaller_than_a_batch_makes_one_step_an_epoch():
+    assert make_schedule(OptimConfig(), TrainConfig(batch_size=64, epochs=5), num_images=3).total_steps == 5
+
+
+# Optimiser
+
+
+def test_norms_biases_and_fusion_weights_are_not_decayed(detector):
+    decayed, kept = make_optimizer(detector, OptimConfig(weight_decay=0.1)).param_groups
+    assert (decayed["weight_decay"], kept["weight_decay"]) == (0.1, 0.0)
+    names = {id(parameter): name for name, parameter in detector.named_parameters()}
+    norms = {f"{name}.weight" for name, module in detector.named_modules() if isinstance(module, nn.BatchNorm2d)}
+    kernels = {
+        f"{name}.weight" for name, module in detector.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear))
+    }
+    assert {names[id(parameter)] for parameter in decayed["params"]} == kernels
+    rest = {names[id(parameter)] for parameter in kept["params"]}
+    assert norms <= rest
+    assert rest | kernels == set(names.values())
+    assert any(name.startswith("neck.") and name not in norms and not name.endswith(".bias") for name in rest)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_a_step_is_that_of_the_plain_formula(name):
+    torch.manual_seed(0)
+    model, config = small(), OptimConfig(name=name, learning_rate=0.1, momentum=0.8, weight_decay=0.01)
+    optimizer = make_optimizer(model, config)
+    before = {key: value.detach().clone() for key, value in model.named_parameters()}
+    model(torch.randn(2, 3, 8, 8)).square().mean().backward()
+    gradients = {key: value.grad.clone() for key, value in model.named_parameters()}
+    optimizer.step()
+    for key, value in model.named_parameters():
+        decay = 0.01 if value.ndim > 1 else 0.0
+        if name == "sgd":
+            wanted = before[key] - 0.1 * (gradients[key] + decay * before[key])
+        else:
+            wanted = before[key] * (1 - 0.1 * decay) - 0.1 * gradients[key] / (gradients[key].abs() + 1e-8)
+        torch.testing.assert_close(value, wanted, rtol=1e-4, atol=1e-6)
+
+
+# Frozen modules
+
+
+def test_frozen_modules_keep_weights_and_statistics():
+    model = small()
+    frozen = freeze(model, ["0", "1"])
+    optimizer = make_optimizer(model, OptimConfig(learning_rate=1.0))
+    train_mode(model, frozen)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    model(torch.randn(2, 3, 8, 8)).square().sum().backward()
+    optimizer.step()
+    changed = {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
+    assert changed == {"2.weight", "2.bias"}
+
+
+def test_all_others_are_in_training_mode(detector):
+    frozen = freeze(detector, ["backbone.blocks.0"])
+    train_mode(detector, frozen)
+    assert not any(module.training for module in detector.backbone.blocks[0].modules())
+    assert detector.backbone.blocks[1].training
+    assert detector.neck.training
+    detector.requires_grad_(True)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("backbon", "backbone"), ("backbone.block.0", r"backbone\.blocks\.0"), ("fpn", "neck"), ("", "backbone")],
+)
+def test_an_unknown_module_is_refused_with_near_names(detector, name, hint):
+    with pytest.raises(ConfigError, match=rf"train\.freeze: the model has no module '{name}'; near names are .*{hint}"):
+        freeze(detector, [name])
+
+
+def test_freezing_everything_is_refused():
+    model = small()
+    freeze(model, ["0", "1", "2"])
+    with pytest.raises(ConfigError, match=r"train\.freeze leaves nothing to train; name fewer modules"):
+        make_optimizer(model, OptimConfig())

@@ -1,0 +1,62 @@
+import torch
+
+from effdet.config import OptimConfig
+from effdet.models import build_efficientdet
+from effdet.training.ema import WeightAverage
+from effdet.training.optim import make_optimizer
+from effdet.training.state import TrainState
+
+
+def fresh(seed, ema=True):
+    torch.manual_seed(seed)
+    model = build_efficientdet("efficientdet_lite0", 2, image_size=(128, 128))
+    return TrainState(model, WeightAverage(model, 0.9) if ema else None, make_optimizer(model, OptimConfig()))
+
+
+def step(state):
+    images = torch.randint(0, 256, (2, 3, 128, 128), dtype=torch.uint8)
+    state.model(images).class_logits.square().mean().backward()
+    state.optimizer.step()
+    state.optimizer.zero_grad()
+    if state.average is not None:
+        state.average.update(state.model, state.step)
+    state.step += 1
+
+
+def through_a_file(state, path):
+    torch.save(state.state_dict(), path)
+    return torch.load(path, weights_only=True)
+
+
+def assert_same_weights(first, second):
+    for name, value in first.state_dict().items():
+        assert torch.equal(value, second.state_dict()[name]), name
+
+
+def test_a_state_survives_a_file_and_goes_on_the_same_way(tmp_path):
+    other, state = fresh(1), fresh(0)
+    step(state)
+    state.best, state.seconds = 0.25, 12.5
+    content = through_a_file(state, tmp_path / "state.pt")
+    step(state)
+    other.load_state_dict(content)
+    assert (other.step, other.best, other.seconds) == (1, 0.25, 12.5)
+    step(other)  # draws the same images, since the generator is part of the state
+    assert_same_weights(state.model, other.model)
+    assert_same_weights(state.average.model, other.average.model)
+
+
+def test_without_an_average_the_model_itself_is_deployed(tmp_path):
+    plain = fresh(0, ema=False)
+    assert plain.evaluated is plain.model
+    assert through_a_file(plain, tmp_path / "state.pt")["average"] is None
+    averaged = fresh(0)
+    assert averaged.evaluated is averaged.average.model
+
+
+def test_an_average_that_is_new_starts_from_the_weights(tmp_path):
+    plain = fresh(0, ema=False)
+    step(plain)
+    averaged = fresh(1)
+    averaged.load_state_dict(through_a_file(plain, tmp_path / "state.pt"))
+    assert_same_weights(averaged.average.model, plain.model)

@@ -1,0 +1,202 @@
+"""Detections to files while they are made: COCO results, CSV, annotated pictures and videos.
+
+Every writer is a context manager that holds one image at a time. A file appears under its name when its writer is left,
+by an error or Ctrl-C too: then with what had been written so far.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+
+from effdet.data.annotations import LabelMap
+from effdet.data.images import Image
+from effdet.errors import DataError
+from effdet.inference.sources import Frame
+from effdet.structures import Detections
+
+BOX_DECIMALS = 2
+SCORE_DECIMALS = 5
+_PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")  # all others are saved as PNG
+
+
+class CocoResultsWriter:
+    """Writes detections as a COCO results file, a JSON list, with the file name and for videos the frame added.
+
+    `image_id` is the file name without its suffix, as an integer where it is all digits.
+    """
+
+    def __init__(self, path: Path, label_map: LabelMap) -> None:
+        self.path, self.label_map = path, label_map
+
+    def __enter__(self) -> CocoResultsWriter:
+        self._file = _partial(self.path).open("w", encoding="utf-8")
+        self._file.write("[")
+        self._separator = "\n"
+        return self
+
+    def write(self, frame: Frame, detections: Detections) -> None:
+        """Add the detections of one image or video frame; boxes in pixels of the image."""
+        stem = frame.path.stem
+        image = {
+            "image_id": int(stem) if stem.isascii() and stem.isdigit() else stem,
+            "file_name": frame.path.as_posix(),
+        }
+        if frame.index is not None:
+            image["frame"] = frame.index
+        for (x1, y1, x2, y2), score, label in _rows(detections):
+            box = [x1, y1, round(x2 - x1, BOX_DECIMALS), round(y2 - y1, BOX_DECIMALS)]
+            row = {**image, "category_id": self.label_map.category_ids[label], "bbox": box, "score": score}
+            self._file.write(self._separator + json.dumps(row, ensure_ascii=False))
+            self._separator = ",\n"
+
+    def __exit__(self, *exception: object) -> None:
+        with self._file:
+            self._file.write("\n]\n")
+        os.replace(_partial(self.path), self.path)
+
+
+class CsvWriter:
+    """Writes detections as a CSV file, one a line; `frame` is empty for images, boxes are xyxy in pixels."""
+
+    COLUMNS = ("file_name", "frame", "label", "category_id", "score", "x1", "y1", "x2", "y2")
+
+    def __init__(self, path: Path, label_map: LabelMap) -> None:
+        self.path, self.label_map = path, label_map
+
+    def __enter__(self) -> CsvWriter:
+        self._file = _partial(self.path).open("w", encoding="utf-8", newline="")
+        self._csv = csv.writer(self._file, lineterminator="\n")
+        self._csv.writerow(self.COLUMNS)
+        return self
+
+    def write(self, frame: Frame, detections: Detections) -> None:
+        """Add the detections of one image or video frame; boxes in pixels of the image."""
+        image = (frame.path.as_posix(), "" if frame.index is None else frame.index)
+        names, category_ids = self.label_map.names, self.label_map.category_ids
+        self._csv.writerows(
+            (*image, names[label], category_ids[label], score, *box) for box, score, label in _rows(detections)
+        )
+
+    def __exit__(self, *exception: object) -> None:
+        self._file.close()
+        os.replace(_partial(self.path), self.path)
+
+
+class VideoWriter:
+    """Writes pictures of one size as an MP4 video; of odd sides the last row or column of pixels is left out.
+
+    A video without any picture is no file.
+    """
+
+    def __init__(self, path: Path, fps: float) -> None:
+        import cv2
+
+        self.path, self.fps = path, fps
+        self._video: cv2.VideoWriter | None = None
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def write(self, image: Image) -> None:
+        """Add a picture, uint8 RGB [H, W, 3].
+
+        Raises:
+            DataError: the video cannot be written.
+        """
+        import cv2
+
+        if self._video is None:
+            codec = cv2.VideoWriter.fourcc(*"mp4v")
+            self._video = cv2.VideoWriter(str(_partial(self.path)), codec, self.fps, image.shape[1::-1])
+            if not self._video.isOpened():
+                raise DataError(f"{self.path}: the video cannot be written; check the folder and the free space")
+        self._video.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+
+    def __exit__(self, *exception: object) -> None:
+        if self._video is not None:
+            self._video.release()
+            if _partial(self.path).exists():
+                os.replace(_partial(self.path), self.path)
+
+
+class PictureWriter:
+    """Saves annotated images and videos in a folder, under their names relative to the folder they come from.
+
+    Where two sources have the same name the later one gets a number; no source is ever overwritten. Images keep their
+    format where it can be written and become PNG elsewhere, videos become MP4.
+    """
+
+    def __init__(self, folder: Path, sources: Iterable[Path]) -> None:
+        self.folder = folder
+        self._taken = {_comparable(path) for path in sources}
+        self._video_of: Path | None = None
+        self._video: VideoWriter | None = None
+        self._open = ExitStack()
+
+    def __enter__(self) -> PictureWriter:
+        return self
+
+    def write(self, frame: Frame, image: Image) -> None:
+        """Save the annotated `image` (uint8 RGB [H, W, 3]) of a frame; the frames of a video come one after the other.
+
+        Raises:
+            DataError: the picture cannot be written.
+        """
+        if frame.fps is None:
+            suffix = frame.name.suffix if frame.name.suffix.lower() in _PICTURE_SUFFIXES else ".png"
+            _save_image(self._free_path(frame.name.with_suffix(suffix)), image)
+            return
+        if self._video is None or self._video_of != frame.path:
+            self._open.close()
+            self._video_of = frame.path
+            self._video = self._open.enter_context(
+                VideoWriter(self._free_path(frame.name.with_suffix(".mp4")), frame.fps)
+            )
+        self._video.write(image)
+
+    def __exit__(self, *exception: object) -> None:
+        self._open.close()
+
+    def _free_path(self, name: Path) -> Path:
+        """A path in the folder that is neither a source nor written before."""
+        path, number = self.folder / name, 2
+        while _comparable(path) in self._taken:
+            path, number = self.folder / name.with_stem(f"{name.stem}_{number}"), number + 1
+        self._taken.add(_comparable(path))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+
+def _rows(detections: Detections) -> Iterable[tuple[list[float], float, int]]:
+    """(box, score, label) of every detection, rounded for files."""
+    found = detections.cpu()
+    boxes = found.boxes.double().numpy().round(BOX_DECIMALS).tolist()
+    scores = found.scores.double().numpy().round(SCORE_DECIMALS).tolist()
+    return zip(boxes, scores, found.labels.tolist(), strict=True)
+
+
+def _save_image(path: Path, image: Image) -> None:
+    import cv2
+
+    whole, data = cv2.imencode(path.suffix.lower(), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    if not whole:
+        raise DataError(f"{path}: the picture cannot be encoded")
+    np.asarray(data).tofile(_partial(path))
+    os.replace(_partial(path), path)
+
+
+def _partial(path: Path) -> Path:
+    """Where a file lies until it is whole: in the same folder, hidden, with the same suffix."""
+    return path.with_name(f".{path.stem}.partial{path.suffix}")
+
+
+def _comparable(path: Path) -> str:
+    """One spelling of a path, also where the file system does not tell upper from lower case."""
+    return os.path.realpath(path).casefold()

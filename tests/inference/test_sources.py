@@ -1,0 +1,174 @@
+import struct
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from effdet.errors import DataError
+from effdet.inference.sources import open_sources, read_frames
+
+
+def save_image(path, value=100, size=(20, 30)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), np.full((*size, 3), value, np.uint8))
+    return path
+
+
+def save_video(path, frames=12, size=(48, 64), fps=12.5, codec="mp4v"):
+    """A video whose frames grow brighter, orange-ish: much red, no blue."""
+    video = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), fps, size[::-1])
+    for index in range(frames):
+        image = np.zeros((*size, 3), np.uint8)
+        image[..., 2], image[..., 1] = 200, 10 * index % 256
+        video.write(image)
+    video.release()
+    return path
+
+
+def turn_video(path):
+    """Writes a turn by 90 degrees into the header of an MP4, as telephones do."""
+    data = bytearray(path.read_bytes())
+    matrix = data.index(b"tkhd") + 44
+    data[matrix : matrix + 36] = struct.pack(">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30)
+    path.write_bytes(data)
+
+
+def names(sources):
+    return [source.name.as_posix() for source in sources]
+
+
+def test_an_image_is_one_frame(tmp_path):
+    path = save_image(tmp_path / "a.png")
+    (source,) = open_sources([str(path)])
+    (frame,) = source.frames()
+    assert (frame.path, frame.name, frame.index, frame.fps) == (path, Path("a.png"), None, None)
+    assert frame.image.shape == (20, 30, 3)
+
+
+def test_a_folder_gives_images_and_videos_below_in_natural_order(tmp_path):
+    for name in ("img10.jpg", "img2.JPG", "sub/x.png", "img1.webp", ".hidden.jpg", ".cache/y.jpg"):
+        save_image(tmp_path / name)
+    save_video(tmp_path / "img3.mp4")
+    (tmp_path / "notes.txt").write_text("no image")
+    assert names(open_sources([tmp_path])) == ["img1.webp", "img2.JPG", "img3.mp4", "img10.jpg", "sub/x.png"]
+
+
+def test_a_glob_gives_what_matches(tmp_path):
+    for name in ("a2.jpg", "a10.jpg", "b.png", "deep/down/a1.jpg"):
+        save_image(tmp_path / name)
+    assert names(open_sources([str(tmp_path / "*.jpg")])) == ["a2.jpg", "a10.jpg"]
+    assert names(open_sources([str(tmp_path / "**" / "a*.jpg")])) == ["a2.jpg", "a10.jpg", "deep/down/a1.jpg"]
+
+
+def test_a_file_with_glob_characters_in_its_name_is_a_file(tmp_path):
+    assert names(open_sources([save_image(tmp_path / "a[1].png")])) == ["a[1].png"]
+
+
+def test_a_file_named_twice_is_taken_once(tmp_path):
+    path = save_image(tmp_path / "a.png")
+    assert names(open_sources([path, tmp_path, str(tmp_path / "*.png")])) == ["a.png"]
+
+
+def test_an_image_without_a_suffix_is_known_by_its_content(tmp_path):
+    path = save_image(tmp_path / "a.png").rename(tmp_path / "photo")
+    assert len(list(open_sources([path])[0].frames())) == 1
+
+
+def test_an_array_is_taken_as_it_is():
+    image = np.zeros((5, 6, 3), np.uint8)
+    (source,) = open_sources([image])
+    (frame,) = source.frames()
+    assert frame.image is image
+
+
+@pytest.mark.parametrize(
+    "array", [np.zeros((5, 6), np.uint8), np.zeros((5, 6, 3), np.float32), np.zeros((0, 6, 3), np.uint8)]
+)
+def test_an_array_of_another_type_is_refused(array):
+    with pytest.raises(DataError, match="expected uint8 RGB"):
+        open_sources([array])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda folder: folder / "missing.jpg", "no such file or folder"),
+        (lambda folder: folder / "*.jpg", "matches no images or videos"),
+        (lambda folder: folder, "no images or videos in this folder"),
+    ],
+)
+def test_a_source_without_anything_to_read_is_refused(tmp_path, make, message):
+    with pytest.raises(DataError, match=message) as caught:
+        open_sources([make(tmp_path)])
+    assert str(caught.value).startswith(str(tmp_path))
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("hello")
+    with pytest.raises(DataError, match=r"notes\.txt: neither an image nor a video"):
+        open_sources([path])
+
+
+def test_a_file_that_is_no_video_is_refused_before_anything_is_processed(tmp_path):
+    path = tmp_path / "clip.mp4"
+    path.write_text("hello")
+    with pytest.raises(DataError, match=r"clip\.mp4: the video cannot be opened"):
+        open_sources([save_image(tmp_path / "a.png"), path])
+
+
+def test_no_sources_are_refused():
+    with pytest.raises(DataError, match="no sources given"):
+        open_sources([])
+
+
+@pytest.mark.parametrize(("name", "codec"), [("clip.mp4", "mp4v"), ("clip.AVI", "MJPG"), ("clip.mkv", "MJPG")])
+def test_a_video_gives_its_frames_in_rgb_with_number_and_rate(tmp_path, name, codec):
+    (source,) = open_sources([save_video(tmp_path / name, codec=codec)])
+    assert (source.fps, source.num_frames) == (12.5, 12)
+    frames = list(source.frames())
+    assert [frame.index for frame in frames] == list(range(12))
+    assert {frame.fps for frame in frames} == {12.5}
+    red, green, blue = frames[5].image.mean((0, 1))
+    assert (red, green, blue) == pytest.approx((200, 50, 0), abs=12)
+
+
+def test_the_rotation_in_the_header_of_a_video_is_applied(tmp_path):
+    path = save_video(tmp_path / "clip.mp4")
+    turn_video(path)
+    (source,) = open_sources([path])
+    assert next(source.frames()).image.shape == (64, 48, 3)
+
+
+def test_a_video_is_decoded_frame_by_frame(tmp_path, monkeypatch):
+    """Counts what has been decoded when the third frame is taken: a list of all frames would be twelve."""
+    (source,) = open_sources([save_video(tmp_path / "clip.mp4")])
+    decoded = []
+    convert = cv2.cvtColor
+    monkeypatch.setattr(cv2, "cvtColor", lambda *arguments: decoded.append(1) or convert(*arguments))
+    frames = source.frames()
+    for _ in range(3):
+        next(frames)
+    assert len(decoded) == 3
+
+
+def test_a_video_that_ends_early_is_reported_after_its_frames(tmp_path):
+    path = save_video(tmp_path / "clip.avi", frames=60, codec="MJPG")
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    failures = []
+    frames = list(read_frames(open_sources([path]), failures))
+    assert 0 < len(frames) < 47
+    assert len(failures) == 1
+    assert f"up to frame {len(frames)} of 60 only" in str(failures[0])
+
+
+def test_an_unreadable_image_is_reported_and_the_rest_is_read(tmp_path):
+    for name in ("a.png", "b.png", "c.png"):
+        save_image(tmp_path / name)
+    (tmp_path / "b.png").write_bytes((tmp_path / "b.png").read_bytes()[:40])
+    failures = []
+    frames = list(read_frames(open_sources([tmp_path]), failures))
+    assert [frame.name.name for frame in frames] == ["a.png", "c.png"]
+    assert [str(failure).split(":")[0] for failure in failures] == [str(tmp_path / "b.png")]

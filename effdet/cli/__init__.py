@@ -1,0 +1,73 @@
+"""The command line: `effdet VERB`, one module per verb; `tools/VERB.py` are the same functions.
+
+Only this package parses arguments, prints usage and decides exit statuses. A verb's module loads the heavy parts when
+it runs, so that asking for help is quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from effdet.errors import EffdetError
+
+VERBS = {
+    "train": "train a detector by a recipe",
+    "eval": "measure a checkpoint on a data set",
+    "predict": "find objects in images, folders and videos",
+    "models": "list the networks",
+    "config": "show a recipe with everything that it leaves to defaults",
+    "synthetic": "draw the demo data set",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs `effdet VERB ...` and gives its exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments and arguments[0] in VERBS:
+        return run_verb(arguments[0], arguments[1:], prog=f"effdet {arguments[0]}")
+    width = max(map(len, VERBS))
+    parser = argparse.ArgumentParser(
+        prog="effdet",
+        description="EfficientDet and EfficientNet: train, evaluate and predict.",
+        epilog="\n".join(["verbs:", *(f"  {verb:{width}}  {about}" for verb, about in VERBS.items())]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="store_true", help="show the version")
+    parser.add_argument("verb", nargs="?", choices=list(VERBS), metavar="VERB", help="what to do; see VERB --help")
+    if parser.parse_args(arguments).version:
+        from effdet import __version__
+
+        print(f"effdet {__version__}")
+    else:
+        parser.print_help()
+    return 0
+
+
+def run_verb(verb: str, arguments: Sequence[str] | None = None, prog: str | None = None) -> int:
+    """Runs one verb and gives its exit status; an error that the user can mend is printed in its own words.
+
+    Args:
+        verb: one of `VERBS`.
+        arguments: what follows the verb; None takes the command line.
+        prog: how the program is called in its usage.
+    """
+    module = importlib.import_module(f"effdet.cli.{verb}")
+    parser = argparse.ArgumentParser(prog=prog, description=module.__doc__, formatter_class=_Help)
+    module.add_arguments(parser)
+    args = parser.parse_intermixed_args(arguments)  # overrides may follow the options
+    try:
+        status: int = module.run(args)
+    except EffdetError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return status
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Keeps the paragraphs of a verb's docstring."""

@@ -1,0 +1,30 @@
+"""Show a recipe with everything that it leaves to defaults, or with --schema what a recipe may say.
+
+effdet config configs/d0.yaml train.batch_size=32
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from effdet.cli.recipes import add_recipe_arguments, read_recipe
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `config` to a parser."""
+    add_recipe_arguments(parser, optional=True)
+    parser.add_argument("--schema", action="store_true", help="print the JSON schema of recipes")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints the recipe as YAML or the schema as JSON; the exit status is 0.
+
+    Raises:
+        ConfigError: the recipe cannot be used.
+    """
+    import json
+
+    from effdet.config import Config
+
+    print(json.dumps(Config.model_json_schema(), indent=2) if args.schema else read_recipe(args).to_yaml(), end="")
+    return 0

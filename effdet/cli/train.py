@@ -1,0 +1,79 @@
+"""Train a detector by a recipe.
+
+  effdet train configs/d0.yaml data.root=/data/coco train.batch_size=16
+
+The run's folder (runs/ and the recipe's name) gets config.yaml, log.jsonl and log.csv, last.pt to resume from, best.pt
+to use, metrics.json and predictions.json. Ctrl-C finishes the step in hand and saves last.pt.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from effdet.cli.recipes import add_recipe_arguments, read_recipe, recipe_path
+from effdet.errors import ConfigError
+
+INTERRUPTED = 130
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `train` to a parser."""
+    add_recipe_arguments(parser)
+    parser.add_argument("--resume", type=Path, metavar="PATH", help="go on from a run's folder or its last.pt")
+    parser.add_argument("--device", help="such as cpu or cuda:0 (a GPU where there is one)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Trains; the exit status is 0, or 130 after Ctrl-C.
+
+    Raises:
+        EffdetError: recipe, data or weights cannot be used, or the loss is no longer finite.
+    """
+    from rich.console import Console
+
+    config = read_recipe(args)
+    recipe = recipe_path(args)
+    assert recipe is not None
+    folder = run_folder(config.output_dir, recipe.stem, args.resume)
+
+    from effdet.training.engine import train
+
+    console = Console(soft_wrap=True, markup=False, highlight=False)
+    finished = train(config, folder, args.device, args.resume, console)
+    if not finished:
+        console.print(f"stopped; go on with --resume {folder}")
+        return INTERRUPTED
+    console.print(f"done: {folder}/best.pt")
+    return 0
+
+
+def run_folder(output_dir: Path | None, name: str, resume: Path | None) -> Path:
+    """Where a run writes: the folder that is resumed, the given one, or the first free of runs/NAME, runs/NAME-2, ...
+
+    Raises:
+        ConfigError: the given folder holds a run that is not resumed, or is not the resumed one's; or there is nothing
+            to resume.
+    """
+    output_dir = output_dir and output_dir.expanduser()
+    if resume is not None:
+        if not resume.exists():
+            raise ConfigError(f"--resume {resume}: no such file or folder; give a run's folder or its last.pt")
+        folder = resume if resume.is_dir() else resume.parent
+        if output_dir is not None and output_dir.resolve() != folder.resolve():
+            raise ConfigError(
+                f"--resume {resume}: a run goes on in its own folder, but output_dir is {output_dir}; "
+                f"set output_dir={folder} too"
+            )
+        return folder
+    if output_dir is not None:
+        if any((output_dir / name).exists() for name in ("last.pt", "log.jsonl")):
+            raise ConfigError(
+                f"{output_dir}: holds a run already; go on with it by --resume {output_dir}, or set another output_dir"
+            )
+        return output_dir
+    folder, number = Path("runs") / name, 1
+    while folder.exists():
+        number += 1
+        folder = Path("runs") / f"{name}-{number}"
+    return folder

@@ -1,0 +1,156 @@
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+import effdet
+from effdet.config import Config
+
+PACKAGE = Path(effdet.__file__).resolve().parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+# Rooms from left to right; a module imports only from its own room and from rooms to its left.
+ROOMS = (
+    *("errors", "files", "config", "devices", "boxes", "structures", "models", "weights", "losses", "postprocess"),
+    *("data", "evaluation", "training", "inference", "cli"),
+)
+PLAIN_ROOMS = {"boxes", "structures", "models", "losses", "postprocess"}  # plain values in, tensors out
+NOT_PLAIN = {"config", "data"}
+
+
+def name_of(path):
+    return path.relative_to(PACKAGE).as_posix()
+
+
+def room_of(path):
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def tree_of(path):
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def own_imports(path):
+    """Every room that a file imports from, wherever the import stands."""
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name_of(path)}:{node.lineno}: relative import"
+            modules = [
+                f"{node.module}.{alias.name}" if node.module == "effdet" else node.module for alias in node.names
+            ]
+        else:
+            continue
+        for module in modules:
+            package, *rest = module.split(".")
+            if package == "effdet":
+                yield rest[0] if rest else "", node.lineno
+
+
+def run_python(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+
+
+def loaded_by(statement):
+    """Top-level modules that a fresh interpreter holds after a statement."""
+    return set(run_python(f"{statement}\nimport sys\nprint(*{{name.partition('.')[0] for name in sys.modules}})"))
+
+
+FILES_IN_ROOMS = [path for path in FILES if path != PACKAGE / "__init__.py"]
+
+
+def test_every_module_is_in_a_room():
+    assert {room_of(path) for path in FILES_IN_ROOMS} <= set(ROOMS)
+
+
+@pytest.mark.parametrize("path", FILES_IN_ROOMS, ids=name_of)
+def test_imports_go_one_way(path):
+    own = ROOMS.index(room_of(path))
+    for room, line in own_imports(path):
+        if room == "__version__":  # of the package itself
+            continue
+        assert room in ROOMS, f"line {line}: imports effdet.{room}; import from the module that defines it"
+        assert ROOMS.index(room) <= own, f"line {line}: {ROOMS[own]} imports from {room}, which stands to its right"
+
+
+@pytest.mark.parametrize("path", [path for path in FILES_IN_ROOMS if room_of(path) in PLAIN_ROOMS], ids=name_of)
+def test_networks_boxes_and_losses_see_neither_recipe_nor_data(path):
+    assert not NOT_PLAIN & {room for room, _ in own_imports(path)}
+
+
+@pytest.mark.parametrize("path", [path for path in FILES_IN_ROOMS if room_of(path) != "cli"], ids=name_of)
+def test_only_the_command_line_parses_prints_and_exits(path):
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id not in ("print", "exit", "quit", "input"), f"line {node.lineno}: {node.func.id}()"
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            assert (node.value.id, node.attr) != ("sys", "exit"), f"line {node.lineno}: sys.exit"
+        if isinstance(node, ast.Raise):
+            assert "SystemExit" not in ast.dump(node), f"line {node.lineno}: SystemExit"
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            names = [alias.name for alias in node.names] + [getattr(node, "module", None)]
+            assert "argparse" not in names, f"line {node.lineno}: argparse"
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.read_text(encoding="utf-8").strip()], ids=name_of)
+def test_every_file_says_what_it_is(path):
+    assert ast.get_docstring(tree_of(path))
+
+
+def test_the_public_names_are_those_of_all():
+    assert dir(effdet) == sorted(effdet.__all__)
+    for name in effdet.__all__:
+        assert getattr(effdet, name) is not None
+
+
+def test_the_public_names_are_told_to_type_checkers_too():
+    (block,) = [node for node in tree_of(PACKAGE / "__init__.py").body if isinstance(node, ast.If)]
+    told = {alias.name for statement in block.body for alias in statement.names}
+    assert told == set(effdet.__all__) - {"__version__"}
+
+
+def test_a_name_that_is_not_public_is_refused():
+    with pytest.raises(AttributeError, match="has no attribute 'Trainer'"):
+        effdet.Trainer  # noqa: B018
+
+
+def sections(model, prefix=""):
+    """Every section of the recipe with its dotted prefix, optional ones too."""
+    yield prefix, model
+    for name, field in model.model_fields.items():
+        inner = [field.annotation, *getattr(field.annotation, "__args__", ())]
+        for candidate in inner:
+            if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+                yield from sections(candidate, f"{prefix}{name}.")
+
+
+def test_every_key_of_the_recipe_is_described():
+    bare = [
+        f"{prefix}{name}"
+        for prefix, section in sections(Config)
+        for name, field in section.model_fields.items()
+        if not field.description
+        and not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel))
+    ]
+    assert bare == []
+    assert all(section.__doc__ for _, section in sections(Config))
+
+
+def test_importing_the_package_is_light():
+    heavy = {"torch", "torchvision", "numpy", "cv2", "pycocotools", "pydantic", "rich", "yaml"}
+    assert not heavy & loaded_by("import effdet")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], [], ["train", "--help"], ["predict", "--help"]])
+def test_asking_for_help_is_light(arguments):
+    heavy = {"torch", "numpy", "cv2", "pydantic", "rich", "yaml"}
+    loaded = loaded_by(f"import effdet.cli\ntry: effdet.cli.main({arguments})\nexcept SystemExit: pass")
+    assert not heavy & loaded
+
+
+def test_libraries_of_single_functions_load_when_used():
+    statement = "import effdet.inference.predictor, effdet.training.engine"
+    assert not {"cv2", "pycocotools", "matplotlib"} & loaded_by(statement)

@@ -30,9 +30,8 @@ def pick_device(name: str | None = None) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"device '{name}' cannot be used ({reason}); use cpu, cuda, cuda:1 or mps") from None
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise ConfigError(f"device '{name}' cannot be used here; use cpu, cuda, cuda:1 or mps") from None
     return device
 
 

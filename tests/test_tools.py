@@ -244,7 +244,7 @@ def test_an_unknown_device_is_refused(capsys, tiny_run, tiny_recipe, tiny_data, 
 
 def test_another_number_of_classes_than_the_data_has_is_refused(capsys, train):
     line = refused(capsys, *train, "model.num_classes=5")
-    assert "the training set has 8 classes but model.num_classes is 5; leave model.num_classes out" in line
+    assert "the training set has 6 classes but model.num_classes is 5; leave model.num_classes out" in line
 
 
 # Data that cannot be used

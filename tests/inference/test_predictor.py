@@ -175,8 +175,8 @@ def test_overrides_come_before_what_the_checkpoint_says(weights):
         ({"suppression": "hard"}, "'postprocess.suppression' is 'hard'"),
         ({"max_detections": 0}, "'postprocess.max_detections' is 0"),
         ({"batch_size": 0}, "batch_size is 0"),
-        ({"device": "gpu"}, "device 'gpu' is not to be had here"),
-        ({"device": "cuda:99"}, "device 'cuda:99' is not to be had here"),
+        ({"device": "gpu"}, "device 'gpu' cannot be used here"),
+        ({"device": "cuda:99"}, "device 'cuda:99' cannot be used here"),
     ],
 )
 def test_an_argument_out_of_range_is_named(weights, arguments, message):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -85,12 +85,14 @@ def train_steps(run: Run, state: TrainState) -> bool:
         ProgressLine(run.console, run.schedule.total_steps, state.step) as progress,
     ):
         meter = Meter(state.seconds)
+        recent: list[StepFigures] = []
         for batch in meter.waiting(batches):
-            figures = train_step(run, state, batch)
+            recent.append(train_step(run, state, batch))
             state.seconds = meter.count(len(batch.targets))
             progress.advance(state.step)
             if state.step % train.log_every == 0 or is_last(run, state):
-                progress.show(log_step(run, state, figures, meter))
+                progress.show(log_steps(run, state, recent, meter))
+                recent.clear()
             if stop.is_set() or ends_epoch(run, state):
                 evaluating = evaluation_is_due(run, state) and not stop.is_set()
                 with meter.paused():
@@ -187,14 +189,16 @@ def evaluate_and_keep(run: Run, state: TrainState) -> dict[str, float]:
     return metrics
 
 
-def log_step(run: Run, state: TrainState, figures: StepFigures, meter: Meter) -> dict[str, float]:
-    """Writes the figures of the newest step, with the speed since the last record, to the log files."""
+def log_steps(run: Run, state: TrainState, recent: Sequence[StepFigures], meter: Meter) -> dict[str, float]:
+    """Writes the mean figures of the steps since the last record, and their speed, to the log files."""
     images_per_second, data_wait = meter.read()
+    means = StepFigures(*(sum(values) / len(recent) for values in zip(*recent, strict=True)))
     record = {
         "step": state.step,
         "epoch": epoch_of(run, state),
         "seconds": round(state.seconds, 2),
-        **figures._asdict(),
+        **means._asdict(),
+        "learning_rate": recent[-1].learning_rate,
         "images_per_second": round(images_per_second, 3),
         "data_wait": round(data_wait, 4),
     }

@@ -1,20 +1,22 @@
-"""Every network by name: `build_efficientdet` and `build_efficientnet` make one, `list_models` tells the names.
+"""Every network by name: a spec says what it is and builds it, `list_models` tells the names.
 
 Networks come out freshly initialised; `effdet.weights.create_model` is the door that also loads trained weights.
 """
 
 from __future__ import annotations
 
-from effdet.models.efficientdet import EFFICIENTDETS, EfficientDet, build_efficientdet
-from effdet.models.efficientnet import EFFICIENTNETS, EfficientNet, build_efficientnet
+from effdet.models.efficientdet import EFFICIENTDETS, EfficientDet, EfficientDetSpec, efficientdet_spec
+from effdet.models.efficientnet import EFFICIENTNETS, EfficientNet, EfficientNetSpec, efficientnet_spec
 
 __all__ = [
     "EFFICIENTDETS",
     "EFFICIENTNETS",
     "EfficientDet",
+    "EfficientDetSpec",
     "EfficientNet",
-    "build_efficientdet",
-    "build_efficientnet",
+    "EfficientNetSpec",
+    "efficientdet_spec",
+    "efficientnet_spec",
     "list_models",
 ]
 

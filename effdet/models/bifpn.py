@@ -7,6 +7,7 @@ of operations from the reference code.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import torch
@@ -25,6 +26,8 @@ from effdet.models.layers import (
 )
 
 Fusion = Literal["fast", "sum"]
+Topology = Literal["bifpn", "qufpn"]
+Resampling = Literal["pool", "bilinear"]  # "pool": max-pool to coarser levels, nearest neighbour to finer ones
 
 
 class Node(NamedTuple):
@@ -38,20 +41,34 @@ class Node(NamedTuple):
     inputs: tuple[int, ...]
 
 
-def cell_nodes(num_levels: int) -> list[Node]:
-    """The nodes of one cell: from coarse to fine, then back from fine to coarse."""
-    made = [[level] for level in range(num_levels)]  # positions of the features of each level so far
+def cell_nodes(num_levels: int, topology: Topology = "bifpn") -> list[Node]:
+    """The nodes of one cell; the last one of each level, from fine to coarse, are its outputs.
+
+    A BiFPN goes from coarse to fine and back. A QuFPN does that, and from fine to coarse and back, both from the cell's
+    inputs, and fuses the two results of every level. Source: EfficientDet figure 2; its reference code (fpn_configs).
+    """
     nodes: list[Node] = []
+    up = range(num_levels)
+    down = _there_and_back(nodes, up[::-1])
+    if topology == "qufpn":
+        other = _there_and_back(nodes, up)
+        nodes += [Node(level, (down[level], other[level])) for level in up]
+    return nodes
+
+
+def _there_and_back(nodes: list[Node], levels: Sequence[int]) -> dict[int, int]:
+    """Adds the nodes of a pass through the levels and back; position of the last feature of each level."""
+    made = {level: [level] for level in levels}
 
     def add(level: int, inputs: list[int]) -> None:
-        made[level].append(num_levels + len(nodes))
+        made[level].append(len(levels) + len(nodes))
         nodes.append(Node(level, tuple(inputs)))
 
-    for level in reversed(range(num_levels - 1)):
-        add(level, [made[level][-1], made[level + 1][-1]])
-    for level in range(1, num_levels):
-        add(level, [*made[level], made[level - 1][-1]])
-    return nodes
+    for previous, level in pairwise(levels):
+        add(level, [made[level][-1], made[previous][-1]])
+    for previous, level in pairwise(levels[::-1]):
+        add(level, [*made[level], made[previous][-1]])
+    return {level: positions[-1] for level, positions in made.items()}
 
 
 class Projection(nn.Module):
@@ -66,6 +83,17 @@ class Projection(nn.Module):
         """The projected features, without activation."""
         out: Tensor = self.bn(self.conv(features))
         return out
+
+
+def resample(features: Tensor, size: tuple[int, int], resampling: Resampling, padding: Padding) -> Tensor:
+    """Features [B, C, H, W] at the `size` (H, W) of a neighbouring level, half or twice as large up to rounding."""
+    if features.shape[-2:] == size:
+        return features
+    if resampling == "bilinear":
+        return F.interpolate(features, size=size, mode="bilinear", align_corners=False)
+    if features.shape[-2] > size[0] or features.shape[-1] > size[1]:
+        return max_pool(features, padding)
+    return F.interpolate(features, size=size, mode="nearest")
 
 
 class FusionNode(nn.Module):
@@ -84,10 +112,12 @@ class FusionNode(nn.Module):
         norm: NormFactory,
         act: Activation,
         padding: Padding,
+        resampling: Resampling,
     ) -> None:
         super().__init__()
         self.inputs = node.inputs
         self.padding = padding
+        self.resampling = resampling
         self.projections = nn.ModuleList(
             nn.Identity() if width == channels else Projection(width, channels, norm) for width in in_channels
         )
@@ -98,20 +128,14 @@ class FusionNode(nn.Module):
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """The new feature [B, C, H, W] at the node's level, from the cell's features so far."""
-        size = features[self.inputs[0]].shape[-2:]
+        height, width = features[self.inputs[0]].shape[-2:]
+        size = height, width
         inputs = [
-            self._resample(projection(features[position]), size)
+            resample(projection(features[position]), size, self.resampling, self.padding)
             for projection, position in zip(self.projections, self.inputs, strict=True)
         ]
         out: Tensor = self.bn(self.conv(self.act(self._fuse(inputs))))
         return out
-
-    def _resample(self, features: Tensor, size: torch.Size) -> Tensor:
-        if features.shape[-2] > size[0] or features.shape[-1] > size[1]:
-            return max_pool(features, self.padding)
-        if features.shape[-2:] == size:
-            return features
-        return F.interpolate(features, size=size, mode="nearest")
 
     def _fuse(self, inputs: list[Tensor]) -> Tensor:
         """Weighted mean with weights kept positive (equation "fast normalized fusion"), or the plain sum."""
@@ -137,12 +161,16 @@ class BiFPNCell(nn.Module):
         norm: NormFactory,
         act: Activation,
         padding: Padding,
+        topology: Topology,
+        resampling: Resampling,
     ) -> None:
         super().__init__()
-        plan = cell_nodes(len(in_channels))
+        plan = cell_nodes(len(in_channels), topology)
         widths = [*in_channels, *[channels] * len(plan)]
         self.nodes = nn.ModuleList(
-            FusionNode(node, [widths[position] for position in node.inputs], channels, fusion, norm, act, padding)
+            FusionNode(
+                node, [widths[position] for position in node.inputs], channels, fusion, norm, act, padding, resampling
+            )
             for node in plan
         )
         self.num_levels = len(in_channels)
@@ -168,14 +196,26 @@ class BiFPN(nn.Module):
         fusion: Fusion = "fast",
         act: Activation = "silu",
         padding: Padding = "same",
+        topology: Topology = "bifpn",
+        resampling: Resampling = "pool",
     ) -> None:
         super().__init__()
         self.num_extra = num_levels - len(in_channels)
         self.padding = padding
-        self.coarser = Projection(in_channels[-1], channels, norm)  # P6; the levels above it are pooled from it
+        self.resampling = resampling
+        self.coarser = Projection(in_channels[-1], channels, norm)  # P6; the levels above it are resampled from it
         first = [*in_channels, *[channels] * self.num_extra]
         self.cells = nn.ModuleList(
-            BiFPNCell(first if index == 0 else [channels] * num_levels, channels, fusion, norm, act, padding)
+            BiFPNCell(
+                first if index == 0 else [channels] * num_levels,
+                channels,
+                fusion,
+                norm,
+                act,
+                padding,
+                topology,
+                resampling,
+            )
             for index in range(num_cells)
         )
         for conv in convolutions(self):
@@ -183,9 +223,12 @@ class BiFPN(nn.Module):
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
         """P3 .. P7 (P8) [B, C, H, W] each, from the backbone's C3, C4, C5."""
-        features = [*features, max_pool(self.coarser(features[-1]), self.padding)]
-        for _ in range(self.num_extra - 1):
-            features.append(max_pool(features[-1], self.padding))
+        features = list(features)
+        coarser = self.coarser(features[-1])
+        for _ in range(self.num_extra):
+            height, width = coarser.shape[-2:]
+            coarser = resample(coarser, ((height + 1) // 2, (width + 1) // 2), self.resampling, self.padding)
+            features.append(coarser)
         for cell in self.cells:
             features = cell(features)
         return features

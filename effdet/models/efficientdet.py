@@ -1,4 +1,4 @@
-"""EfficientDet D0 to D7, D7x and Lite0 to Lite4: their table and the detector they all are.
+"""EfficientDet D0 to D7, D7x, Lite0 to Lite4 and their kin: the table, and the detector they all are.
 
 Backbone, neck, heads and anchors are in files of their own; the detector puts them together and computes nothing but
 raw outputs, the same in training and in evaluation. Source: EfficientDet (arXiv:1911.09070), table 1, and its code.
@@ -6,21 +6,23 @@ raw outputs, the same in training and in evaluation. Source: EfficientDet (arXiv
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor, nn
 
+from effdet.errors import ConfigError
 from effdet.models.anchors import ASPECTS, anchor_boxes, anchors_per_cell
-from effdet.models.bifpn import BiFPN, Fusion
-from effdet.models.efficientnet import EFFICIENTNETS, EfficientNet, build_efficientnet, find_spec
+from effdet.models.bifpn import BiFPN, Fusion, Resampling, Topology
+from effdet.models.efficientnet import EFFICIENTNETS, EfficientNetSpec, changed_trunk, find_spec
 from effdet.models.heads import Head, set_prior
-from effdet.models.layers import Activation, Padding, normalise
+from effdet.models.layers import Activation, Padding
+from effdet.models.timm_backbone import PREFIX, TimmSpec, timm_spec
 from effdet.structures import Outputs
 
-IMAGENET_MEAN = (123.675, 116.28, 103.53)  # of RGB values 0..255
-IMAGENET_STD = (58.395, 57.12, 57.375)
+Aspects = tuple[tuple[float, float], ...]
+
+MIN_LEVEL = 3
+NORM_EPS = 1e-3  # of neck and heads
 
 
 @dataclass(frozen=True)
@@ -28,177 +30,229 @@ class EfficientDetSpec:
     """One detector of the family.
 
     Attributes:
-        backbone: name in `EFFICIENTNETS`.
-        image_size: side of its square input in pixels.
+        name: what the detector is called.
+        backbone: its backbone.
+        image_size: (H, W) of its input in pixels.
         channels: width of neck and heads.
         num_cells: BiFPN cells.
         num_repeats: convolutions of a head before its last.
         anchor_scale: side of the smallest anchor in strides.
+        anchor_aspects: (width, height) factors of the anchor shapes.
         max_level: coarsest level; the finest is 3.
         fusion: how the neck adds features.
-        drop_path: rate of the last backbone block.
-        mean: RGB mean of the images, 0..255.
-        std: RGB spread of the images.
+        topology: how its nodes are connected.
+        resampling: how features are brought to the level above or below.
+        act: activation of neck and heads.
+        padding: of the neck's pooling.
+        norm_momentum: share of the newest batch in the norms' statistics, of neck and heads.
+        black_padding: whether letterboxed images are padded with black and not with their mean.
     """
 
-    backbone: str
-    image_size: int
+    name: str
+    backbone: EfficientNetSpec | TimmSpec
+    image_size: tuple[int, int]
     channels: int
     num_cells: int
     num_repeats: int
     anchor_scale: float = 4.0
+    anchor_aspects: Aspects = ASPECTS
     max_level: int = 7
     fusion: Fusion = "fast"
-    drop_path: float = 0.2
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
+    topology: Topology = "bifpn"
+    resampling: Resampling = "pool"
+    act: Activation = "silu"
+    padding: Padding = "same"
+    norm_momentum: float = 0.01
+    black_padding: bool = False
 
     @property
-    def act(self) -> Activation:
-        """Activation of backbone, neck and heads."""
-        return EFFICIENTNETS[self.backbone].act
+    def fill_color(self) -> tuple[int, ...]:
+        """RGB colour that letterboxed images are padded with: the mean, which becomes 0, or black."""
+        return (0, 0, 0) if self.black_padding else tuple(round(value) for value in self.backbone.mean)
+
+    def build(self, num_classes: int) -> EfficientDet:
+        """The detector, freshly initialised."""
+        return EfficientDet(self, num_classes)
 
 
-@dataclass(frozen=True)
-class _LiteSpec(EfficientDetSpec):
-    anchor_scale: float = 3.0
-    fusion: Fusion = "sum"
-    mean: tuple[float, float, float] = (127.0, 127.0, 127.0)
-    std: tuple[float, float, float] = field(default=(128.0, 128.0, 128.0))
+def _d(name: str, backbone: str, side: int, channels: int, num_cells: int, num_repeats: int) -> EfficientDetSpec:
+    trunk = EFFICIENTNETS[f"efficientnet_{backbone}"]
+    return EfficientDetSpec(f"efficientdet_{name}", trunk, (side, side), channels, num_cells, num_repeats)
 
 
-EFFICIENTDETS: dict[str, EfficientDetSpec] = {
-    "efficientdet_d0": EfficientDetSpec("efficientnet_b0", 512, 64, 3, 3, drop_path=0.0),
-    "efficientdet_d1": EfficientDetSpec("efficientnet_b1", 640, 88, 4, 3),
-    "efficientdet_d2": EfficientDetSpec("efficientnet_b2", 768, 112, 5, 3),
-    "efficientdet_d3": EfficientDetSpec("efficientnet_b3", 896, 160, 6, 4),
-    "efficientdet_d4": EfficientDetSpec("efficientnet_b4", 1024, 224, 7, 4),
-    "efficientdet_d5": EfficientDetSpec("efficientnet_b5", 1280, 288, 7, 4),
-    "efficientdet_d6": EfficientDetSpec("efficientnet_b6", 1280, 384, 8, 5, fusion="sum"),
-    "efficientdet_d7": EfficientDetSpec("efficientnet_b6", 1536, 384, 8, 5, anchor_scale=5.0, fusion="sum"),
-    "efficientdet_d7x": EfficientDetSpec("efficientnet_b7", 1536, 384, 8, 5, max_level=8, fusion="sum"),
-    "efficientdet_lite0": _LiteSpec("efficientnet_lite0", 320, 64, 3, 3),
-    "efficientdet_lite1": _LiteSpec("efficientnet_lite1", 384, 88, 4, 3),
-    "efficientdet_lite2": _LiteSpec("efficientnet_lite2", 448, 112, 5, 3),
-    "efficientdet_lite3": _LiteSpec("efficientnet_lite3", 512, 160, 6, 4, anchor_scale=4.0),
-    "efficientdet_lite3x": _LiteSpec("efficientnet_lite3", 640, 200, 6, 4),
-    "efficientdet_lite4": _LiteSpec("efficientnet_lite4", 640, 224, 7, 4, anchor_scale=4.0),
+def _lite(
+    name: str, backbone: str, side: int, channels: int, num_cells: int, num_repeats: int, anchor_scale: float
+) -> EfficientDetSpec:
+    spec = _d(name, backbone, side, channels, num_cells, num_repeats)
+    return replace(spec, anchor_scale=anchor_scale, fusion="sum", act="relu6")
+
+
+def _ported(spec: EfficientDetSpec, trunk: EfficientNetSpec, drop_path: float) -> EfficientDetSpec:
+    """The variants that are not Google's: trained in PyTorch, with its padding and its epsilon."""
+    trunk = replace(trunk, drop_path=drop_path, padding="symmetric", norm_eps=1e-5)
+    return replace(spec, backbone=trunk, padding="symmetric")
+
+
+def _q(name: str, backbone: str, side: int, channels: int, num_cells: int, drop_path: float) -> EfficientDetSpec:
+    spec = _d(name, backbone, side, channels, num_cells, 3)
+    return _ported(replace(spec, topology="qufpn"), EFFICIENTNETS[f"efficientnet_{backbone}"], drop_path)
+
+
+def _v2(name: str, backbone: str, side: int, channels: int, num_cells: int, num_repeats: int) -> EfficientDetSpec:
+    trunk = EFFICIENTNETS[f"efficientnetv2_{backbone}"]
+    spec = EfficientDetSpec(f"efficientdetv2_{name}", trunk, (side, side), channels, num_cells, num_repeats)
+    aspects = ((1.0, 1.0), (2**0.5, 0.5**0.5), (0.5**0.5, 2**0.5))
+    return _ported(replace(spec, resampling="bilinear", anchor_aspects=aspects), trunk, drop_path=0.2)
+
+
+EFFICIENTDETS = {
+    spec.name: spec
+    for spec in (
+        replace(_d("d0", "b0", 512, 64, 3, 3), backbone=replace(EFFICIENTNETS["efficientnet_b0"], drop_path=0.0)),
+        _d("d1", "b1", 640, 88, 4, 3),
+        _d("d2", "b2", 768, 112, 5, 3),
+        _d("d3", "b3", 896, 160, 6, 4),
+        _d("d4", "b4", 1024, 224, 7, 4),
+        _d("d5", "b5", 1280, 288, 7, 4),
+        replace(_d("d6", "b6", 1280, 384, 8, 5), fusion="sum"),
+        replace(_d("d7", "b6", 1536, 384, 8, 5), fusion="sum", anchor_scale=5.0),
+        replace(_d("d7x", "b7", 1536, 384, 8, 5), fusion="sum", max_level=8),
+        _lite("lite0", "lite0", 320, 64, 3, 3, 3.0),
+        _lite("lite1", "lite1", 384, 88, 4, 3, 3.0),
+        _lite("lite2", "lite2", 448, 112, 5, 3, 3.0),
+        _lite("lite3", "lite3", 512, 160, 6, 4, 4.0),
+        _lite("lite3x", "lite3", 640, 200, 6, 4, 3.0),
+        _lite("lite4", "lite4", 640, 224, 7, 4, 4.0),
+        _q("q0", "b0", 512, 64, 3, 0.1),
+        replace(_q("q1", "b1", 640, 88, 3, 0.2), resampling="bilinear"),
+        _q("q2", "b2", 768, 112, 4, 0.2),
+        _v2("dt", "rw_t", 768, 128, 5, 3),
+        _v2("ds", "rw_s", 1024, 256, 7, 4),
+    )
 }
-MIN_LEVEL = 3
+
+# Source: EfficientDet section 4.2, equations 1 to 3.
+CHANNELS_PER_PHI = 1.35
+PHI_PER_REPEAT = 3
+
+
+def efficientdet_spec(
+    name: str,
+    *,
+    backbone: str | None = None,
+    phi: float | None = None,
+    width: float | None = None,
+    depth: float | None = None,
+    image_size: tuple[int, int] | None = None,
+    drop_path: float | None = None,
+    padding: Padding | None = None,
+    norm_momentum: float | None = None,
+    in_channels: int | None = None,
+    anchor_scale: float | None = None,
+    anchor_aspects: Aspects | None = None,
+) -> EfficientDetSpec:
+    """A row of `EFFICIENTDETS` with changes; what is None stays as the table says.
+
+    `backbone` is a name of `EFFICIENTNETS` or 'timm/NAME'. `phi` is the compound coefficient, counted from
+    efficientdet_d0 or efficientdet_lite0: the neck's channels grow by 1.35 to the phi, its cells by phi, the heads'
+    repeats by phi / 3, the image by a quarter per phi, and the backbone as `efficientnet_spec` tells; the named D1 to
+    D7 follow this law with exceptions made by hand. `width` and `depth` are those of the backbone. The others are
+    attributes of the specs.
+
+    Raises:
+        ConfigError: there is no such detector or backbone, it is scaled already, or a number makes no sense.
+    """
+    spec = find_spec(EFFICIENTDETS, name)
+    if phi is not None:
+        spec = _compound(spec, phi)
+    trunk: EfficientNetSpec | TimmSpec
+    if backbone is not None and backbone.startswith(PREFIX):
+        if (phi, width, depth) != (None, None, None):
+            raise ConfigError(f"model.phi, width and depth do not scale {backbone}, which is timm's; leave them out")
+        trunk = timm_spec(backbone, drop_path, in_channels)
+    else:
+        own = spec.backbone if backbone is None else find_spec(EFFICIENTNETS, backbone)
+        assert isinstance(own, EfficientNetSpec)  # as in all rows
+        trunk = changed_trunk(own, phi, width, depth, drop_path, padding, norm_momentum, in_channels)
+    return replace(
+        spec,
+        backbone=trunk,
+        image_size=image_size or spec.image_size,
+        padding=padding or spec.padding,
+        norm_momentum=spec.norm_momentum if norm_momentum is None else norm_momentum,
+        anchor_scale=anchor_scale or spec.anchor_scale,
+        anchor_aspects=anchor_aspects or spec.anchor_aspects,
+    )
+
+
+def _compound(spec: EfficientDetSpec, phi: float) -> EfficientDetSpec:
+    if spec.name not in ("efficientdet_d0", "efficientdet_lite0"):
+        raise ConfigError(
+            f"phi scales a detector that is not scaled yet, but {spec.name} is; start from efficientdet_d0 or "
+            "efficientdet_lite0"
+        )
+    side = round(spec.image_size[0] * (1 + phi / 4))
+    return replace(
+        spec,
+        image_size=(side, side),
+        channels=max(8, round(spec.channels * CHANNELS_PER_PHI**phi / 8) * 8),
+        num_cells=spec.num_cells + int(phi),
+        num_repeats=spec.num_repeats + int(phi / PHI_PER_REPEAT),
+    )
 
 
 class EfficientDet(nn.Module):
     """Images to raw outputs.
 
     Attributes:
-        image_size: (H, W) in pixels that the model is meant for; any other size works too.
+        spec: what the detector is.
+        num_classes: classes K that it tells apart.
+        image_size: (H, W) in pixels that it is meant for; any other size works too.
         anchors: [A, 4] float32, the anchors at `image_size`, xyxy in pixels.
-        mean: [3] RGB mean that is subtracted from images, 0..255.
-        std: [3] RGB spread that they are divided by.
     """
 
     anchors: Tensor
-    mean: Tensor
-    std: Tensor
 
-    def __init__(
-        self,
-        backbone: EfficientNet,
-        neck: BiFPN,
-        class_head: Head,
-        box_head: Head,
-        *,
-        image_size: tuple[int, int],
-        max_level: int,
-        anchor_scale: float,
-        anchor_aspects: Sequence[tuple[float, float]],
-        mean: Sequence[float],
-        std: Sequence[float],
-    ) -> None:
+    def __init__(self, spec: EfficientDetSpec, num_classes: int) -> None:
         super().__init__()
-        self.backbone, self.neck, self.class_head, self.box_head = backbone, neck, class_head, box_head
-        self.image_size = image_size
-        self.max_level = max_level
-        self.anchor_scale = anchor_scale
-        self.anchor_aspects = tuple(anchor_aspects)
-        self.register_buffer("anchors", self.anchors_of(image_size), persistent=False)
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32), persistent=False)
-        self.register_buffer("std", torch.tensor(std, dtype=torch.float32), persistent=False)
+        self.spec = spec
+        self.num_classes = num_classes
+        self.image_size = spec.image_size
+        num_levels = spec.max_level - MIN_LEVEL + 1
 
-    @property
-    def num_classes(self) -> int:
-        """Classes K that the model tells apart."""
-        return self.class_head.outputs
+        def norm(channels: int) -> nn.BatchNorm2d:
+            return nn.BatchNorm2d(channels, eps=NORM_EPS, momentum=spec.norm_momentum)
 
-    @property
-    def fill_color(self) -> tuple[int, int, int]:
-        """RGB colour that letterboxed images are padded with: the mean, which becomes 0."""
-        red, green, blue = (round(value) for value in self.mean.tolist())
-        return red, green, blue
+        def head(outputs: int) -> Head:
+            per_cell = anchors_per_cell(spec.anchor_aspects)
+            return Head(spec.channels, outputs, per_cell, spec.num_repeats, num_levels, norm, spec.act)
+
+        self.backbone = spec.backbone.build(0)
+        self.neck = BiFPN(
+            self.backbone.feature_channels,
+            spec.channels,
+            num_levels,
+            spec.num_cells,
+            norm,
+            spec.fusion,
+            spec.act,
+            spec.padding,
+            spec.topology,
+            spec.resampling,
+        )
+        self.class_head = head(num_classes)
+        set_prior(self.class_head)
+        self.box_head = head(4)
+        self.register_buffer("anchors", self.anchors_of(spec.image_size), persistent=False)
 
     def anchors_of(self, image_size: tuple[int, int]) -> Tensor:
         """Anchors [A, 4] of an image size (H, W), xyxy in pixels, in host memory."""
-        return anchor_boxes(image_size, MIN_LEVEL, self.max_level, self.anchor_scale, self.anchor_aspects)
+        spec = self.spec
+        return anchor_boxes(image_size, MIN_LEVEL, spec.max_level, spec.anchor_scale, spec.anchor_aspects)
 
     def forward(self, images: Tensor) -> Outputs:
-        """Raw outputs of RGB images [B, 3, H, W], uint8 or float, 0..255."""
-        features = self.neck(self.backbone.features(normalise(images, self.mean, self.std)))
+        """Raw outputs of images [B, C, H, W], uint8 or float, 0..255; RGB unless the spec says otherwise."""
+        features = self.neck(self.backbone.features(images))
         size = (images.shape[-2], images.shape[-1])
         anchors = self.anchors if size == self.image_size else self.anchors_of(size).to(images.device)
         return Outputs(self.class_head(features), self.box_head(features), anchors)
-
-
-def build_efficientdet(
-    name: str,
-    num_classes: int,
-    *,
-    image_size: tuple[int, int] | None = None,
-    padding: Padding = "same",
-    drop_path: float | None = None,
-    anchor_scale: float | None = None,
-    anchor_aspects: Sequence[tuple[float, float]] | None = None,
-    backbone_norm_eps: float = 1e-3,
-    norm_momentum: float = 0.01,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-) -> EfficientDet:
-    """The detector of that name in `EFFICIENTDETS`, freshly initialised; what is None follows from the table.
-
-    Raises:
-        ConfigError: there is no such detector.
-    """
-    spec = find_spec(EFFICIENTDETS, name)
-    aspects = tuple(anchor_aspects or ASPECTS)
-    num_levels = spec.max_level - MIN_LEVEL + 1
-
-    def norm(channels: int) -> nn.BatchNorm2d:
-        return nn.BatchNorm2d(channels, eps=1e-3, momentum=norm_momentum)
-
-    def head(outputs: int) -> Head:
-        return Head(spec.channels, outputs, anchors_per_cell(aspects), spec.num_repeats, num_levels, norm, spec.act)
-
-    backbone = build_efficientnet(
-        spec.backbone,
-        num_classes=0,
-        norm_eps=backbone_norm_eps,
-        norm_momentum=norm_momentum,
-        padding=padding,
-        drop_path=spec.drop_path if drop_path is None else drop_path,
-    )
-    neck = BiFPN(
-        backbone.feature_channels, spec.channels, num_levels, spec.num_cells, norm, spec.fusion, spec.act, padding
-    )
-    class_head = head(num_classes)
-    set_prior(class_head)
-    return EfficientDet(
-        backbone,
-        neck,
-        class_head,
-        head(4),
-        image_size=image_size or (spec.image_size, spec.image_size),
-        max_level=spec.max_level,
-        anchor_scale=anchor_scale or spec.anchor_scale,
-        anchor_aspects=aspects,
-        mean=mean or spec.mean,
-        std=std or spec.std,
-    )

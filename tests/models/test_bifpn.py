@@ -5,18 +5,18 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from effdet.models.bifpn import BiFPN, FusionNode, Node, Projection, cell_nodes
+from effdet.models.bifpn import BiFPN, FusionNode, Node, Projection, cell_nodes, resample
 from effdet.models.efficientnet import count_parameters
 
 SILU, RELU6 = "silu", "relu6"
 
 
-def neck(widths=(40, 112, 320), channels=64, levels=5, cells=3, fusion="fast", padding="same"):
-    return BiFPN(widths, channels, levels, cells, nn.BatchNorm2d, fusion, SILU, padding).eval()
+def neck(widths=(40, 112, 320), channels=64, levels=5, cells=3, fusion="fast", **options):
+    return BiFPN(widths, channels, levels, cells, nn.BatchNorm2d, fusion, **options).eval()
 
 
-def fusion_node(inputs, widths, channels=4, fusion="fast", act=SILU):
-    return FusionNode(Node(0, inputs), widths, channels, fusion, nn.BatchNorm2d, act, "same").eval()
+def fusion_node(inputs, widths, channels=4, fusion="fast", act=SILU, resampling="pool"):
+    return FusionNode(Node(0, inputs), widths, channels, fusion, nn.BatchNorm2d, act, "same", resampling).eval()
 
 
 def test_nodes_of_five_levels_are_those_of_the_paper():
@@ -49,9 +49,36 @@ def test_nodes_of_six_levels_are_those_of_d7x():
     ]
 
 
+def test_nodes_of_qufpn_go_both_ways_and_meet():
+    nodes = [(node.level + 3, node.inputs) for node in cell_nodes(5, "qufpn")]
+    assert nodes == [
+        *((node.level + 3, node.inputs) for node in cell_nodes(5)),
+        (4, (1, 0)),
+        (5, (2, 13)),
+        (6, (3, 14)),
+        (7, (4, 15)),
+        (6, (3, 15, 16)),
+        (5, (2, 14, 17)),
+        (4, (1, 13, 18)),
+        (3, (0, 19)),
+        (3, (8, 20)),
+        (4, (9, 19)),
+        (5, (10, 18)),
+        (6, (11, 17)),
+        (7, (12, 16)),
+    ]
+
+
+@pytest.mark.parametrize("topology", ["bifpn", "qufpn"])
 @pytest.mark.parametrize("levels", [2, 3, 5, 6])
-def test_a_cell_ends_with_one_node_of_each_level_from_fine_to_coarse(levels):
-    assert [node.level for node in cell_nodes(levels)][-levels:] == list(range(levels))
+def test_a_cell_ends_with_one_node_of_each_level_from_fine_to_coarse(levels, topology):
+    nodes = cell_nodes(levels, topology)
+    assert [node.level for node in nodes][-levels:] == list(range(levels))
+    places = [*range(levels), *(node.level for node in nodes)]  # level of every feature of the cell
+    for number, node in enumerate(nodes):
+        assert max(node.inputs) < levels + number
+        assert places[node.inputs[0]] == node.level
+        assert all(abs(places[position] - node.level) <= 1 for position in node.inputs)
 
 
 def test_equal_fresh_weights_give_the_mean_but_for_the_small_constant():
@@ -109,9 +136,33 @@ def test_features_are_projected_before_they_are_resampled():
 
 
 def test_upsampling_takes_the_nearest_pixel_by_rounding_down():
-    node = fusion_node((0, 1), (1, 1), channels=1)
-    resampled = node._resample(torch.arange(3.0).reshape(1, 1, 1, 3), torch.Size([1, 5]))
+    resampled = resample(torch.arange(3.0).reshape(1, 1, 1, 3), (1, 5), "pool", "same")
     assert resampled.flatten().tolist() == [math.floor(x * 3 / 5) for x in range(5)]
+
+
+@pytest.mark.parametrize(("size", "expected"), [(4, [0, 0.25, 0.75, 1]), (5, [0, 0.1, 0.5, 0.9, 1])])
+def test_bilinear_upsampling_measures_from_the_centres_of_the_pixels(size, expected):
+    features = torch.arange(2.0).reshape(1, 1, 1, 2)
+    resampled = resample(features, (1, size), "bilinear", "same").flatten()
+    torch.testing.assert_close(resampled, torch.tensor(expected, dtype=torch.float32))
+
+
+def test_bilinear_downsampling_to_half_is_the_mean_of_four_pixels():
+    features = torch.randn(1, 3, 6, 8)
+    torch.testing.assert_close(resample(features, (3, 4), "bilinear", "same"), F.avg_pool2d(features, 2))
+
+
+@pytest.mark.parametrize("resampling", ["pool", "bilinear"])
+def test_features_of_the_right_size_are_not_resampled(resampling):
+    features = torch.randn(1, 2, 3, 5)
+    assert resample(features, (3, 5), resampling, "same") is features
+
+
+def test_a_bilinear_node_projects_and_then_interpolates():
+    node = fusion_node((0, 1), (4, 7), fusion="sum", resampling="bilinear")
+    same, coarse = torch.randn(1, 4, 5, 6), torch.randn(1, 7, 3, 3)
+    doubled = F.interpolate(node.projections[1](coarse), size=(5, 6), mode="bilinear")
+    torch.testing.assert_close(node([same, coarse]), node.bn(node.conv(F.silu(same + doubled))))
 
 
 def test_features_of_the_right_width_are_not_projected():
@@ -150,17 +201,35 @@ def test_coarser_levels_are_pooled_from_the_projected_c5():
 
 
 @pytest.mark.parametrize("padding", ["same", "symmetric"])
+@pytest.mark.parametrize("resampling", ["pool", "bilinear"])
+@pytest.mark.parametrize("topology", ["bifpn", "qufpn"])
 @pytest.mark.parametrize(
     "sizes", [[(65, 64), (33, 32), (17, 16)], [(13, 20), (7, 10), (4, 5)], [(8, 1), (4, 1), (2, 1)], [(1, 1)] * 3]
 )
-def test_the_pyramid_has_one_width_and_keeps_the_sizes(sizes, padding):
-    model = neck((4, 5, 6), 8, cells=2, padding=padding)
+def test_the_pyramid_has_one_width_and_keeps_the_sizes(sizes, padding, resampling, topology):
+    model = neck((4, 5, 6), 8, cells=2, padding=padding, resampling=resampling, topology=topology)
     features = [torch.randn(2, width, *size) for width, size in zip((4, 5, 6), sizes, strict=True)]
     with torch.inference_mode():
         shapes = [tuple(feature.shape) for feature in model(features)]
     for _ in range(2):
         sizes = [*sizes, ((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2)]
     assert shapes == [(2, 8, *size) for size in sizes]
+
+
+def test_coarser_levels_may_be_interpolated_from_the_projected_c5():
+    model = neck((4, 5, 6), 8, cells=0, resampling="bilinear")
+    features = [torch.randn(1, width, side, side) for width, side in ((4, 20), (5, 10), (6, 5))]
+    *_, p6, p7 = model(features)
+    torch.testing.assert_close(p6, F.interpolate(model.coarser(features[2]), size=(3, 3), mode="bilinear"))
+    torch.testing.assert_close(p7, F.interpolate(p6, size=(2, 2), mode="bilinear"))
+
+
+def test_a_qufpn_projects_both_ways_in_its_first_cell():
+    projected = [
+        [number for number, node in enumerate(cell.nodes) if isinstance(node.projections[0], Projection)]
+        for cell in neck(topology="qufpn").cells
+    ]
+    assert projected == [[1, 2, 3, 4, 5, 8, 9, 13, 14, 15], [], []]
 
 
 def test_the_backbones_features_are_not_changed():

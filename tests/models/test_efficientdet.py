@@ -1,4 +1,6 @@
+import functools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -6,9 +8,9 @@ from torch import nn
 
 from effdet.errors import ConfigError
 from effdet.losses import DetectionLoss
-from effdet.models import EFFICIENTDETS, EFFICIENTNETS, build_efficientdet, list_models
+from effdet.models import EFFICIENTDETS, EFFICIENTNETS, efficientdet_spec, list_models
 from effdet.models.efficientnet import count_parameters
-from effdet.models.layers import DropPath
+from effdet.models.layers import Conv2d, DropPath
 from effdet.structures import Target
 
 # name: parameters with 90 classes, of backbone, neck, class head, box head; anchors at its own size; image size
@@ -30,39 +32,40 @@ TABLE = {
     "lite4": (15_130_894, 11_149_568, 3_349_696, 402_890, 228_740, 76_725, 640),
 }
 SCALES = dict.fromkeys(TABLE, 4.0) | {"d7": 5.0, "lite0": 3.0, "lite1": 3.0, "lite2": 3.0, "lite3x": 3.0}
+KIN = ["efficientdet_q0", "efficientdet_q1", "efficientdet_q2", "efficientdetv2_dt", "efficientdetv2_ds"]
+BASES = ["efficientdet_d0", "efficientdet_lite0"]
 
 
+@functools.cache
 def on_meta(name, num_classes=90, **options):
     with torch.device("meta"):
-        return build_efficientdet(f"efficientdet_{name}", num_classes, **options)
+        return efficientdet_spec(f"efficientdet_{name}", **options).build(num_classes)
 
 
 def small(num_classes=3, name="lite0", **options):
     torch.manual_seed(0)
     options = {"image_size": (64, 96), **options}
-    return build_efficientdet(f"efficientdet_{name}", num_classes, **options)
+    return efficientdet_spec(f"efficientdet_{name}", **options).build(num_classes)
 
 
 def lively(**options):
     """A small model in evaluation mode whose norms know its features, so that outputs differ from place to place."""
-    model = small(drop_path=0.0, **options).train()
-    norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
-    for norm in norms:
-        norm.momentum = 1.0
+    model = small(drop_path=0.0, norm_momentum=1.0, **options).train()
     with torch.no_grad():
         spread = model(pictures(4)).class_logits.std()
     assert spread > 0.01
     return model.eval()
 
 
-def pictures(batch=2, size=(64, 96)):
+def pictures(batch=2, size=(64, 96), channels=3):
     generator = torch.Generator().manual_seed(1)
-    return torch.randint(0, 256, (batch, 3, *size), dtype=torch.uint8, generator=generator)
+    return torch.randint(0, 256, (batch, channels, *size), dtype=torch.uint8, generator=generator)
 
 
 def test_every_detector_of_the_family_is_listed_before_the_classifiers():
-    assert {f"efficientdet_{name}" for name in TABLE} == EFFICIENTDETS.keys()
+    assert [*(f"efficientdet_{name}" for name in TABLE), *KIN] == list(EFFICIENTDETS)
     assert list_models() == [*EFFICIENTDETS, *EFFICIENTNETS]
+    assert all(spec.name == name for name, spec in EFFICIENTDETS.items())
 
 
 @pytest.mark.parametrize("name", TABLE)
@@ -72,7 +75,22 @@ def test_parameters_anchors_and_size_are_those_of_the_reference(name):
     assert tuple(count_parameters(part) for part in parts) == TABLE[name][:5]
     assert model.anchors.shape == (TABLE[name][5], 4)
     assert model.image_size == (TABLE[name][6],) * 2
-    assert model.anchor_scale == SCALES[name]
+    assert model.spec.anchor_scale == SCALES[name]
+
+
+@pytest.mark.parametrize("name", KIN)
+def test_the_kin_are_padded_and_normed_as_pytorch_trained_them(name):
+    with torch.device("meta"):
+        model = EFFICIENTDETS[name].build(90)
+    assert {norm.eps for norm in norms_of(model.backbone)} == {1e-5}
+    assert {norm.eps for norm in norms_of(model) if norm not in norms_of(model.backbone)} == {1e-3}
+    assert not any(conv.pads_same for conv in model.modules() if isinstance(conv, Conv2d))
+    assert model.neck.padding == "symmetric"
+    assert (len(model.neck.cells[0].nodes) == 21) == ("_q" in name)
+
+
+def norms_of(model):
+    return [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
 
 
 def test_classes_change_the_class_head_alone():
@@ -94,28 +112,118 @@ def test_stochastic_depth_can_be_chosen():
     assert max(rates) == pytest.approx(0.1 * 15 / 16)
 
 
-def test_images_are_normalised_as_the_released_weights_need():
+@pytest.mark.parametrize("padding", ["same", "symmetric"])
+@pytest.mark.parametrize("name", ["d0", "q0"])
+def test_padding_reaches_backbone_and_neck(name, padding):
+    model = on_meta(name, padding=padding)
+    strided = [conv for conv in model.modules() if isinstance(conv, Conv2d) and conv.stride != (1, 1)]
+    assert {conv.pads_same for conv in strided} == {padding == "same"}
+    assert {model.neck.padding, *(node.padding for cell in model.neck.cells for node in cell.nodes)} == {padding}
+
+
+def test_the_share_of_the_newest_batch_reaches_every_norm():
+    norms = norms_of(on_meta("lite0", norm_momentum=0.1))
+    assert {(norm.eps, norm.momentum) for norm in norms} == {(1e-3, 0.1)}
+
+
+def test_every_norm_of_a_detector_counts_alike():
+    assert {(norm.eps, norm.momentum) for norm in norms_of(small())} == {(1e-3, 0.01)}
+
+
+def test_images_are_normalised_and_padded_as_the_released_weights_need():
     d0 = EFFICIENTDETS["efficientdet_d0"]
-    assert (d0.mean, d0.std) == ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+    assert (d0.backbone.mean, d0.backbone.std) == ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+    assert d0.fill_color == (124, 116, 104)
     lite = small()
-    assert (lite.mean.tolist(), lite.std.tolist()) == ([127.0] * 3, [128.0] * 3)
-    assert lite.fill_color == (127, 127, 127)
+    assert (lite.backbone.mean.tolist(), lite.backbone.std.tolist()) == ([127.0] * 3, [128.0] * 3)
+    assert lite.spec.fill_color == (127, 127, 127)
+    assert replace(d0, black_padding=True).fill_color == (0, 0, 0)
 
 
 def test_an_unknown_detector_is_refused_with_near_names():
     with pytest.raises(ConfigError, match="unknown model 'efficientdet_d9'; did you mean efficientdet_d"):
-        build_efficientdet("efficientdet_d9", 3)
+        efficientdet_spec("efficientdet_d9")
 
 
-def test_every_norm_of_a_detector_counts_alike():
-    norms = [layer for layer in small().modules() if isinstance(layer, nn.BatchNorm2d)]
-    assert {(norm.eps, norm.momentum) for norm in norms} == {(1e-3, 0.01)}
+# Scaling
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_a_phi_of_zero_is_the_detector_itself(name):
+    spec = EFFICIENTDETS[name]
+    assert efficientdet_spec(name) == spec
+    assert efficientdet_spec(name, phi=0) == spec
+
+
+@pytest.mark.parametrize(
+    ("phi", "channels", "cells", "repeats", "side"), [(1, 88, 4, 3, 640), (2, 120, 5, 3, 768), (3, 160, 6, 4, 896)]
+)
+def test_phi_scales_neck_heads_and_image_by_the_compound_law(phi, channels, cells, repeats, side):
+    spec = efficientdet_spec("efficientdet_d0", phi=phi)
+    assert (spec.channels, spec.num_cells, spec.num_repeats, spec.image_size) == (channels, cells, repeats, (side,) * 2)
+    assert (spec.backbone.width, spec.backbone.depth) == pytest.approx((1.1**phi, 1.2**phi))
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_a_larger_phi_gives_a_larger_detector(name):
+    specs = [efficientdet_spec(name, phi=phi) for phi in (0, 0.5, 1.7, 4, 7)]
+    assert [spec.image_size for spec in specs] == sorted({spec.image_size for spec in specs})
+    sizes = [count_parameters(on_meta(name.removeprefix("efficientdet_"), phi=phi)) for phi in (0, 0.5, 1.7)]
+    assert sizes == sorted(set(sizes))
+
+
+@pytest.mark.parametrize("name", ["efficientdet_d1", "efficientdet_lite3x", "efficientdet_q0", "efficientdetv2_dt"])
+def test_phi_does_not_scale_a_detector_that_is_scaled_already(name):
+    with pytest.raises(ConfigError, match=f"phi scales a detector that is not scaled yet, but {name} is"):
+        efficientdet_spec(name, phi=1)
+
+
+def test_width_and_depth_are_those_of_the_backbone():
+    plain, changed = on_meta("d0"), on_meta("d0", width=0.7, depth=1.5)
+    assert [len(stage) for stage in changed.backbone.blocks] == [2, 3, 3, 5, 5, 6, 2]
+    assert changed.backbone.feature_channels == (32, 80, 224)
+    assert count_parameters(changed.class_head) == count_parameters(plain.class_head)
+    outputs = small(width=0.7, depth=1.5).eval()(pictures())
+    assert outputs.class_logits.shape == (2, len(outputs.anchors), 3)
+
+
+# Backbones
+
+
+@pytest.mark.parametrize("backbone", ["efficientnetv2_b0", "efficientnetv2_s", "efficientnet_lite2", "efficientnet_b3"])
+def test_a_detector_may_have_another_backbone_of_the_family(backbone):
+    model = on_meta("d0", backbone=backbone, drop_path=0.1).eval()
+    expected = EFFICIENTNETS[backbone]
+    assert model.spec.backbone == replace(expected, drop_path=0.1)
+    assert model.spec.fill_color == tuple(round(value) for value in expected.mean)
+    outputs = model(torch.empty(1, 3, 65, 33, device="meta"))
+    assert outputs.class_logits.shape == (1, len(model.anchors_of((65, 33))), 90)
+
+
+def test_another_backbone_sees_and_learns():
+    model = small(backbone="efficientnetv2_b0").train()
+    outputs = model(pictures())
+    (outputs.class_logits.sum() + outputs.box_deltas.sum()).backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_an_unknown_backbone_is_refused_with_near_names():
+    with pytest.raises(ConfigError, match="unknown model 'efficientnet_v2_s'; did you mean efficientnetv2_s"):
+        efficientdet_spec("efficientdet_d0", backbone="efficientnet_v2_s")
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_a_detector_may_take_other_than_three_channels(channels):
+    model = small(in_channels=channels).eval()
+    outputs = model(pictures(channels=channels))
+    assert outputs.class_logits.shape == (2, len(model.anchors), 3)
+    assert model.spec.fill_color == (127,) * channels
 
 
 # Forward
 
 
-@pytest.mark.parametrize("name", ["lite0", "d0"])
+@pytest.mark.parametrize("name", ["lite0", "d0", "q1"])
 @pytest.mark.parametrize("size", [(64, 96), (511, 513), (384, 640), (33, 20), (8, 8)])
 def test_any_image_size_gives_one_output_for_each_anchor(name, size):
     model = small(name=name).eval()
@@ -182,7 +290,7 @@ def test_a_picture_of_the_mean_colour_is_zero_to_the_network():
 
 def test_the_state_dict_holds_weights_and_no_constants():
     names = small().state_dict().keys()
-    assert not names & {"anchors", "mean", "std"}
+    assert not [name for name in names if name.split(".")[-1] in ("anchors", "mean", "std")]
 
 
 def test_anchor_settings_reach_the_anchors_and_the_heads():

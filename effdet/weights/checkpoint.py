@@ -7,20 +7,24 @@ last.pt `training`, what a resumed run needs. Foreign files are read in `sources
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from effdet.errors import WeightsError
 from effdet.files import replacing
-from effdet.models.efficientdet import EfficientDet, build_efficientdet
-from effdet.models.layers import Padding
+from effdet.models.efficientdet import EfficientDet, EfficientDetSpec
+from effdet.models.efficientnet import EfficientNet, EfficientNetSpec
 
-FORMAT = 1  # raised when the layout of the file changes
+Task = Literal["detection", "classification"]
+
+FORMAT = 2  # raised when the layout of the file changes
 
 # What torch.load raises for files of other kinds and for damaged ones.
 _DAMAGED = (
@@ -37,53 +41,62 @@ _DAMAGED = (
 
 @dataclass(frozen=True)
 class ModelCard:
-    """All that is needed to use the weights of a detector.
+    """All that is needed to use the weights of a network.
 
     Attributes:
-        name: the network, a name of `list_models()`.
+        spec: what the network is, its input included.
         class_names: name of each label, K names.
         category_ids: the training set's id of each label, used in written results.
-        image_size: (H, W) of the network input.
-        padding, anchor_scale, anchor_aspects, mean, std: as the model was built, see `build_efficientdet`.
-        postprocess: keyword arguments of `postprocess` with which the model was evaluated.
-        metrics: COCO numbers of these weights, empty if never evaluated.
+        postprocess: keyword arguments of `postprocess` with which a detector was evaluated.
+        metrics: numbers of these weights, empty if never evaluated.
         config: the recipe as plain containers, for the record and for evaluating again.
         versions: of this package and of torch.
     """
 
-    name: str
+    spec: EfficientDetSpec | EfficientNetSpec
     class_names: tuple[str, ...]
     category_ids: tuple[int, ...]
-    image_size: tuple[int, int]
-    padding: Padding
-    anchor_scale: float
-    anchor_aspects: tuple[tuple[float, float], ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
     postprocess: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
 
-    def build(self) -> EfficientDet:
-        """The model of this card, freshly initialised."""
-        return build_efficientdet(
-            self.name,
-            len(self.class_names),
-            image_size=self.image_size,
-            padding=self.padding,
-            anchor_scale=self.anchor_scale,
-            anchor_aspects=self.anchor_aspects,
-            mean=self.mean,
-            std=self.std,
-        )
+    @property
+    def task(self) -> Task:
+        """What the network was trained for."""
+        return "detection" if isinstance(self.spec, EfficientDetSpec) else "classification"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The card as plain containers."""
+        fields = {key: value for key, value in vars(self).items() if key != "spec"}
+        return {"task": self.task, "spec": _adapter(self.task).dump_python(self.spec, mode="json"), **fields}
+
+
+def read_card(plain: Mapping[str, Any]) -> ModelCard:
+    """The card that `ModelCard.to_dict` gave.
+
+    Raises:
+        ValueError, TypeError, KeyError: it is not such a card.
+    """
+    fields = {key: value for key, value in plain.items() if key not in ("task", "spec")}
+    card = ModelCard(spec=_adapter(plain["task"]).validate_python(plain["spec"]), **fields)
+    return TypeAdapter(ModelCard).validate_python(vars(card))
+
+
+def _adapter(task: Task) -> TypeAdapter[Any]:
+    """Turns specs into plain containers and back, and checks them."""
+    if task == "detection":
+        return TypeAdapter(EfficientDetSpec)
+    if task == "classification":
+        return TypeAdapter(EfficientNetSpec)
+    raise ValueError(f"unknown task {task!r}")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """A read file: the model with its weights, in evaluation mode, and its card; `training` is empty in best.pt."""
 
-    model: EfficientDet
+    model: EfficientDet | EfficientNet
     card: ModelCard
     training: dict[str, Any]
 
@@ -92,7 +105,7 @@ def save_checkpoint(
     path: Path, state: Mapping[str, Tensor], card: ModelCard, training: Mapping[str, Any] | None = None
 ) -> None:
     """Writes a checkpoint in one step: whoever reads `path` finds the old file or the whole new one."""
-    content = {"format": FORMAT, "model": dict(state), "card": asdict(card), "training": dict(training or {})}
+    content = {"format": FORMAT, "model": dict(state), "card": card.to_dict(), "training": dict(training or {})}
     try:
         with replacing(path) as partial:
             torch.save(content, partial)
@@ -112,23 +125,41 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         raise WeightsError(
             f"{path}: holds weights but no model card; expected a checkpoint of this package such as runs/NAME/best.pt"
         )
-    if content["format"] > FORMAT:
-        raise WeightsError(f"{path}: written by a newer version of this package; update to read it")
-    try:
-        card = ModelCard(**content["card"])
-    except TypeError as error:
-        raise WeightsError(f"{path}: the model card is damaged or of another version: {error}") from None
-    model = card.build()
+    card = card_in(content, path)
+    model = card.spec.build(len(card.class_names))
     try:
         model.load_state_dict(content["model"])
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise WeightsError(f"{path}: the weights do not fit their own card: {str(error).splitlines()[-1]}") from None
     return Checkpoint(model.eval(), card, content["training"])
 
 
+def card_in(content: Mapping[str, Any], path: str | Path) -> ModelCard:
+    """The card in the content of a checkpoint.
+
+    Raises:
+        WeightsError: the file is of another version, or the card is damaged.
+    """
+    written = content["format"]
+    if not isinstance(written, int) or written > FORMAT:
+        raise WeightsError(f"{path}: written by a newer version of this package; update to read it")
+    if written < FORMAT:
+        raise WeightsError(
+            f"{path}: written by an older version of this package that this one cannot read; train again"
+        )
+    try:
+        return read_card(content["card"])
+    except ValidationError as error:
+        fault = error.errors()[0]
+        place = ".".join(str(part) for part in fault["loc"])
+        raise WeightsError(f"{path}: the model card is damaged: '{place}': {fault['msg']}") from None
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise WeightsError(f"{path}: the model card is damaged: {str(error).splitlines()[0]}") from None
+
+
 def is_checkpoint(content: Mapping[str, Any]) -> bool:
     """Whether a read file has the parts of a checkpoint of ours."""
-    return {"format", "model", "card", "training"} <= content.keys()
+    return {"format", "model", "card", "training"} <= content.keys() and isinstance(content["model"], dict)
 
 
 def read_tensors(path: str | Path) -> dict[str, Any]:
@@ -141,7 +172,9 @@ def read_tensors(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise WeightsError(f"{path}: no such weights file")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # of strange pickles, which are refused below in our own words
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except _DAMAGED:
         raise WeightsError(
             f"{path}: not a weights file, or damaged; expected a file of tensors written by torch.save"
@@ -149,20 +182,3 @@ def read_tensors(path: str | Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise WeightsError(f"{path}: holds a {type(content).__name__}; expected a state dict or a checkpoint")
     return content
-
-
-def card_of(
-    model: EfficientDet, name: str, class_names: Sequence[str], category_ids: Sequence[int], padding: Padding
-) -> ModelCard:
-    """The card of a model as it was built; what training knows beyond that is added with `dataclasses.replace`."""
-    return ModelCard(
-        name=name,
-        class_names=tuple(class_names),
-        category_ids=tuple(category_ids),
-        image_size=model.image_size,
-        padding=padding,
-        anchor_scale=model.anchor_scale,
-        anchor_aspects=model.anchor_aspects,
-        mean=tuple(model.mean.tolist()),
-        std=tuple(model.std.tolist()),
-    )

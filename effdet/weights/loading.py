@@ -20,20 +20,23 @@ class LoadReport:
     Attributes:
         source: where the weights came from.
         loaded: names of the model that were filled.
-        reinitialised: names of the model that kept their fresh values, with the reason in words.
+        reinitialised: names of the model that kept their fresh values.
         left_over: names of the source that the model has no use for.
+        head: what became of the rows of the last layer, in words; empty where they were loaded as they are.
     """
 
     source: str
     loaded: tuple[str, ...]
     reinitialised: tuple[str, ...]
     left_over: tuple[str, ...]
+    head: str = ""
 
     def lines(self) -> list[str]:
         """The report in three lines."""
+        head = f"; {self.head}" if self.head else ""
         return [
-            f"weights: loaded {len(self.loaded)} tensors from {self.source}",
-            f"  newly initialised: {_listing(self.reinitialised)}",
+            f"weights: loaded {len(_weights(self.loaded))} tensors from {self.source}",
+            f"  newly initialised: {_listing(self.reinitialised)}{head}",
             f"  left over in the file: {_listing(self.left_over)}",
         ]
 
@@ -55,14 +58,19 @@ def load_state(
     """
     own = model.state_dict()
     fitting = {name: value for name, value in state.items() if name in own and value.shape == own[name].shape}
-    absent = [name for name in own if name not in fitting and not name.endswith("num_batches_tracked")]
-    extra = [name for name in state if name not in own and not name.endswith("num_batches_tracked")]
+    absent = _weights([name for name in own if name not in fitting])
+    extra = _weights([name for name in state if name not in own])
     wrong = [name for name in absent if not name.startswith(tuple(fresh))]
     strange = [name for name in extra if not name.startswith(tuple(unused))]
     if wrong or strange or not fitting:
         raise WeightsError(_misfit(source, own, state, wrong, strange))
     model.load_state_dict(fitting, strict=False)
     return LoadReport(source, tuple(fitting), tuple(absent), tuple(extra))
+
+
+def _weights(names: Sequence[str]) -> list[str]:
+    """The names but those of the norms' counters, which mean nothing here."""
+    return [name for name in names if not name.endswith("num_batches_tracked")]
 
 
 def _misfit(
@@ -86,6 +94,9 @@ def _listing(names: Sequence[str]) -> str:
     """Count and top modules of some names, such as '4 (class_head.predict)'."""
     if not names:
         return "nothing"
-    modules = dict.fromkeys(".".join(name.split(".")[:2]) for name in names)
-    shown = ", ".join(list(modules)[:4]) + (", ..." if len(modules) > 4 else "")
-    return f"{len(names)} ({shown})"
+    return f"{len(names)} ({some_of(list(dict.fromkeys('.'.join(name.split('.')[:2]) for name in names)))})"
+
+
+def some_of(names: Sequence[str]) -> str:
+    """The first few names, for a message."""
+    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")

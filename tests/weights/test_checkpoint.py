@@ -8,30 +8,54 @@ import pytest
 import torch
 
 from effdet.errors import WeightsError
-from effdet.models import build_efficientdet
-from effdet.weights import card_of, checkpoint, load_checkpoint, save_checkpoint
+from effdet.models import EFFICIENTDETS, EFFICIENTNETS, efficientdet_spec, efficientnet_spec
+from effdet.weights import checkpoint
+from effdet.weights.checkpoint import FORMAT, ModelCard, load_checkpoint, read_card, save_checkpoint
+
+
+def odd_detector():
+    """A detector of which nothing is as the table says."""
+    spec = efficientdet_spec(
+        "efficientdet_lite0",
+        image_size=(64, 96),
+        padding="symmetric",
+        drop_path=0.125,
+        norm_momentum=0.25,
+        anchor_scale=2.5,
+        anchor_aspects=((1.0, 1.0), (2.0, 0.5)),
+    )
+    backbone = replace(spec.backbone, mean=(1.0, 2.0, 3.0), std=(4.0, 5.0, 6.0), norm_eps=1e-5)
+    return replace(spec, backbone=backbone, black_padding=True)
+
+
+def trained(spec, classes):
+    """A network whose norms are not as they start."""
+    torch.manual_seed(0)
+    model = spec.build(classes)
+    model.train()(images(spec))
+    return model.eval()
+
+
+def images(spec):
+    trunk = getattr(spec, "backbone", spec)
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (2, trunk.in_channels, *spec.image_size), dtype=torch.uint8, generator=generator)
+
+
+def outputs(model):
+    with torch.inference_mode():
+        given = model(images(model.spec))
+    return given if isinstance(given, tuple) else (given,)
 
 
 @pytest.fixture(scope="module")
 def model():
-    torch.manual_seed(0)
-    made = build_efficientdet(
-        "efficientdet_lite0",
-        2,
-        image_size=(64, 96),
-        padding="symmetric",
-        anchor_scale=2.5,
-        anchor_aspects=((1.0, 1.0), (2.0, 0.5)),
-        mean=(1.0, 2.0, 3.0),
-        std=(4.0, 5.0, 6.0),
-    )
-    made.train()(torch.randint(0, 256, (2, 3, 64, 96)))  # norms that are not as they start
-    return made.eval()
+    return trained(odd_detector(), 2)
 
 
 @pytest.fixture(scope="module")
 def card(model):
-    return card_of(model, "efficientdet_lite0", ("cat", "dog"), (3, 7), "symmetric")
+    return ModelCard(model.spec, ("cat", "dog"), (3, 7))
 
 
 @pytest.fixture
@@ -40,22 +64,65 @@ def path(tmp_path, model, card):
     return tmp_path / "best.pt"
 
 
-def test_a_checkpoint_gives_the_same_outputs_after_a_round_trip(path, model, card):
-    loaded = load_checkpoint(str(path))
+def assert_round_trip(folder, spec):
+    model, card = trained(spec, 2), ModelCard(spec, ("cat", "dog"), (3, 7))
+    save_checkpoint(folder / "best.pt", model.state_dict(), card)
+    loaded = load_checkpoint(folder / "best.pt")
     assert loaded.card == card
+    assert loaded.model.spec == spec
     assert loaded.training == {}
     assert not loaded.model.training
-    images = torch.randint(0, 256, (2, 3, 64, 96), dtype=torch.uint8)
-    with torch.inference_mode():
-        for given, expected in zip(loaded.model(images), model(images), strict=True):
-            assert given.equal(expected)
+    for given, expected in zip(outputs(loaded.model), outputs(model), strict=True):
+        assert given.equal(expected)
 
 
-def test_the_card_tells_how_the_model_was_built(card):
-    assert (card.name, card.class_names, card.category_ids) == ("efficientdet_lite0", ("cat", "dog"), (3, 7))
-    assert (card.image_size, card.padding, card.anchor_scale) == ((64, 96), "symmetric", 2.5)
-    assert card.anchor_aspects == ((1.0, 1.0), (2.0, 0.5))
-    assert (card.mean, card.std) == ((1.0, 2.0, 3.0), (4.0, 5.0, 6.0))
+# Round trips
+
+DETECTORS = {
+    "all its own": odd_detector(),
+    "phi": efficientdet_spec("efficientdet_lite0", phi=1.0, image_size=(64, 64)),
+    "width and depth": efficientdet_spec("efficientdet_lite0", width=0.5, depth=2.0, image_size=(64, 64)),
+    "a backbone of V2": efficientdet_spec("efficientdet_d0", backbone="efficientnetv2_b0", image_size=(64, 64)),
+    "four channels": efficientdet_spec("efficientdet_lite0", in_channels=4, image_size=(64, 64)),
+    "a QuFPN": efficientdet_spec("efficientdet_q0", image_size=(64, 64)),
+}
+CLASSIFIERS = {
+    "plain": efficientnet_spec("efficientnet_lite0", image_size=(64, 64)),
+    "phi": efficientnet_spec("efficientnet_b0", phi=0.5, image_size=(64, 96)),
+    "width": efficientnet_spec("efficientnet_lite0", width=0.5, dropout=0.5, image_size=(64, 64)),
+    "V2": efficientnet_spec("efficientnetv2_b0", in_channels=1, padding="symmetric", image_size=(64, 64)),
+    "test images": replace(
+        EFFICIENTNETS["efficientnet_lite0"], crop=0.7, interpolation="bilinear", image_size=(64, 64)
+    ),
+}
+
+
+@pytest.mark.parametrize("spec", DETECTORS.values(), ids=DETECTORS)
+def test_a_detector_gives_the_same_outputs_after_a_round_trip(tmp_path, spec):
+    assert_round_trip(tmp_path, spec)
+
+
+@pytest.mark.parametrize("spec", CLASSIFIERS.values(), ids=CLASSIFIERS)
+def test_a_classifier_gives_the_same_outputs_after_a_round_trip(tmp_path, spec):
+    assert_round_trip(tmp_path, spec)
+
+
+@pytest.mark.parametrize("name", ["timm/test_resnet", "timm/test_efficientnet"])
+def test_a_detector_with_a_backbone_of_timm_gives_the_same_outputs_after_a_round_trip(tmp_path, name):
+    pytest.importorskip("timm")
+    spec = efficientdet_spec("efficientdet_lite0", backbone=name, drop_path=0.125, image_size=(64, 64))
+    assert_round_trip(tmp_path, spec)
+
+
+@pytest.mark.parametrize("spec", [*EFFICIENTDETS.values(), *EFFICIENTNETS.values()], ids=lambda spec: spec.name)
+def test_the_card_of_every_network_comes_back(spec):
+    card = ModelCard(spec, ("a",), (1,))
+    assert read_card(card.to_dict()) == card
+
+
+def test_a_card_knows_its_task(card):
+    assert card.task == "detection"
+    assert ModelCard(EFFICIENTNETS["efficientnet_b0"], ("a",), (0,)).task == "classification"
 
 
 def test_everything_on_the_card_comes_back(tmp_path, model, card):
@@ -78,6 +145,24 @@ def test_the_state_of_the_training_comes_back(tmp_path, model, card):
     assert loaded["optimizer"]["state"][0]["momentum"].tolist() == [1, 1]
 
 
+def test_a_file_holds_tensors_and_plain_containers_alone(path):
+    def plain(value):
+        if isinstance(value, dict):
+            return all(isinstance(key, (str, int)) and plain(item) for key, item in value.items())
+        if isinstance(value, (list, tuple)):
+            return all(plain(item) for item in value)
+        return value is None or type(value) in (str, int, float, bool, torch.Tensor)
+
+    content = torch.load(path, weights_only=True)
+    assert plain(content)
+    assert content["format"] == FORMAT
+
+
+def test_a_path_may_start_with_the_home_folder(path, monkeypatch, card):
+    monkeypatch.setenv("HOME", str(path.parent))
+    assert load_checkpoint("~/best.pt").card == card
+
+
 # Writing
 
 
@@ -92,18 +177,41 @@ def test_a_checkpoint_has_the_permissions_of_any_new_file(path):
     assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
 
 
-def test_a_failure_while_writing_leaves_the_old_file_and_no_other(path, model, card, monkeypatch):
+@pytest.mark.parametrize(
+    "error",
+    [OSError(28, "No space left on device"), RuntimeError("unexpected pos 64 vs 0: No space left on device\nat 3")],
+    ids=["of the system", "of torch"],
+)
+def test_a_full_disk_leaves_the_old_file_and_no_other(path, model, card, monkeypatch, error):
     before = path.read_bytes()
 
     def half(content, file):
         file.write_bytes(b"half")
-        raise OSError("No space left on device")
+        raise error
 
     monkeypatch.setattr(checkpoint.torch, "save", half)
-    with pytest.raises(WeightsError, match="No space left"):
+    with pytest.raises(WeightsError, match="No space left") as refused:
         save_checkpoint(path, model.state_dict(), card)
+    assert str(refused.value).startswith(f"{path}: cannot be written")
+    assert "\n" not in str(refused.value)
     assert path.read_bytes() == before
     assert os.listdir(path.parent) == [path.name]
+
+
+def test_a_folder_that_is_a_file_is_refused(tmp_path, model, card):
+    (tmp_path / "runs").write_text("a file")
+    with pytest.raises(WeightsError, match=r"best\.pt: cannot be written .* choose another folder"):
+        save_checkpoint(tmp_path / "runs" / "best.pt", model.state_dict(), card)
+
+
+def test_a_folder_that_may_only_be_read_is_refused(tmp_path, model, card):
+    tmp_path.chmod(0o500)
+    if os.access(tmp_path, os.W_OK):
+        pytest.skip("this user may write everywhere")
+    with pytest.raises(WeightsError, match="cannot be written"):
+        save_checkpoint(tmp_path / "best.pt", model.state_dict(), card)
+    with pytest.raises(WeightsError, match="cannot be written"):
+        save_checkpoint(tmp_path / "runs" / "best.pt", model.state_dict(), card)
 
 
 def test_a_checkpoint_replaces_the_one_before(path, model, card):
@@ -155,6 +263,7 @@ def test_half_a_file_is_refused(path, share):
     assert "not a weights file, or damaged" in refusal(path)
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("zipped", [True, False])
 def test_damaged_bytes_are_refused_or_read_but_never_give_another_error(tmp_path, zipped):
     path, rng = tmp_path / "x.pt", random.Random(0)
@@ -180,13 +289,15 @@ class Mischief:
         return os.mkdir, (str(self.trace),)
 
 
+@pytest.mark.parametrize("key", ["model", "card", "training"])
 @pytest.mark.parametrize(
     "save",
     [torch.save, lambda content, path: path.write_bytes(pickle.dumps(content, protocol=2))],
     ids=["torch", "pickle"],
 )
-def test_code_in_a_file_is_never_run(tmp_path, save):
-    save({"model": Mischief(tmp_path / "ran")}, tmp_path / "x.pt")
+def test_code_in_a_file_is_never_run(tmp_path, save, key):
+    content = {"format": FORMAT, "model": {}, "card": {}, "training": {}}
+    save(content | {key: Mischief(tmp_path / "ran")}, tmp_path / "x.pt")
     assert "not a weights file, or damaged" in refusal(tmp_path / "x.pt")
     assert not (tmp_path / "ran").exists()
 
@@ -208,14 +319,18 @@ def test_bare_weights_are_refused_for_want_of_a_card(tmp_path, model):
 
 
 def changed(path, **changes):
+    """The content of a file, which is written anew with some changes."""
     content = torch.load(path, weights_only=True)
     torch.save({**content, **changes}, path)
     return content
 
 
-def test_a_file_of_a_newer_format_is_refused(path):
-    changed(path, format=99)
-    assert "newer version" in refusal(path)
+@pytest.mark.parametrize(
+    ("number", "words"), [(FORMAT + 1, "newer version"), (FORMAT - 1, "older version"), ("x", "newer version")]
+)
+def test_a_file_of_another_format_is_refused(path, number, words):
+    changed(path, format=number)
+    assert words in refusal(path)
 
 
 def test_weights_that_do_not_fit_their_card_are_refused(path):
@@ -224,9 +339,41 @@ def test_weights_that_do_not_fit_their_card_are_refused(path):
     assert "do not fit their own card" in refusal(path)
 
 
-def test_a_card_with_other_entries_is_refused(path):
+def test_weights_that_are_no_state_dict_are_refused(path):
+    changed(path, model=torch.zeros(1))
+    assert "no model card" in refusal(path)
+    changed(path, model={"a": 3})
+    assert "do not fit their own card" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"colour": "red"}, "colour"),
+        ({"task": "segmentation"}, "unknown task 'segmentation'"),
+        ({"task": "classification"}, "'stages'"),
+        ({"class_names": 3}, "'class_names'"),
+        ({"category_ids": ("a", "b")}, "'category_ids.0'"),
+        ({"spec": {"name": "efficientdet_lite0"}}, "'backbone'"),
+        ({"metrics": []}, "'metrics'"),
+    ],
+)
+def test_a_damaged_card_is_refused_with_the_place(path, changes, words):
     content = changed(path)
-    changed(path, card={**content["card"], "colour": "red"})
-    assert "card" in refusal(path)
-    changed(path, card={"name": "efficientdet_lite0"})
-    assert "card" in refusal(path)
+    changed(path, card={**content["card"], **changes})
+    message = refusal(path)
+    assert "the model card is damaged" in message
+    assert words in message
+
+
+@pytest.mark.parametrize("content", [{}, {"name": "efficientdet_lite0"}, None, 3, []])
+def test_a_file_with_something_else_than_a_card_is_refused(path, content):
+    changed(path, card=content)
+    assert "the model card is damaged" in refusal(path)
+
+
+@pytest.mark.parametrize("key", ["padding", "fusion", "image_size", "anchor_aspects", "max_level"])
+def test_a_card_with_an_impossible_network_is_refused(path, key):
+    content = changed(path)
+    changed(path, card={**content["card"], "spec": {**content["card"]["spec"], key: "x"}})
+    assert f"the model card is damaged: '{key}" in refusal(path)

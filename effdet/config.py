@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -21,6 +21,10 @@ Positive = Annotated[float, Field(gt=0)]
 ImageSize = Annotated[tuple[Side, Side], Field(strict=False)]
 Pair = Annotated[tuple[Positive, Positive], Field(strict=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+NotNegative = Annotated[float, Field(ge=0)]
+Magnitude = Annotated[float, Field(ge=0, le=30)]  # of RandAugment
+Value = TypeVar("Value")
+PerStage = Annotated[tuple[Value, ...], Field(strict=False)]
 
 
 class Section(BaseModel):
@@ -32,7 +36,7 @@ class Section(BaseModel):
 class ModelConfig(Section):
     """Which network, for how many classes, started from what."""
 
-    name: str = Field("efficientdet_d0", description="Name of the network; `effdet models` lists them.")
+    name: str = Field(description="Name of the network; `effdet models` lists them.")
     num_classes: int | None = Field(
         None, ge=1, description="Classes of the head; null takes as many as the training set has."
     )
@@ -41,10 +45,27 @@ class ModelConfig(Section):
     )
     weights: str | None = Field(
         None,
-        description="Start of the weights: 'imagenet' for the backbone, the path of a weights file, or null.",
+        description="Start of the weights: 'imagenet' or 'coco', a name of `effdet weights list`, the path of a "
+        "weights file, or null. A classifier's weights start the backbone of a detector.",
     )
-    padding: Literal["same", "symmetric"] = Field(
-        "same", description="Padding of strided convolutions; 'same' as in TensorFlow, as the released weights need."
+    backbone_weights: str | None = Field(
+        None, description="Start of the backbone alone, written like `weights`; of a detector's weights its backbone."
+    )
+    keep_rows: bool = Field(
+        False, description="Whether the head starts with the rows of those classes whose names the weights know."
+    )
+    phi: float | None = Field(
+        None, ge=0, description="Compound coefficient that scales the smallest network of a family; null for none."
+    )
+    width: float | None = Field(
+        None, gt=0, description="Factor of the backbone's channels; null takes the network's own."
+    )
+    depth: float | None = Field(
+        None, gt=0, description="Factor of the backbone's repeats; null takes the network's own."
+    )
+    padding: Literal["same", "symmetric"] | None = Field(
+        None,
+        description="Padding of strided convolutions; null is as the weights were trained, or else the network's own.",
     )
     drop_path: Fraction | None = Field(
         None, description="Stochastic depth rate of the last backbone block; null takes the network's own."
@@ -52,6 +73,15 @@ class ModelConfig(Section):
     norm_momentum: Fraction = Field(
         0.01,
         description="Share of the newest batch in the norms' running statistics; short runs want 0.1.",
+    )
+
+
+class DetectorConfig(ModelConfig):
+    """Which detector, for how many classes, started from what."""
+
+    name: str = Field("efficientdet_d0", description="Name of the detector; `effdet models` lists them.")
+    backbone: str | None = Field(
+        None, description="Another backbone: a classifier's name, or timm/NAME of the timm library; null for its own."
     )
     anchor_scale: float | None = Field(
         None, gt=0, description="Side of the smallest anchor in strides; null takes the network's own."
@@ -61,40 +91,69 @@ class ModelConfig(Section):
     )
 
 
+class ClassifierConfig(ModelConfig):
+    """Which classifier, for how many classes, started from what."""
+
+    name: str = Field("efficientnet_b0", description="Name of the classifier; `effdet models` lists them.")
+    dropout: Fraction | None = Field(
+        None, description="Dropout rate before the last layer; null takes the network's own."
+    )
+
+
 class SplitConfig(Section):
     """Where one part of the data set lies; what is null follows from `data.root` and `data.format`."""
 
     split: str | None = Field(
-        None, description="COCO: folder name such as train2017; VOC: list name such as trainval, or the path of a list."
+        None,
+        description="COCO: folder name such as train2017; VOC: list name such as trainval, or the path of a list; "
+        "folders: name of the folder that holds the class folders; CSV: name of the list without its suffix.",
     )
     images: Annotated[Path, Field(strict=False)] | None = Field(None, description="Folder of the images.")
     annotations: Annotated[Path, Field(strict=False)] | None = Field(
-        None, description="COCO: the JSON file; VOC: the folder of XML files."
+        None, description="COCO: the JSON file; VOC: the folder of XML files; CSV: the list."
     )
 
 
 class DataConfig(Section):
     """The data set and how it is loaded."""
 
+    format: str = Field(description="Format of the annotations.")
+    root: Annotated[Path, Field(strict=False)] | None = Field(None, description="Folder of the data set.")
+    train: SplitConfig = Field(SplitConfig(), description="The part to train on.")
+    val: SplitConfig | None = Field(SplitConfig(), description="The part to evaluate on; null for none.")
+    workers: int = Field(2, ge=0, description="Processes that load images; 0 loads in the main process.")
+
+
+class DetectionData(DataConfig):
+    """The images with boxes and how they are loaded."""
+
     format: Literal["coco", "voc"] = Field("coco", description="Format of the annotations.")
     root: Annotated[Path, Field(strict=False)] | None = Field(
         None, description="Folder of the data set; COCO: train2017/ val2017/ annotations/, VOC: as in the devkit."
     )
-    train: SplitConfig = Field(SplitConfig(), description="The part to train on.")
-    val: SplitConfig | None = Field(SplitConfig(), description="The part to evaluate on; null for none.")
     classes: Annotated[tuple[str, ...], Field(strict=False)] | None = Field(
         None, description="VOC: class names in label order; null takes the sorted names found in the training part."
     )
-    workers: int = Field(2, ge=0, description="Processes that load images; 0 loads in the main process.")
 
     @model_validator(mode="after")
-    def _classes_are_for_voc(self) -> DataConfig:
+    def _classes_are_for_voc(self) -> DetectionData:
         if self.format == "coco" and self.classes is not None:
             raise ValueError("data.classes is for Pascal VOC alone; a COCO file names its classes itself, leave it out")
         return self
 
 
-class AugmentConfig(Section):
+class ClassificationData(DataConfig):
+    """The images with a class each and how they are loaded."""
+
+    format: Literal["folders", "csv"] = Field(
+        "folders", description="'folders': a folder of images per class; 'csv': lists of image and class."
+    )
+    root: Annotated[Path, Field(strict=False)] | None = Field(
+        None, description="Folder of the data set; folders: train/CLASS/*.jpg val/CLASS/*.jpg, CSV: train.csv val.csv."
+    )
+
+
+class DetectionAugment(Section):
     """Random changes of the training images, in the order in which they are applied."""
 
     horizontal_flip: Fraction = Field(0.5, description="Probability of mirroring an image.")
@@ -103,13 +162,39 @@ class AugmentConfig(Section):
     )
 
     @model_validator(mode="after")
-    def _scales_rise(self) -> AugmentConfig:
+    def _scales_rise(self) -> DetectionAugment:
         if self.scale_jitter is not None and self.scale_jitter[0] > self.scale_jitter[1]:
             raise ValueError("augment.scale_jitter is a range, the smaller scale first")
         return self
 
 
-class LossConfig(Section):
+class ClassificationAugment(Section):
+    """Random changes of the training images, in the order in which they are applied."""
+
+    crop_area: Pair | None = Field(
+        (0.08, 1.0),
+        description="Range of the random crop's share of the image; null takes the resize and crop of the evaluation.",
+    )
+    crop_aspect: Pair = Field((0.75, 1.3333333), description="Range of the random crop's width to height.")
+    horizontal_flip: Fraction = Field(0.5, description="Probability of mirroring an image.")
+    rand_layers: int = Field(0, ge=0, description="RandAugment: changes in a row; 0 for none.")
+    rand_magnitude: Magnitude = Field(9.0, description="RandAugment: strength of the changes, 0..30.")
+    random_erasing: Fraction = Field(0.0, description="Probability of filling a random rectangle with noise.")
+    mixup: float = Field(0.0, ge=0, description="Alpha of mixup, which blends two images; 0 for none.")
+    cutmix: float = Field(0.0, ge=0, description="Alpha of cutmix, which pastes a part of one image; 0 for none.")
+
+    @model_validator(mode="after")
+    def _ranges_rise(self) -> ClassificationAugment:
+        for key in ("crop_area", "crop_aspect"):
+            limits = getattr(self, key)
+            if limits is not None and limits[0] > limits[1]:
+                raise ValueError(f"augment.{key} is a range, the smaller value first")
+        if self.crop_area is not None and self.crop_area[1] > 1:
+            raise ValueError("augment.crop_area is a share of the image, at most 1")
+        return self
+
+
+class DetectionLossConfig(Section):
     """Constants of the detection loss. Source: EfficientDet reference, hparams."""
 
     alpha: Fraction = Field(0.25, description="Weight of positives in the focal loss; negatives weigh 1 - alpha.")
@@ -119,10 +204,16 @@ class LossConfig(Section):
     box_weight: float = Field(50.0, ge=0, description="Weight of the box loss beside the class loss.")
 
 
-class OptimConfig(Section):
-    """The optimiser and its schedule, linear warm-up and cosine."""
+class ClassificationLossConfig(Section):
+    """Constants of the cross-entropy."""
 
-    name: Literal["sgd", "adamw"] = Field("sgd", description="Optimiser.")
+    label_smoothing: Fraction = Field(0.1, description="Smoothing of the class targets.")
+
+
+class OptimConfig(Section):
+    """The optimiser and the course of its learning rate: linear warm-up, then decay."""
+
+    name: Literal["sgd", "adamw", "rmsprop"] = Field("sgd", description="Optimiser.")
     learning_rate: float = Field(
         0.08, gt=0, description="Peak learning rate, for `reference_batch` images per optimiser step."
     )
@@ -131,10 +222,17 @@ class OptimConfig(Section):
         ge=1,
         description="Batch for which the learning rate is given, scaled linearly; null takes the rate as it is.",
     )
-    momentum: Fraction = Field(0.9, description="Momentum of SGD, or beta 1 of AdamW.")
+    momentum: Fraction = Field(0.9, description="Momentum of SGD and RMSProp, or beta 1 of AdamW.")
     weight_decay: float = Field(4e-5, ge=0, description="Weight decay; never on norms, biases and fusion weights.")
     warmup_epochs: float = Field(1.0, ge=0, description="Length of the linear warm-up in epochs.")
     warmup_start: Fraction = Field(0.1, description="First learning rate as a share of the peak.")
+    schedule: Literal["cosine", "exponential"] = Field(
+        "cosine", description="Decay after the warm-up: a cosine to zero, or a factor every few epochs."
+    )
+    decay_factor: float = Field(0.97, gt=0, le=1, description="Exponential schedule: the factor.")
+    decay_epochs: float = Field(
+        2.4, gt=0, description="Exponential schedule: epochs, counted from 0, between two factors."
+    )
     clip_norm: float | None = Field(
         10.0, gt=0, description="Largest global norm of the gradients; null for no clipping."
     )
@@ -163,6 +261,36 @@ class TrainConfig(Section):
     log_every: int = Field(20, ge=1, description="Steps between two lines of the log.")
 
 
+class ProgressiveConfig(Section):
+    """Stages of rising image size and regularisation that share the epochs equally. Source: EfficientNetV2, section 4.
+
+    Each key is a list with one value per stage; a key that is null stays as the other sections say.
+    """
+
+    image_size: PerStage[Side] | None = Field(None, description="Side of the square training images in pixels.")
+    rand_magnitude: PerStage[Magnitude] | None = Field(None, description="Strength of RandAugment, 0..30.")
+    mixup: PerStage[NotNegative] | None = Field(None, description="Alpha of mixup.")
+    cutmix: PerStage[NotNegative] | None = Field(None, description="Alpha of cutmix.")
+    dropout: PerStage[Fraction] | None = Field(None, description="Dropout rate before the last layer.")
+
+    @model_validator(mode="after")
+    def _stages_agree(self) -> ProgressiveConfig:
+        lengths = {key: len(values) for key, values in self if values is not None}
+        if not any(lengths.values()):
+            raise ValueError(
+                "progressive: names no stages; give image_size as a list such as [128, 192, 256], or leave out"
+            )
+        if len(set(lengths.values())) > 1:
+            given = ", ".join(f"{key} {length}" for key, length in lengths.items())
+            raise ValueError(f"progressive: every list needs one value per stage, but the lists are of lengths {given}")
+        return self
+
+    @property
+    def num_stages(self) -> int:
+        """How many stages there are."""
+        return next(len(values) for _, values in self if values is not None)
+
+
 class EvalConfig(Section):
     """When and how the validation part is evaluated."""
 
@@ -186,22 +314,22 @@ class PostprocessConfig(Section):
 
 
 class Config(Section):
-    """The whole recipe."""
+    """What the recipes of both tasks share; a recipe is a `DetectionConfig` or a `ClassificationConfig`."""
 
+    task: str = Field(description="What the network is trained for: detection or classification.")
     seed: int = Field(
         0, ge=0, lt=2**32, description="Seed of the weights, of the order of images and of their augmentation."
     )
     output_dir: Annotated[Path, Field(strict=False)] | None = Field(
         None, description="Folder of the run; null is runs/ and the name of the recipe."
     )
-    model: ModelConfig = ModelConfig()
-    data: DataConfig = DataConfig()
-    augment: AugmentConfig = AugmentConfig()
-    loss: LossConfig = LossConfig()
+    model: ModelConfig
+    data: DataConfig
+    augment: Section
+    loss: Section
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
     eval: EvalConfig = EvalConfig()
-    postprocess: PostprocessConfig = PostprocessConfig()
 
     def to_dict(self) -> dict[str, Any]:
         """The tree as plain containers: what is written to config.yaml and stored in checkpoints."""
@@ -212,7 +340,43 @@ class Config(Section):
         return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+class DetectionConfig(Config):
+    """The whole recipe of a detector."""
+
+    task: Literal["detection"] = Field("detection", description="What the network is trained for.")
+    model: DetectorConfig = DetectorConfig()
+    data: DetectionData = DetectionData()
+    augment: DetectionAugment = DetectionAugment()
+    loss: DetectionLossConfig = DetectionLossConfig()
+    postprocess: PostprocessConfig = PostprocessConfig()
+
+
+class ClassificationConfig(Config):
+    """The whole recipe of a classifier."""
+
+    task: Literal["classification"] = Field("classification", description="What the network is trained for.")
+    model: ClassifierConfig = ClassifierConfig()
+    data: ClassificationData = ClassificationData()
+    augment: ClassificationAugment = ClassificationAugment()
+    loss: ClassificationLossConfig = ClassificationLossConfig()
+    progressive: ProgressiveConfig | None = None
+
+    @model_validator(mode="after")
+    def _magnitude_needs_layers(self) -> ClassificationConfig:
+        if self.progressive and self.progressive.rand_magnitude and not self.augment.rand_layers:
+            raise ValueError(
+                "progressive.rand_magnitude changes RandAugment, but augment.rand_layers is 0; set it to 2"
+            )
+        return self
+
+
+TASKS: dict[str, type[DetectionConfig] | type[ClassificationConfig]] = {
+    "detection": DetectionConfig,
+    "classification": ClassificationConfig,
+}
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> DetectionConfig | ClassificationConfig:
     """Config of a YAML file and of `section.key=value` overrides.
 
     `base: other.yaml` names a parent, relative to the file: mappings merge, everything else replaces.
@@ -224,7 +388,9 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     return make_config(tree, overrides, source=str(path))
 
 
-def make_config(tree: Mapping[str, Any], overrides: Sequence[str] = (), *, source: str = "config") -> Config:
+def make_config(
+    tree: Mapping[str, Any], overrides: Sequence[str] = (), *, source: str = "config"
+) -> DetectionConfig | ClassificationConfig:
     """Config of a plain mapping and of `section.key=value` overrides.
 
     Args:
@@ -240,8 +406,11 @@ def make_config(tree: Mapping[str, Any], overrides: Sequence[str] = (), *, sourc
         key, change = _parse_override(override)
         tree = _merge(tree, change)
         given.update([key, *_dotted_keys(change)])
+    task = tree.get("task", "detection")
+    if not isinstance(task, str) or task not in TASKS:
+        raise ConfigError(f"{source}: 'task' is {task!r}; expected {' or '.join(TASKS)}")
     try:
-        return Config.model_validate(tree)
+        return TASKS[task].model_validate(tree)
     except ValidationError as error:
         lines = []
         for item in error.errors():
@@ -249,7 +418,7 @@ def make_config(tree: Mapping[str, Any], overrides: Sequence[str] = (), *, sourc
             key = ".".join(part for part in parts if not part.startswith(("function-", "tuple[", "constrained-")))
             place = "command line" if given & {key, ".".join(key.split(".")[:2])} else source
             if item["type"] == "extra_forbidden":
-                lines.append(f"{place}: unknown key '{key}'{_suggestion(key)}")
+                lines.append(f"{place}: unknown key '{key}'{_suggestion(key, TASKS[task])}")
             elif item["type"] == "value_error":  # said by a validator of ours, in whole
                 lines.append(f"{place}: {item['msg'].removeprefix('Value error, ')}")
             else:
@@ -271,13 +440,23 @@ def _parse_override(override: str) -> tuple[str, dict[str, Any]]:
     return key, change
 
 
-def _suggestion(key: str) -> str:
-    known = list(_dotted_keys(Config().model_dump()))
+def _suggestion(key: str, config: type[Config]) -> str:
+    for task, other in TASKS.items():
+        if other is not config and key in _known_keys(other):
+            return f"; it belongs to task: {task}"
+    known = _known_keys(config)
     near = [candidate for candidate in known if candidate.split(".")[-1] == key.split(".")[-1]]  # in another section
     near = near or difflib.get_close_matches(key, known, n=1, cutoff=0.6)
     if near:
         return f"; did you mean {' or '.join(repr(candidate) for candidate in near)}?"
-    return f"; sections are {', '.join(Config.model_fields)}" if "." not in key else ""
+    return f"; sections are {', '.join(config.model_fields)}" if "." not in key else ""
+
+
+def _known_keys(config: type[Config]) -> list[str]:
+    optional = (
+        {"progressive": dict.fromkeys(ProgressiveConfig.model_fields)} if "progressive" in config.model_fields else {}
+    )
+    return list(_dotted_keys({**config().model_dump(), **optional}))  # type: ignore[call-arg]
 
 
 def _dotted_keys(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

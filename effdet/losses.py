@@ -1,4 +1,4 @@
-"""From targets to losses: which anchor answers for which object, focal loss on classes, Huber loss on boxes.
+"""From targets to losses: which anchor answers for which object, focal and Huber loss; cross-entropy of classifiers.
 
 Losses are computed in float32 whatever the network's precision; optimisers and schedules live in `training`.
 """
@@ -144,3 +144,14 @@ class DetectionLoss(nn.Module):
         box_sum = (F.huber_loss(deltas, wanted, reduction="none", delta=self.huber_delta) * (wanted != 0)).sum()
         class_loss, box_loss = class_sum / normaliser, box_sum / (4 * normaliser)
         return DetectionLosses(class_loss + self.box_weight * box_loss, class_loss, box_loss)
+
+
+def cross_entropy_sum(logits: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
+    """Sum over the images of the cross-entropy, computed in float32: a scalar.
+
+    Args:
+        logits: [B, K], before the softmax.
+        targets: [B, K], share of every class in each image, rows summing to 1.
+        label_smoothing: share of the targets that is spread over all classes.
+    """
+    return F.cross_entropy(logits.float(), targets, label_smoothing=label_smoothing, reduction="sum")

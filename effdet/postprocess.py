@@ -1,4 +1,4 @@
-"""From raw outputs to detections: threshold, best candidates, decoding, suppression of duplicates.
+"""From raw outputs to detections: threshold, best candidates, decoding, suppression of duplicates; and to classes.
 
 Boxes stay in the frame of the network input, not clipped to it; undoing the letterbox, which clips them to the original
 image, is the work of `data/images.py`.
@@ -14,7 +14,7 @@ from torch import Tensor
 from torchvision.ops import nms
 
 from effdet.boxes import decode_boxes, pairwise_iou
-from effdet.structures import Detections, Outputs
+from effdet.structures import Classification, Detections, Outputs
 
 Suppression = Literal["class", "agnostic", "soft"]
 
@@ -121,6 +121,23 @@ def soft_nms(candidates: Candidates, sigma: float, score_threshold: float, max_d
     valid = final > score_threshold
     order = order[valid]
     return Detections(boxes[order], final[valid], labels[order])
+
+
+def classify(logits: Tensor, top: int = 5) -> list[Classification]:
+    """The most probable classes of each image of a batch: [B, K] -> B entries of min(top, K) classes."""
+    scores, labels = rank_classes(logits, top)
+    return [Classification(*row) for row in zip(scores, labels, strict=True)]
+
+
+@torch.no_grad()
+def rank_classes(logits: Tensor, top: int) -> tuple[Tensor, Tensor]:
+    """Probabilities and labels of the best classes by falling logit: [B, K] -> two of [B, min(top, K)].
+
+    Softmax is over all K classes, in float32; of classes with equal logits the lower label comes first.
+    """
+    logits = logits.float()
+    labels = logits.argsort(dim=1, descending=True, stable=True)[:, :top]  # topk breaks ties as it likes
+    return logits.softmax(dim=1).gather(1, labels), labels
 
 
 def _logit(score: float) -> float:

@@ -1,4 +1,4 @@
-"""What passes between the rooms of the house: Target, Batch, Outputs, Detections.
+"""What passes between the rooms of the house: Target, Batch, Outputs, Detections; LabelBatch, Classification.
 
 Plain containers with their shapes; how they are filled and used is told where that happens. Letters in shapes:
 B images, C channels, H W pixels, K classes, A anchors, N objects, M detections, L levels.
@@ -50,6 +50,11 @@ class Batch:
     images: Tensor
     targets: tuple[Target, ...]
 
+    @property
+    def indices(self) -> list[int]:
+        """Row of every image in its table, B rows."""
+        return [target.index for target in self.targets]
+
     def split(self, parts: int) -> list[Batch]:
         """The batch in at most `parts` parts of nearly equal size, none empty."""
         pieces = self.images.tensor_split(min(parts, len(self.images)))
@@ -61,6 +66,38 @@ class Batch:
         return Batch(self.images.to(device, non_blocking=True), tuple(target.to(device) for target in self.targets))
 
     def pin_memory(self) -> Batch:
+        """The same batch with its images in page-locked memory (called by the loader when training on a GPU)."""
+        return replace(self, images=self.images.pin_memory())
+
+
+@dataclass(frozen=True)
+class LabelBatch:
+    """Images of one size with the class of each.
+
+    Attributes:
+        images: [B, 3, H, W] uint8, RGB.
+        labels: [B] int64 in 0..K-1.
+        indices: B rows of the images in their table.
+    """
+
+    images: Tensor
+    labels: Tensor
+    indices: list[int]
+
+    def split(self, parts: int) -> list[LabelBatch]:
+        """The batch in at most `parts` parts of nearly equal size, none empty."""
+        parts = min(parts, len(self.images))
+        pieces = zip(self.images.tensor_split(parts), self.labels.tensor_split(parts), strict=True)
+        rows = iter(self.indices)
+        return [LabelBatch(images, labels, [next(rows) for _ in labels]) for images, labels in pieces]
+
+    def to(self, device: torch.device) -> LabelBatch:
+        """The same batch on `device`; from pinned memory the copy does not wait."""
+        return replace(
+            self, images=self.images.to(device, non_blocking=True), labels=self.labels.to(device, non_blocking=True)
+        )
+
+    def pin_memory(self) -> LabelBatch:
         """The same batch with its images in page-locked memory (called by the loader when training on a GPU)."""
         return replace(self, images=self.images.pin_memory())
 
@@ -107,3 +144,30 @@ class Detections:
     def cpu(self) -> Detections:
         """The same detections in host memory."""
         return replace(self, boxes=self.boxes.cpu(), scores=self.scores.cpu(), labels=self.labels.cpu())
+
+
+@dataclass(frozen=True)
+class Classification:
+    """The most probable classes of one image, by falling score.
+
+    Attributes:
+        scores: [M] float32, probabilities in 0..1.
+        labels: [M] int64 in 0..K-1.
+        class_names: name of each label, K names; empty where the maker does not know them.
+    """
+
+    scores: Tensor
+    labels: Tensor
+    class_names: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    @property
+    def names(self) -> list[str]:
+        """Name of every class, M names."""
+        return [self.class_names[label] for label in self.labels.tolist()]
+
+    def cpu(self) -> Classification:
+        """The same classes in host memory."""
+        return replace(self, scores=self.scores.cpu(), labels=self.labels.cpu())

@@ -35,7 +35,7 @@ def scale_jitter(
     labels: Labels,
     size: tuple[int, int],
     scale_range: tuple[float, float],
-    fill: tuple[int, int, int],
+    fill: tuple[int, ...],
     rng: np.random.Generator,
 ) -> tuple[Image, Boxes, Labels, tuple[float, float]]:
     """Image at a random scale in a canvas of `size`: cropped at random where larger, padded where smaller.

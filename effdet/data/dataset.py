@@ -1,6 +1,7 @@
-"""Samples of the network: an image of the input size with its target, from one row of the annotations.
+"""Samples of a detector: an image of the input size with its target, from one row of the annotations.
 
-How rows are ordered and batched is in `data/loader.py`; single random changes are in `data/augment.py`.
+How rows are ordered and batched is in `data/loader.py`; single random changes are in `data/augment.py`; samples of a
+classifier are in `data/classify.py`.
 """
 
 from __future__ import annotations
@@ -11,14 +12,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from effdet.config import AugmentConfig
+from effdet.config import DetectionAugment
 from effdet.data.annotations import Annotations
 from effdet.data.augment import horizontal_flip, scale_jitter, visible_boxes
 from effdet.data.images import Image, letterbox, read_image
 from effdet.errors import DataError
-from effdet.structures import Target
+from effdet.structures import Batch, Target
 
 Sample = tuple[Tensor, Target]
+PackedTarget = tuple[NDArray[np.float32], NDArray[np.int64], int, tuple[int, int], tuple[float, float]]
 
 
 class DetectionDataset(Dataset[Sample | DataError]):
@@ -40,8 +42,8 @@ class DetectionDataset(Dataset[Sample | DataError]):
         self,
         annotations: Annotations,
         size: tuple[int, int],
-        fill: tuple[int, int, int],
-        augment: AugmentConfig | None,
+        fill: tuple[int, ...],
+        augment: DetectionAugment | None,
         seed: int,
     ) -> None:
         self.annotations = annotations
@@ -80,6 +82,21 @@ class DetectionDataset(Dataset[Sample | DataError]):
                 )
         target = Target(torch.from_numpy(boxes), torch.from_numpy(labels), index, original_size, scale)
         return torch.from_numpy(image).permute(2, 0, 1), target
+
+    def pack(self, samples: list[Sample]) -> list[PackedTarget]:
+        """The targets of the samples without tensors; see `loader.BatchSource`."""
+        targets = [target for _, target in samples]
+        return [
+            (target.boxes.numpy(), target.labels.numpy(), target.index, target.size, target.scale) for target in targets
+        ]
+
+    def unpack(self, images: Tensor, packed: list[PackedTarget]) -> Batch:
+        """The batch of images [B, 3, H, W] and of their packed targets."""
+        targets = (
+            Target(torch.from_numpy(boxes), torch.from_numpy(labels), index, size, scale)
+            for boxes, labels, index, size, scale in packed
+        )
+        return Batch(images, tuple(targets))
 
     def _check_size(self, image: Image, index: int) -> None:
         height, width = (int(side) for side in self.annotations.sizes[index])

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from effdet.boxes import clip_boxes
 from effdet.errors import DataError
+from effdet.files import replacing
 
 Image = NDArray[np.uint8]
 
@@ -67,7 +68,22 @@ def decode_image(data: bytes, name: str) -> Image:
     return image  # type: ignore[return-value]
 
 
-def letterbox(image: Image, size: tuple[int, int], fill: tuple[int, int, int]) -> tuple[Image, tuple[float, float]]:
+def write_image(path: Path, image: Image) -> None:
+    """Saves a picture, uint8 RGB [H, W, 3], in one step, in the format of the path's suffix.
+
+    Raises:
+        DataError: the picture cannot be encoded.
+    """
+    import cv2
+
+    whole, data = cv2.imencode(path.suffix.lower(), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    if not whole:
+        raise DataError(f"{path}: the picture cannot be encoded")
+    with replacing(path) as partial:
+        np.asarray(data).tofile(partial)
+
+
+def letterbox(image: Image, size: tuple[int, int], fill: tuple[int, ...]) -> tuple[Image, tuple[float, float]]:
     """Image resized to fit into `size` (H, W) with its aspect kept, at the top left; the rest is `fill` (RGB).
 
     Returns:
@@ -97,7 +113,7 @@ def fitted_side(side: float, limit: int) -> int:
     return min(max(round(side), 1), limit)
 
 
-def resize_and_pad(image: Image, resized: tuple[int, int], size: tuple[int, int], fill: tuple[int, int, int]) -> Image:
+def resize_and_pad(image: Image, resized: tuple[int, int], size: tuple[int, int], fill: tuple[int, ...]) -> Image:
     """Image resized to `resized` (bilinear) at the top left of a canvas of `size`, both (H, W), filled with `fill`."""
     import cv2
 

@@ -1,24 +1,45 @@
 """Samples to batches: the order of a run, and the processes that load ahead.
 
-What a sample is stands in `data/dataset.py`.
+What a sample is stands with the data sets, in `data/dataset.py` and `data/classify.py`.
 """
 
 from __future__ import annotations
 
+import functools
 import signal
 from collections.abc import Generator, Iterable, Iterator
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler, default_collate
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from effdet.data.dataset import DetectionDataset, Sample
 from effdet.errors import DataError
-from effdet.structures import Batch, Target
 
 Keys = list[tuple[int, int]]  # (epoch, row) of every sample of a batch
+BatchType = TypeVar("BatchType", covariant=True)
+
+
+class BatchSource(Protocol[BatchType]):
+    """What the loader asks of a data set, whose samples are tuples that begin with an image, uint8 [3, H, W].
+
+    A tensor that crosses a process boundary holds an open file; arrays go by value. So only the images travel as a
+    tensor in shared memory, and what belongs to them, which is many and small, is packed as arrays and plain values.
+    """
+
+    def __len__(self) -> int:
+        """Rows of the table."""
+
+    def __getitem__(self, key: tuple[int, int]) -> Any:
+        """Sample of (epoch, row); or the DataError that says what is wrong with the file."""
+
+    def pack(self, samples: list[Any]) -> Any:
+        """All of the samples but their images, without tensors."""
+
+    def unpack(self, images: Tensor, packed: Any) -> BatchType:
+        """Batch of images [B, 3, H, W] and of what `pack` gave for them."""
 
 
 def steps_per_epoch(num_images: int, batch_size: int) -> int:
@@ -69,14 +90,14 @@ def epoch_order(num_images: int, seed: int, epoch: int) -> NDArray[np.int64]:
 
 
 def train_batches(
-    dataset: DetectionDataset,
+    dataset: BatchSource[BatchType],
     batch_size: int,
     seed: int,
     start_step: int,
     total_steps: int,
     workers: int,
     pin_memory: bool,
-) -> Generator[Batch, None, None]:
+) -> Generator[BatchType, None, None]:
     """The batches of a run from `start_step` on, the same for any number of workers.
 
     Args:
@@ -89,14 +110,14 @@ def train_batches(
         pin_memory: whether the images come in page-locked memory, for the way to a GPU.
 
     Raises:
-        DataError: an image is missing, broken, or of another size than annotated.
+        DataError: an image is missing, broken, or not as annotated.
     """
     return _batches(dataset, TrainSampler(len(dataset), batch_size, seed, start_step, total_steps), workers, pin_memory)
 
 
 def evaluation_batches(
-    dataset: DetectionDataset, batch_size: int, workers: int, pin_memory: bool
-) -> Generator[Batch, None, None]:
+    dataset: BatchSource[BatchType], batch_size: int, workers: int, pin_memory: bool
+) -> Generator[BatchType, None, None]:
     """All images once, in the order of the table; the last batch may be smaller. See `train_batches`."""
     rows = range(len(dataset))
     keys = [[(0, row) for row in rows[first : first + batch_size]] for first in rows[::batch_size]]
@@ -104,46 +125,31 @@ def evaluation_batches(
 
 
 def _batches(
-    dataset: DetectionDataset, keys: Iterable[Keys], workers: int, pin_memory: bool
-) -> Generator[Batch, None, None]:
+    dataset: BatchSource[BatchType], keys: Iterable[Keys], workers: int, pin_memory: bool
+) -> Generator[BatchType, None, None]:
     loader = DataLoader(
-        dataset,
+        cast("Dataset[Any]", dataset),
         batch_sampler=keys,
         num_workers=workers,
-        collate_fn=_collate,
+        collate_fn=functools.partial(_collate, dataset),
         pin_memory=pin_memory,
         worker_init_fn=_start_worker,
         generator=torch.Generator(),  # else the loader draws from the global stream and a resumed run goes another way
     )
     # The iterator is held by this loop alone: when the loop is left, however, it goes and ends its processes.
-    for packed in loader:
-        if isinstance(packed, DataError):
-            raise packed
-        images, targets = packed
-        yield Batch(images, tuple(_unpack(target) for target in targets))
+    for loaded in loader:
+        if isinstance(loaded, DataError):
+            raise loaded
+        yield dataset.unpack(*loaded)
 
 
-# A tensor that crosses a process boundary holds an open file; arrays go by value. So targets, which are many and small,
-# travel as arrays, and only the images as a tensor in shared memory.
-_PackedTarget = tuple[NDArray[np.float32], NDArray[np.int64], int, tuple[int, int], tuple[float, float]]
-_PackedBatch = tuple[Tensor, list[_PackedTarget]]
-
-
-def _collate(samples: list[Sample | DataError]) -> _PackedBatch | DataError:
-    images, targets = [], []
+def _collate(dataset: BatchSource[BatchType], samples: list[Any]) -> tuple[Tensor, Any] | DataError:
     for sample in samples:
         if isinstance(sample, DataError):
             return sample
-        image, target = sample
-        images.append(image.permute(1, 2, 0))
-        targets.append((target.boxes.numpy(), target.labels.numpy(), target.index, target.size, target.scale))
     # Stacked as they lie in memory, [B, H, W, 3], and seen as [B, 3, H, W]: the channels_last layout without a copy.
-    return default_collate(images).permute(0, 3, 1, 2), targets
-
-
-def _unpack(packed: _PackedTarget) -> Target:
-    boxes, labels, index, size, scale = packed
-    return Target(torch.from_numpy(boxes), torch.from_numpy(labels), index, size, scale)
+    images = default_collate([image.permute(1, 2, 0) for image, *_ in samples]).permute(0, 3, 1, 2)
+    return images, dataset.pack(samples)
 
 
 def _start_worker(worker: int) -> None:

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from effdet.data.annotations import Annotations
 from effdet.errors import DataError
+from effdet.files import write_json
 from effdet.structures import Detections
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
-_MEANINGS = {
+MEANINGS = {
     "AP": "average precision, IoU 0.50 to 0.95",
     "AP50": "average precision, IoU 0.50",
     "AP75": "average precision, IoU 0.75",
@@ -35,7 +33,7 @@ _MEANINGS = {
     "ARm": "AR100 of medium objects",
     "ARl": "AR100 of large objects",
 }
-METRIC_NAMES = tuple(_MEANINGS)
+METRIC_NAMES = tuple(MEANINGS)
 
 
 class CocoEvaluator:
@@ -102,6 +100,11 @@ class CocoEvaluator:
             evaluation.summarize()
         return dict(zip(METRIC_NAMES, map(float, evaluation.stats), strict=True))
 
+    def write(self, folder: Path, metrics: dict[str, float]) -> None:
+        """Writes the metrics as metrics.json and the detections as predictions.json."""
+        write_json(folder / "metrics.json", metrics)
+        write_json(folder / "predictions.json", self.results())
+
     def _columns(self) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
         """All detections as flat arrays: image rows [M], boxes [M, 4], scores [M], labels [M], by rising image row."""
         indices = sorted(self._detections)
@@ -137,18 +140,6 @@ class CocoEvaluator:
         }
         coco.createIndex()
         return coco
-
-
-def metrics_table(metrics: Mapping[str, float]) -> Table:
-    """Metrics as a table for the terminal: name, value in percent, meaning; a dash where there were no such objects."""
-    from rich.table import Table
-
-    table = Table("metric", box=None, pad_edge=False)
-    table.add_column("%", justify="right")
-    table.add_column("meaning", style="dim")
-    for name, value in metrics.items():
-        table.add_row(name, "\u2013" if value < 0 else f"{100 * value:.1f}", _MEANINGS.get(name, ""))
-    return table
 
 
 def _xywh(boxes: NDArray[np.float32]) -> NDArray[np.float64]:

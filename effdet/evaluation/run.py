@@ -1,31 +1,44 @@
-"""Running a detector over a data set and handing its detections to the evaluator.
+"""Running a network over a data set and handing what it finds to the evaluator.
 
-The metrics themselves are in `coco.py`.
+The metrics themselves are in `coco.py` and `accuracy.py`. Networks compute in float32 here whatever they were trained
+in, so that their numbers are the same everywhere.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 
 from effdet.data.annotations import Annotations
+from effdet.data.classify import ClassificationDataset
 from effdet.data.dataset import DetectionDataset
 from effdet.data.images import undo_letterbox
+from effdet.data.labels import ImageLabels
 from effdet.data.loader import evaluation_batches
+from effdet.evaluation.accuracy import AccuracyEvaluator
 from effdet.evaluation.coco import CocoEvaluator
-from effdet.models import EfficientDet
+from effdet.models import EfficientDet, EfficientNet
 from effdet.postprocess import postprocess
 
 
+class Evaluator(Protocol):
+    """What an evaluation gives."""
+
+    def metrics(self) -> dict[str, float]:
+        """Its numbers by name."""
+
+    def write(self, folder: Path, metrics: dict[str, float]) -> None:
+        """Writes the numbers and what they are of."""
+
+
 @torch.inference_mode()
-def evaluate(
+def evaluate_detector(
     model: EfficientDet, annotations: Annotations, options: dict[str, Any], batch_size: int, workers: int
 ) -> CocoEvaluator:
     """An evaluator with the detections of all images, boxes in pixels of the original images.
-
-    The network computes in float32 whatever it was trained in, so that its numbers are the same everywhere.
 
     Args:
         model: the detector; it is put into evaluation mode.
@@ -39,10 +52,34 @@ def evaluate(
     """
     model.eval()
     evaluator = CocoEvaluator(annotations)
-    dataset = DetectionDataset(annotations, model.image_size, model.fill_color, augment=None, seed=0)
+    dataset = DetectionDataset(annotations, model.image_size, model.spec.fill_color, augment=None, seed=0)
     for batch in evaluation_batches(dataset, batch_size, workers, pin_memory=model.anchors.is_cuda):
         outputs = model(batch.images.to(model.anchors.device, non_blocking=True))
         for target, detections in zip(batch.targets, postprocess(outputs, **options), strict=True):
             boxes = undo_letterbox(detections.boxes, target.scale, target.size)
             evaluator.add(target.index, replace(detections, boxes=boxes))
+    return evaluator
+
+
+@torch.inference_mode()
+def evaluate_classifier(model: EfficientNet, labels: ImageLabels, batch_size: int, workers: int) -> AccuracyEvaluator:
+    """An evaluator with the most probable classes of all images, resized and cropped as the weights want it.
+
+    Args:
+        model: the classifier; it is put into evaluation mode.
+        labels: the images and their classes, with the labels of the model.
+        batch_size: images per forward pass.
+        workers: processes that load images.
+
+    Raises:
+        DataError: an image cannot be read.
+        WeightsError: the network's logits are not finite.
+    """
+    model.eval()
+    evaluator = AccuracyEvaluator(labels.label_map, labels.file_names)
+    spec = model.spec
+    dataset = ClassificationDataset(labels, spec.image_size, spec.crop, spec.interpolation, None, None, 1, seed=0)
+    for batch in evaluation_batches(dataset, batch_size, workers, pin_memory=model.mean.is_cuda):
+        logits = model(batch.images.to(model.mean.device, non_blocking=True))
+        evaluator.add(batch.indices, logits, batch.labels)
     return evaluator

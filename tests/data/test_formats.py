@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from effdet.config import DataConfig, SplitConfig
+from effdet.config import DetectionData, SplitConfig
 from effdet.data.annotations import LabelMap
 from effdet.data.formats import read_annotations, read_coco, read_voc
 from effdet.errors import DataError
@@ -281,7 +281,7 @@ def write_voc(root, lines="b\na\n"):
 
 
 def voc(root, label_map=None, **settings):
-    return read_annotations(DataConfig(format="voc", root=root, **settings), "train", label_map)
+    return read_annotations(DetectionData(format="voc", root=root, **settings), "train", label_map)
 
 
 def test_voc_becomes_a_table_in_the_order_of_its_list(tmp_path):
@@ -364,9 +364,9 @@ def test_the_blood_cells_are_read_and_their_two_flat_boxes_counted(bccd):
     assert len(table.boxes) == 4888 - 2
     assert table.label_map == LabelMap(("Platelets", "RBC", "WBC"), (1, 2, 3))
     assert table.repairs == {"boxes without area dropped": 2}
-    train = read_annotations(DataConfig(format="voc", root=bccd), "train")
-    val = read_annotations(DataConfig(format="voc", root=bccd), "val", train.label_map)
-    test = DataConfig(format="voc", root=bccd, val=SplitConfig(split="test"))
+    train = read_annotations(DetectionData(format="voc", root=bccd), "train")
+    val = read_annotations(DetectionData(format="voc", root=bccd), "val", train.label_map)
+    test = DetectionData(format="voc", root=bccd, val=SplitConfig(split="test"))
     assert [len(train), len(val), len(read_annotations(test, "val", train.label_map))] == [205, 87, 72]
 
 
@@ -380,9 +380,9 @@ def coco_layout(root):
 
 def test_the_coco_layout_is_found_below_the_root(tmp_path):
     coco_layout(tmp_path)
-    assert read_annotations(DataConfig(root=tmp_path), "train").image_folder == tmp_path / "train2017"
-    assert read_annotations(DataConfig(root=tmp_path), "val").image_folder == tmp_path / "val2017"
-    other = DataConfig(root=tmp_path, train=SplitConfig(split="val2017"))
+    assert read_annotations(DetectionData(root=tmp_path), "train").image_folder == tmp_path / "train2017"
+    assert read_annotations(DetectionData(root=tmp_path), "val").image_folder == tmp_path / "val2017"
+    other = DetectionData(root=tmp_path, train=SplitConfig(split="val2017"))
     assert read_annotations(other, "train").source == tmp_path / "annotations/instances_val2017.json"
 
 
@@ -394,14 +394,14 @@ def test_every_path_can_be_given_by_itself(tmp_path):
         {"root": tmp_path.parent, "train": SplitConfig(images=Path(tmp_path.name), annotations=path)},
         {"root": tmp_path, "train": SplitConfig(annotations=Path("instances.json"))},
     ):
-        assert len(read_annotations(DataConfig(**settings), "train")) == 3
+        assert len(read_annotations(DetectionData(**settings), "train")) == 3
 
 
 def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
     coco_layout(tmp_path / "coco")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
-    assert len(read_annotations(DataConfig(root=Path("~/coco")), "train")) == 3
+    assert len(read_annotations(DetectionData(root=Path("~/coco")), "train")) == 3
 
 
 def test_a_voc_list_may_be_any_file_and_a_folder_of_xml_needs_none(tmp_path):
@@ -437,8 +437,8 @@ def test_a_voc_list_may_be_any_file_and_a_folder_of_xml_needs_none(tmp_path):
 )
 def test_a_path_that_is_missing_is_named_with_its_setting(tmp_path, settings, message):
     (tmp_path / "x.json").write_text(json.dumps(tiny()))
-    data = DataConfig.model_validate(
-        json.loads(json.dumps(DataConfig(**settings).model_dump(mode="json")).replace("{tmp}", str(tmp_path)))
+    data = DetectionData.model_validate(
+        json.loads(json.dumps(DetectionData(**settings).model_dump(mode="json")).replace("{tmp}", str(tmp_path)))
     )
     with pytest.raises(DataError, match=message):
         read_annotations(data, "val")

@@ -11,12 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from effdet.config import AugmentConfig, DataConfig, SplitConfig
+from effdet.config import ClassificationAugment, DetectionAugment, DetectionData, ProgressiveConfig, SplitConfig
 from effdet.data.annotations import Annotations, LabelMap
+from effdet.data.classify import ClassificationDataset
 from effdet.data.dataset import DetectionDataset
 from effdet.data.formats import read_annotations
+from effdet.data.labels import ImageLabels
 from effdet.data.loader import TrainSampler, epoch_order, evaluation_batches, steps_per_epoch, train_batches
 from effdet.errors import DataError
+from effdet.structures import Batch, LabelBatch
 
 SIZE = (64, 96)
 FILL = (124, 116, 104)
@@ -48,7 +51,14 @@ def table(folder, count=5, sizes=(50, 70)):
 
 
 def training(folder, **changes):
-    return DetectionDataset(table(folder, **changes), SIZE, FILL, AugmentConfig(), seed=3)
+    return DetectionDataset(table(folder, **changes), SIZE, FILL, DetectionAugment(), seed=3)
+
+
+def classifying(folder, augment=None, progressive=None, epochs=3):
+    """The same images with the labels 0, 1, 2, 0, 1."""
+    names = table(folder).file_names
+    labels = ImageLabels(folder, folder, names, np.arange(5) % 3, LabelMap(("a", "b", "c"), (0, 1, 2)))
+    return ClassificationDataset(labels, SIZE, 0.875, "bicubic", augment, progressive, epochs, seed=3)
 
 
 def same(first, second):
@@ -90,7 +100,7 @@ def test_a_resumed_sampler_gives_the_rest_of_the_same_run(start):
     assert len(rest) == 7 - start
 
 
-@pytest.mark.parametrize("augment", [AugmentConfig(), AugmentConfig(scale_jitter=None), None])
+@pytest.mark.parametrize("augment", [DetectionAugment(), DetectionAugment(scale_jitter=None), None])
 def test_a_sample_is_an_image_of_the_input_size_with_its_target(tmp_path, augment):
     dataset = DetectionDataset(table(tmp_path), SIZE, FILL, augment, seed=0)
     for row in range(5):
@@ -104,7 +114,7 @@ def test_a_sample_is_an_image_of_the_input_size_with_its_target(tmp_path, augmen
 
 
 def test_crowds_are_no_targets(tmp_path):
-    dataset = DetectionDataset(table(tmp_path), SIZE, FILL, AugmentConfig(scale_jitter=None), seed=0)
+    dataset = DetectionDataset(table(tmp_path), SIZE, FILL, DetectionAugment(scale_jitter=None), seed=0)
     assert [len(dataset[0, row][1].labels) for row in range(5)] == [0, 0, 1, 2, 3]
 
 
@@ -125,11 +135,11 @@ def test_a_sample_depends_on_seed_epoch_and_row_alone(tmp_path):
     np.random.seed(0)  # noqa: NPY002
     torch.manual_seed(9)
     dataset[1, 1]
-    again = DetectionDataset(annotations, SIZE, FILL, AugmentConfig(), seed=3)[4, 2]
+    again = DetectionDataset(annotations, SIZE, FILL, DetectionAugment(), seed=3)[4, 2]
     assert torch.equal(first[0], again[0])
     assert torch.equal(first[1].boxes, again[1].boxes)
     assert not torch.equal(first[0], dataset[5, 2][0])
-    assert not torch.equal(first[0], DetectionDataset(annotations, SIZE, FILL, AugmentConfig(), seed=4)[4, 2][0])
+    assert not torch.equal(first[0], DetectionDataset(annotations, SIZE, FILL, DetectionAugment(), seed=4)[4, 2][0])
 
 
 def test_batches_do_not_depend_on_the_number_of_workers(tmp_path):
@@ -231,10 +241,53 @@ def test_ctrl_c_is_answered_by_the_main_process_alone(tmp_path):
     assert "KeyboardInterrupt" in errors
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_images_with_a_class_come_as_label_batches(tmp_path, workers):
+    batches = list(evaluation_batches(classifying(tmp_path), 2, workers, pin_memory=False))
+    assert all(isinstance(batch, LabelBatch) for batch in batches)
+    assert [batch.images.shape for batch in batches] == [(2, 3, *SIZE), (2, 3, *SIZE), (1, 3, *SIZE)]
+    assert torch.cat([batch.labels for batch in batches]).tolist() == [0, 1, 2, 0, 1]
+    assert [index for batch in batches for index in batch.indices] == [0, 1, 2, 3, 4]
+    assert batches[0].labels.dtype == torch.int64
+    assert batches[0].images.is_contiguous(memory_format=torch.channels_last)
+    assert batches[0].images.dtype == torch.uint8
+
+
+def test_label_batches_do_not_depend_on_the_number_of_workers(tmp_path):
+    dataset = classifying(tmp_path, ClassificationAugment(rand_layers=2, random_erasing=0.5))
+    runs = [list(train_batches(dataset, 2, 0, 0, 6, workers, pin_memory=False)) for workers in (0, 2)]
+    for alone, helped in zip(*runs, strict=True):
+        assert torch.equal(alone.images, helped.images)
+        assert torch.equal(alone.labels, helped.labels)
+        assert alone.indices == helped.indices
+    resumed = next(train_batches(dataset, 2, 0, 3, 6, 1, pin_memory=False))
+    assert torch.equal(resumed.images, runs[0][3].images)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_size_may_change_from_epoch_to_epoch(tmp_path, workers):
+    stages = ProgressiveConfig(image_size=(32, 48, 64))
+    dataset = classifying(tmp_path, ClassificationAugment(), stages)
+    batches = list(train_batches(dataset, 2, 0, 0, 6, workers, pin_memory=False))
+    assert [batch.images.shape[2:] for batch in batches] == [(side, side) for side in (32, 32, 48, 48, 64, 64)]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_broken_image_of_a_classifier_is_one_sentence_too(tmp_path, workers):
+    dataset = classifying(tmp_path)
+    (tmp_path / "3.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"3\.png: not a whole image"):
+        list(evaluation_batches(dataset, 2, workers, pin_memory=False))
+
+
+def test_images_with_boxes_come_as_batches(tmp_path):
+    assert isinstance(next(evaluation_batches(training(tmp_path), 2, 1, pin_memory=False)), Batch)
+
+
 def test_real_photos_give_targets_inside_their_image(coco128):
-    data = DataConfig(root=coco128, train=SplitConfig(images="images", annotations="instances.json"))
+    data = DetectionData(root=coco128, train=SplitConfig(images="images", annotations="instances.json"))
     annotations = read_annotations(data, "train")
-    dataset = DetectionDataset(annotations, (256, 320), FILL, AugmentConfig(), seed=0)
+    dataset = DetectionDataset(annotations, (256, 320), FILL, DetectionAugment(), seed=0)
     limits = torch.tensor([320, 256, 320, 256])
     kept = 0
     for row in range(0, 128, 4):

@@ -9,7 +9,8 @@ from pycocotools.cocoeval import COCOeval
 
 from effdet.data.annotations import Annotations, LabelMap
 from effdet.errors import DataError
-from effdet.evaluation.coco import METRIC_NAMES, CocoEvaluator, metrics_table
+from effdet.evaluation.coco import METRIC_NAMES, CocoEvaluator
+from effdet.evaluation.tables import metrics_table
 from effdet.structures import Detections
 
 

@@ -1,7 +1,7 @@
-"""Where the parts of a data set lie, and the reader of each annotation format.
+"""Where the parts of a data set lie, and the reader of each format.
 
-All readers give one `Annotations` table; every file that is missing is named together with the setting that tells where
-it is.
+Readers of images with boxes give an `Annotations` table, those of images with a class each an `ImageLabels` table;
+every file that is missing is named together with the setting that tells where it is.
 """
 
 from __future__ import annotations
@@ -9,19 +9,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from effdet.config import DataConfig, SplitConfig
+from effdet.config import ClassificationData, DataConfig, DetectionData, SplitConfig
 from effdet.data.annotations import Annotations, LabelMap
 from effdet.data.formats.coco import read_coco
+from effdet.data.formats.folders import read_folders
+from effdet.data.formats.image_list import read_image_list
 from effdet.data.formats.voc import read_voc
+from effdet.data.labels import ImageLabels
 from effdet.errors import DataError
 
-__all__ = ["read_annotations", "read_coco", "read_voc"]
+__all__ = ["read_annotations", "read_coco", "read_folders", "read_image_list", "read_labels", "read_voc"]
 
 Part = Literal["train", "val"]
 
 
-def read_annotations(data: DataConfig, part: Part, label_map: LabelMap | None = None) -> Annotations:
-    """Table of one part of the data set.
+def read_annotations(data: DetectionData, part: Part, label_map: LabelMap | None = None) -> Annotations:
+    """Table of one part of a data set of images with boxes.
 
     Paths that are not given follow from `data.root`. COCO: the images in train2017/ and val2017/, the boxes in
     annotations/instances_train2017.json and so on. VOC: JPEGImages/, Annotations/, ImageSets/Main/train.txt and so on.
@@ -36,24 +39,68 @@ def read_annotations(data: DataConfig, part: Part, label_map: LabelMap | None = 
     Raises:
         DataError: a file is missing or is not what it should be, or its classes do not fit `label_map`.
     """
-    split = data.train if part == "train" else data.val
-    if split is None:
-        raise DataError("the data set has no validation part: data.val is null; set data.val.split=... to name one")
-    if data.root is None and split.annotations is None:
-        what = "FILE" if data.format == "coco" else "FOLDER"
-        raise DataError(
-            f"no data set is given: set data.root=FOLDER, or "
-            f"data.{part}.images=FOLDER and data.{part}.annotations={what}"
-        )
-    root = None if data.root is None else data.root.expanduser()
-    if root is not None and not root.is_dir():
-        raise DataError(f"{root}: no such folder; set data.root=... to the folder of the data set")
+    split = _split(data, part)
+    what = "FILE" if data.format == "coco" else "FOLDER"
+    root = _root(data, split.annotations, f"data.{part}.images=FOLDER and data.{part}.annotations={what}")
     read = _read_coco_part if data.format == "coco" else _read_voc_part
     return read(data, split, part, root, label_map)
 
 
+def read_labels(data: ClassificationData, part: Part, label_map: LabelMap | None = None) -> ImageLabels:
+    """Table of one part of a data set of images with a class each.
+
+    Paths that are not given follow from `data.root`. Folders: train/CLASS/*.jpg and val/CLASS/*.jpg. CSV: train.csv and
+    val.csv, whose images are relative to `images` or, where that is not given, to the folder of the list. A relative
+    path is looked for as it stands, then below the root.
+
+    Args:
+        data: the data set.
+        part: which part of it.
+        label_map: classes that the labels must follow, such as those of the training part; None takes the names found,
+            sorted.
+
+    Raises:
+        DataError: a file is missing or is not what it should be, or its classes do not fit `label_map`.
+    """
+    split = _split(data, part)
+    if data.format == "folders":
+        root = _root(data, split.images, f"data.{part}.images=FOLDER")
+        folder = _locate(split.images, root, split.split or part)
+        if folder is None or not folder.is_dir():
+            raise _missing(folder, "folder of class folders", f"data.{part}.images=FOLDER, data.{part}.split=NAME")
+        return read_folders(folder, label_map)
+    root = _root(data, split.annotations, f"data.{part}.annotations=FILE")
+    csv_path = _locate(split.annotations, root, f"{(split.split or part).removesuffix('.csv')}.csv")
+    if csv_path is None or not csv_path.is_file():
+        raise _missing(csv_path, "list of images", f"data.{part}.annotations=FILE, data.{part}.split=NAME")
+    images = csv_path.parent if split.images is None else _locate(split.images, root, "")
+    if images is None or not images.is_dir():
+        raise _missing(images, "image folder", f"data.{part}.images=FOLDER")
+    return read_image_list(csv_path, images, label_map)
+
+
+def _split(data: DataConfig, part: Part) -> SplitConfig:
+    """Where the part lies, as far as the recipe says."""
+    split = data.train if part == "train" else data.val
+    if split is None:
+        raise DataError("the data set has no validation part: data.val is null; set data.val.split=... to name one")
+    return split
+
+
+def _root(data: DataConfig, given: Path | None, settings: str) -> Path | None:
+    """Folder of the data set; None only where the path `given`, one of `settings`, stands in for it."""
+    if data.root is None:
+        if given is None:
+            raise DataError(f"no data set is given: set data.root=FOLDER, or {settings}")
+        return None
+    root = data.root.expanduser()
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder; set data.root=... to the folder of the data set")
+    return root
+
+
 def _read_coco_part(
-    data: DataConfig, split: SplitConfig, part: Part, root: Path | None, label_map: LabelMap | None
+    data: DetectionData, split: SplitConfig, part: Part, root: Path | None, label_map: LabelMap | None
 ) -> Annotations:
     name = split.split or f"{part}2017"
     json_path = _locate(split.annotations, root, f"annotations/instances_{name}.json")
@@ -68,7 +115,7 @@ def _read_coco_part(
 
 
 def _read_voc_part(
-    data: DataConfig, split: SplitConfig, part: Part, root: Path | None, label_map: LabelMap | None
+    data: DetectionData, split: SplitConfig, part: Part, root: Path | None, label_map: LabelMap | None
 ) -> Annotations:
     images = _locate(split.images, root, "JPEGImages")
     if images is None or not images.is_dir():

@@ -50,7 +50,7 @@ def build_table(
     Raises:
         DataError: an image does not exist, or there are none.
     """
-    found = _find_images(source, image_folder, file_names)
+    found = find_images(source, image_folder, file_names)
     boxes, kept, repairs = _repair(boxes, sizes[image_of_box])
     order = np.flatnonzero(kept)
     order = order[np.argsort(image_of_box[order], kind="stable")]
@@ -73,7 +73,7 @@ def build_table(
     )
 
 
-def _find_images(source: Path, folder: Path, file_names: Sequence[str]) -> list[str]:
+def find_images(source: Path, folder: Path, file_names: Sequence[str]) -> list[str]:
     """The file names in the spelling that exists, relative to `folder` where they lie in it."""
     found, missing = [], []
     for name in file_names:

@@ -1,0 +1,131 @@
+"""Reader of image lists: a CSV file with an image and its class in every line.
+
+Which file is the part of a data set is settled in the package beside this file.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from effdet.data.annotations import LabelMap
+from effdet.data.formats.classes import match_classes
+from effdet.data.formats.table import find_images
+from effdet.data.labels import ImageLabels
+from effdet.errors import DataError
+
+IMAGE_COLUMNS = ("image", "file", "file_name", "filename", "path")
+CLASS_COLUMNS = ("label", "class", "category", "name")
+
+
+def read_image_list(csv_path: Path, image_folder: Path, label_map: LabelMap | None = None) -> ImageLabels:
+    """Table of the images of a list.
+
+    The first line names the columns; of each kind the first that the file has is read, in the order of `IMAGE_COLUMNS`
+    and `CLASS_COLUMNS`, and all others are ignored. Repeated and empty lines are counted in the repairs.
+
+    Args:
+        csv_path: the list, UTF-8 with commas.
+        image_folder: folder that its images are relative to.
+        label_map: classes that the labels must follow; not all of them need an image. None takes the names found,
+            sorted.
+
+    Raises:
+        DataError: the file is missing or no such list, an image does not exist or has two classes, a class is not among
+            those of `label_map`, or there is only one class.
+    """
+    class_of, repairs = _read_classes(csv_path)
+    label_map, label_of = match_classes(csv_path, class_of.values(), label_map)
+    return ImageLabels(
+        source=csv_path,
+        image_folder=image_folder,
+        file_names=np.array(find_images(csv_path, image_folder, list(class_of)), np.str_),
+        labels=np.array([label_of[name] for name in class_of.values()], np.int64),
+        label_map=label_map,
+        repairs=repairs,
+    )
+
+
+def _read_classes(path: Path) -> tuple[dict[str, str], dict[str, int]]:
+    """Class of every image in the order of the list, and what was left out."""
+    lines = csv.reader(io.StringIO(_read_text(path), newline=""), skipinitialspace=True)
+    columns: _Columns | None = None
+    class_of: dict[str, str] = {}
+    num_rows = num_empty = 0
+    try:
+        for row in lines:
+            fields = [field.strip() for field in row]
+            if not any(fields):
+                num_empty += 1
+                continue
+            if columns is None:
+                columns = _read_header(path, fields)
+                continue
+            num_rows += 1
+            image, name = columns.read(f"{path}: line {lines.line_num}", fields)
+            if class_of.setdefault(image, name) != name:
+                raise DataError(
+                    f"{path}: line {lines.line_num}: {image} is '{name}' here and '{class_of[image]}' further up; "
+                    f"an image has one class, keep one of the lines"
+                )
+    except csv.Error as error:
+        raise DataError(f"{path}: line {lines.line_num}: not a CSV file: {error}; write the list again") from None
+    if not class_of:
+        raise DataError(
+            f"{path}: the list has no images; expected a header such as image,label and a line for each image"
+        )
+    repairs = {"empty lines left out": num_empty, "repeated lines left out": num_rows - len(class_of)}
+    return class_of, {what: count for what, count in repairs.items() if count}
+
+
+def _read_text(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+        return data.decode("utf-8-sig")
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such list of images; check the path") from None
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise DataError(f"{path}: line {line} is not UTF-8 text; save the list as a UTF-8 CSV file") from None
+    except OSError as error:
+        raise DataError(f"{path}: the list of images cannot be read: {error.strerror or error}") from None
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Where the image and its class stand in a line, and how many columns there are."""
+
+    image: int
+    name: int
+    count: int
+
+    def read(self, place: str, fields: list[str]) -> tuple[str, str]:
+        """Image and class of a line; `place` is what the line is called in messages."""
+        if len(fields) != self.count:
+            raise DataError(
+                f"{place} has {len(fields)} columns, the header {self.count}; put names that hold a comma in quotes"
+            )
+        image, name = fields[self.image], fields[self.name]
+        if not image or not name:
+            raise DataError(f"{place} has no {'class' if image else 'image'}; every line needs an image and its class")
+        return image, name
+
+
+def _read_header(path: Path, fields: list[str]) -> _Columns:
+    names = [field.lower() for field in fields]
+    image = next((column for column in IMAGE_COLUMNS if column in names), None)
+    name = next((column for column in CLASS_COLUMNS if column in names), None)
+    if image is None or name is None:
+        raise DataError(
+            f"{path}: the first line is '{','.join(fields)}', in which no column is named "
+            f"{_alternatives(IMAGE_COLUMNS if image is None else CLASS_COLUMNS)}; expected a header such as image,label"
+        )
+    return _Columns(names.index(image), names.index(name), len(names))
+
+
+def _alternatives(names: tuple[str, ...]) -> str:
+    return f"{', '.join(names[:-1])} or {names[-1]}"

@@ -1,0 +1,226 @@
+import csv
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from effdet.data.annotations import LabelMap
+from effdet.errors import DataError, WeightsError
+from effdet.evaluation.accuracy import METRIC_NAMES, AccuracyEvaluator, confusion_picture
+from effdet.evaluation.tables import metrics_table
+
+
+def label_map(classes):
+    return LabelMap(tuple(f"class {label}" for label in range(classes)), tuple(range(1, classes + 1)))
+
+
+def random_images(images=300, classes=9, seed=0):
+    """Logits of few different values, so that many are equal, and labels, of which the last is never given."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randint(-3, 4, (images, classes), generator=generator).float()
+    labels = torch.randint(0, max(1, classes - 1), (images,), generator=generator)
+    logits[torch.arange(images), labels] += 1.0
+    return logits, labels
+
+
+def evaluate(logits, labels, batch=64):
+    evaluator = AccuracyEvaluator(label_map(logits.shape[1]), [f"{index}.jpg" for index in range(len(logits))])
+    order = torch.randperm(len(logits), generator=torch.Generator().manual_seed(1))
+    for rows in order.split(batch):
+        evaluator.add(rows.tolist(), logits[rows], labels[rows])
+    return evaluator
+
+
+def slow_ranks(logits):
+    """Labels of each image from the best to the worst; of equal logits the lower label first."""
+    return [sorted(range(len(row)), key=lambda label: (-row[label], label)) for row in logits.tolist()]
+
+
+def slow_metrics(logits, labels):
+    ranks, truth = slow_ranks(logits), labels.tolist()
+    right = [rank[0] == label for rank, label in zip(ranks, truth, strict=True)]
+    near = [label in rank[:5] for rank, label in zip(ranks, truth, strict=True)]
+    shares = []
+    for label in set(truth):
+        of_class = [hit for hit, true in zip(right, truth, strict=True) if true == label]
+        shares.append(sum(of_class) / len(of_class))
+    return {
+        "top1": sum(right) / len(right),
+        "top5": sum(near) / len(near),
+        "mean_class_accuracy": sum(shares) / len(shares),
+    }
+
+
+@pytest.mark.parametrize("classes", [1, 2, 5, 6, 9, 40])
+def test_metrics_agree_with_a_slow_loop_ties_included(classes):
+    logits, labels = random_images(classes=classes)
+    metrics = evaluate(logits, labels).metrics()
+    assert metrics == pytest.approx(slow_metrics(logits, labels))
+    assert tuple(metrics) == METRIC_NAMES
+    assert all(type(value) is float for value in metrics.values())
+
+
+def test_the_lower_label_wins_a_tie():
+    logits = torch.zeros(2, 8)
+    evaluator = evaluate(logits, torch.tensor([0, 5]))
+    assert evaluator.metrics() == {"top1": 0.5, "top5": 0.5, "mean_class_accuracy": 0.5}
+    assert evaluator.confusion()[:, 0].tolist() == [1, 0, 0, 0, 0, 1, 0, 0]
+
+
+def test_few_classes_are_all_among_the_best_five():
+    logits, labels = random_images(classes=4)
+    assert evaluate(logits, labels).metrics()["top5"] == 1
+
+
+def test_rare_classes_count_as_much_as_frequent_ones():
+    logits = torch.eye(3)[[0] * 9 + [0]]
+    evaluator = evaluate(logits, torch.tensor([0] * 9 + [1]))
+    assert evaluator.metrics() == {"top1": 0.9, "top5": 1.0, "mean_class_accuracy": 0.5}
+
+
+def test_nothing_is_measured_before_the_first_image():
+    evaluator = AccuracyEvaluator(label_map(3), ["a.jpg"])
+    assert evaluator.metrics() == dict.fromkeys(METRIC_NAMES, -1.0)
+    assert evaluator.results() == []
+    assert not evaluator.confusion().any()
+
+
+def test_batches_do_not_matter_and_later_logits_count():
+    logits, labels = random_images(50)
+    evaluator = evaluate(torch.randn_like(logits), labels)
+    evaluator.add(range(50), logits, labels)
+    assert evaluator.results() == evaluate(logits, labels, batch=7).results()
+    assert evaluator.metrics() == pytest.approx(slow_metrics(logits, labels))
+
+
+def test_the_confusion_counts_true_rows_and_predicted_columns():
+    logits, labels = random_images()
+    expected = np.zeros((9, 9), np.int64)
+    for rank, label in zip(slow_ranks(logits), labels.tolist(), strict=True):
+        expected[label, rank[0]] += 1
+    confusion = evaluate(logits, labels).confusion()
+    assert confusion.dtype == np.int64
+    assert confusion.tolist() == expected.tolist()
+
+
+def test_each_class_has_its_accuracy_and_precision():
+    logits = torch.eye(4)[[0, 0, 1, 1, 1]]
+    rows = evaluate(logits, torch.tensor([0, 0, 0, 1, 2])).per_class()
+    assert rows == [
+        {"name": "class 0", "images": 3, "accuracy": pytest.approx(2 / 3), "precision": 1.0},
+        {"name": "class 1", "images": 1, "accuracy": 1.0, "precision": pytest.approx(1 / 3)},
+        {"name": "class 2", "images": 1, "accuracy": 0.0, "precision": -1.0},
+        {"name": "class 3", "images": 0, "accuracy": -1.0, "precision": -1.0},
+    ]
+
+
+def test_results_have_the_best_five_classes_of_each_image_in_order():
+    logits, labels = random_images(20)
+    results = json.loads(json.dumps(evaluate(logits, labels).results()))
+    assert [result["file_name"] for result in results] == [f"{index}.jpg" for index in range(20)]
+    for result, row, rank, label in zip(results, logits.tolist(), slow_ranks(logits), labels.tolist(), strict=True):
+        whole = sum(math.exp(value) for value in row)
+        assert result["label"] == f"class {label}"
+        assert [one["name"] for one in result["classes"]] == [f"class {best}" for best in rank[:5]]
+        assert [one["class_id"] for one in result["classes"]] == [best + 1 for best in rank[:5]]
+        scores = [one["score"] for one in result["classes"]]
+        assert scores == pytest.approx([math.exp(row[best]) / whole for best in rank[:5]], abs=1e-5)
+        assert scores == [round(score, 5) for score in scores]
+
+
+def test_results_name_only_the_images_that_were_added():
+    evaluator = AccuracyEvaluator(label_map(3), np.array(["a.jpg", "b.jpg", "c.jpg"]))
+    evaluator.add([1], torch.eye(3)[:1], torch.tensor([2]))
+    (result,) = evaluator.results()
+    assert (result["file_name"], result["label"], len(result["classes"])) == ("b.jpg", "class 2", 3)
+    assert type(result["file_name"]) is str
+
+
+def test_logits_of_low_precision_with_a_gradient_are_taken():
+    logits, labels = random_images(30)
+    low = evaluate(logits.bfloat16().requires_grad_(), labels)
+    assert low.results() == evaluate(logits, labels).results()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_logits_that_are_not_finite_are_an_error_that_names_the_image(value):
+    logits, labels = random_images(10)
+    logits[7, 3] = value
+    with pytest.raises(WeightsError, match=r"^7\.jpg: .* not finite; .* use an earlier checkpoint$"):
+        evaluate(logits, labels)
+
+
+def test_a_model_of_other_classes_is_an_error():
+    evaluator = AccuracyEvaluator(label_map(3), ["a.jpg"])
+    with pytest.raises(DataError, match="tells 4 classes apart, but the data set has 3; evaluate on"):
+        evaluator.add([0], torch.zeros(1, 4), torch.tensor([0]))
+
+
+def test_the_table_shows_percent_and_a_dash_for_what_was_not_measured():
+    console = Console(width=120)
+    with console.capture() as capture:
+        console.print(metrics_table({"top1": 0.9234, "top5": -1.0}))
+    lines = capture.get().splitlines()
+    assert lines[1].split()[:2] == ["top1", "92.3"]
+    assert lines[2].split()[:2] == ["top5", "\u2013"]
+
+
+def test_the_confusion_file_has_names_in_its_first_row_and_column(tmp_path):
+    names = ("red", "white, small", "plätt")
+    evaluator = AccuracyEvaluator(LabelMap(names, (0, 1, 2)), ["a.jpg", "b.jpg"])
+    evaluator.add([0, 1], torch.eye(3)[[1, 1]], torch.tensor([1, 2]))
+    evaluator.write_confusion(tmp_path / "new" / "confusion.csv")
+    with (tmp_path / "new" / "confusion.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows == [
+        ["true class", *names],
+        ["red", "0", "0", "0"],
+        ["white, small", "0", "1", "0"],
+        ["plätt", "0", "1", "0"],
+    ]
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["confusion.csv"]
+
+
+# The picture
+
+
+def diagonal(classes, count=10):
+    return np.eye(classes, dtype=np.int64) * count
+
+
+@pytest.mark.parametrize("classes", [1, 2, 7, 30, 31, 250, 1200])
+def test_a_picture_has_a_dark_diagonal_of_bearable_size(classes):
+    picture = confusion_picture(diagonal(classes), [f"class {label}" for label in range(classes)])
+    assert picture.dtype == np.uint8
+    assert picture.shape[2] == 3
+    assert 90 < min(picture.shape[:2]) <= max(picture.shape[:2]) < 1600
+    assert picture[-1, -1].sum() < 3 * 225
+    assert (picture == 255).any()
+
+
+def test_a_cell_is_shaded_by_its_share_of_the_row():
+    confusion = np.zeros((50, 50), np.int64)
+    confusion[0, :3] = 1, 8, 91
+    confusion[1, :3] = 100, 800, 9100
+    picture = confusion_picture(confusion, [str(label) for label in range(50)]).astype(int).sum(axis=2)
+    side = len(picture) // 50
+    cells = picture[side // 2 :: side, side // 2 :: side]
+    assert cells[0].tolist() == cells[1].tolist()
+    assert 3 * 255 == cells[0, 3] > cells[0, 0] > cells[0, 1] > cells[0, 2]
+    assert (cells[2:] == 3 * 255).all()  # classes without images
+
+
+def test_names_and_counts_are_written_for_few_classes_only():
+    few, same = diagonal(3, 10), diagonal(3, 20)
+    assert (confusion_picture(few, "abc") != confusion_picture(same, "abc")).any()
+    assert (confusion_picture(few, "abc") != confusion_picture(few, "abd")).any()
+    many, names = diagonal(31), [str(label) for label in range(31)]
+    assert (confusion_picture(many, names) == confusion_picture(2 * many, names[::-1])).all()
+
+
+def test_long_and_empty_names_leave_room_for_the_cells():
+    picture = confusion_picture(diagonal(3, 123456789), ("long " * 100, "", "plätt"))
+    assert max(picture.shape) < 600

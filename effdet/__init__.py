@@ -14,13 +14,15 @@ if TYPE_CHECKING:
     from effdet.errors import ConfigError, DataError, EffdetError, TrainingError, WeightsError
     from effdet.inference.predictor import Predictor
     from effdet.models import list_models
-    from effdet.structures import Batch, Detections, Outputs, Target
-    from effdet.weights import create_model, load_checkpoint
+    from effdet.structures import Batch, Classification, Detections, Outputs, Target
+    from effdet.weights.checkpoint import load_checkpoint
+    from effdet.weights.sources import create_model
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Batch": "effdet.structures",
+    "Classification": "effdet.structures",
     "Config": "effdet.config",
     "ConfigError": "effdet.errors",
     "DataError": "effdet.errors",
@@ -31,14 +33,15 @@ _HOMES = {
     "Target": "effdet.structures",
     "TrainingError": "effdet.errors",
     "WeightsError": "effdet.errors",
-    "create_model": "effdet.weights",
+    "create_model": "effdet.weights.sources",
     "list_models": "effdet.models",
-    "load_checkpoint": "effdet.weights",
+    "load_checkpoint": "effdet.weights.checkpoint",
     "load_config": "effdet.config",
 }
 
 __all__ = [
     "Batch",
+    "Classification",
     "Config",
     "ConfigError",
     "DataError",

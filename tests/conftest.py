@@ -133,3 +133,68 @@ def tiny_run(tiny_recipe) -> Path:
     folder = tiny_recipe.parent / "run"
     assert main(["train", str(tiny_recipe), f"output_dir={folder}", "--device", "cpu"]) == 0
     return folder
+
+
+SHAPES = ("disc", "frame", "stripes")
+
+
+def _shape_picture(name: str, rng: np.random.Generator) -> np.ndarray:
+    """A picture of a class of `SHAPES`, uint8 RGB [96, 96, 3]: place, size, ground and colour vary a little."""
+    ground = rng.integers(60, 110, 3)
+    picture = np.clip(rng.normal(ground, 12, (96, 96, 3)), 0, 255).astype(np.uint8)
+    y, x = np.mgrid[0:96, 0:96]
+    (top, left), radius = rng.integers(42, 54, 2), rng.integers(22, 34)
+    distance = np.maximum(abs(y - top), abs(x - left))
+    mask = {
+        "disc": np.hypot(y - top, x - left) < radius,
+        "frame": (distance < radius) & (distance > radius - 8),
+        "stripes": (distance < radius) & ((x - left) // 6 % 2 == 0),
+    }[name]
+    colour = {"disc": (220, 60, 40), "frame": (40, 200, 60), "stripes": (50, 70, 230)}[name]
+    picture[mask] = np.clip(np.array(colour) + rng.integers(-20, 21, 3), 0, 255)
+    return picture
+
+
+@pytest.fixture(scope="session")
+def shapes_data(tmp_path_factory) -> Path:
+    """Labelled images, 96 x 96 pixels: of 3 classes 6 each to train on and 3 to evaluate, in folders and as lists."""
+    from effdet.data.images import write_image
+
+    root = tmp_path_factory.mktemp("shapes") / "data"
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 6), ("val", 3)):
+        lines = ["image,label"]
+        for name in SHAPES:
+            (root / part / name).mkdir(parents=True)
+            for number in range(count):
+                file = f"{part}/{name}/{number}.png"
+                write_image(root / file, _shape_picture(name, rng))
+                lines.append(f"{file},{name}")
+        (root / f"{part}.csv").write_text("\n".join(lines) + "\n")
+    return root
+
+
+@pytest.fixture(scope="session")
+def shapes_recipe(shapes_data) -> Path:
+    """A recipe that trains a classifier on them in seconds: two epochs of three steps."""
+    path = shapes_data.parent / "shapes.yaml"
+    path.write_text(
+        f"""
+task: classification
+model: {{name: efficientnet_lite0, image_size: [64, 64]}}
+data: {{root: {shapes_data}, workers: 0}}
+optim: {{learning_rate: 0.02, reference_batch: null}}
+train: {{epochs: 2, batch_size: 6, precision: fp32, log_every: 1}}
+"""
+    )
+    return path
+
+
+@pytest.fixture(scope="session")
+def shapes_run(shapes_recipe) -> Path:
+    """The folder of a finished run of that recipe."""
+    from effdet.cli import main
+
+    folder = shapes_recipe.parent / "run"
+    assert main(["train", str(shapes_recipe), f"output_dir={folder}", "--device", "cpu"]) == 0
+    return folder

@@ -1,8 +1,16 @@
 import pytest
 import yaml
-from pydantic import BaseModel
+from pydantic import ValidationError
 
-from effdet.config import Config, load_config, make_config
+from effdet.config import (
+    TASKS,
+    ClassificationConfig,
+    Config,
+    DetectionConfig,
+    ProgressiveConfig,
+    load_config,
+    make_config,
+)
 from effdet.errors import ConfigError
 
 
@@ -18,9 +26,14 @@ def refusal(path, *overrides):
     return str(error.value)
 
 
-def test_an_empty_recipe_is_all_defaults(tmp_path):
-    assert load_config(recipe(tmp_path, "")) == Config()
-    assert load_config(recipe(tmp_path, "# nothing\n")) == Config()
+def changed(task, *overrides):
+    return make_config({"task": task}, overrides)
+
+
+def refusal_of_changes(task, *overrides):
+    with pytest.raises(ConfigError) as error:
+        changed(task, *overrides)
+    return str(error.value)
 
 
 def test_values_of_the_file_replace_defaults(tmp_path):
@@ -28,24 +41,82 @@ def test_values_of_the_file_replace_defaults(tmp_path):
     assert config.model.name == "efficientdet_d2"
     assert config.model.image_size == (384, 640)
     assert config.train.epochs == 7
-    assert config.optim == Config().optim
+    assert config.optim == DetectionConfig().optim
 
 
-def test_a_config_cannot_be_changed():
+@pytest.mark.parametrize("config", [DetectionConfig(), ClassificationConfig()])
+def test_a_config_cannot_be_changed(config):
     with pytest.raises(ValueError, match="frozen"):
-        Config().train.epochs = 3
+        config.train.epochs = 3
 
 
-def test_every_field_has_a_description():
-    def check(section):
-        for name, field in section.model_fields.items():
-            if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-                assert field.annotation.__doc__, name
-                check(field.annotation)
-            else:
-                assert field.description, f"{section.__name__}.{name}"
+# Tasks
 
-    check(Config)
+
+def test_an_empty_recipe_is_a_detector_with_all_defaults(tmp_path):
+    assert load_config(recipe(tmp_path, "")) == DetectionConfig()
+    assert load_config(recipe(tmp_path, "# nothing\n")) == DetectionConfig()
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_task_chooses_the_tree(tmp_path, task):
+    config = load_config(recipe(tmp_path, f"task: {task}"))
+    assert type(config) is TASKS[task]
+    assert config == TASKS[task]()
+    assert config.task == task
+    assert isinstance(config, Config)
+
+
+def test_the_task_may_come_from_a_base_or_an_override(tmp_path):
+    recipe(tmp_path, "task: classification", "parent.yaml")
+    child = recipe(tmp_path, "base: parent.yaml\naugment: {rand_layers: 2}")
+    assert load_config(child) == ClassificationConfig(augment={"rand_layers": 2})
+    assert load_config(recipe(tmp_path, ""), ["task=classification"]) == ClassificationConfig()
+
+
+@pytest.mark.parametrize("text", ["segmentation", "Detection", "null", "3"])
+def test_an_unknown_task_is_refused(tmp_path, text):
+    path = recipe(tmp_path, f"task: {text}")
+    message = refusal(path)
+    assert message.startswith(f"{path}: 'task' is ")
+    assert message.endswith("; expected detection or classification")
+
+
+def test_what_the_tasks_share_is_no_recipe_of_its_own():
+    with pytest.raises(ValidationError, match="task"):
+        Config()
+
+
+@pytest.mark.parametrize(
+    ("task", "override", "other"),
+    [
+        ("classification", "model.anchor_scale=3", "detection"),
+        ("classification", "model.backbone=efficientnet_b1", "detection"),
+        ("classification", "data.classes=[a]", "detection"),
+        ("classification", "augment.scale_jitter=null", "detection"),
+        ("classification", "loss.gamma=2", "detection"),
+        ("classification", "postprocess.iou_threshold=0.6", "detection"),
+        ("detection", "model.dropout=0.1", "classification"),
+        ("detection", "augment.mixup=0.2", "classification"),
+        ("detection", "progressive.image_size=[64, 96]", "classification"),
+    ],
+)
+def test_a_key_of_the_other_task_is_refused_with_its_task(task, override, other):
+    key = override.partition("=")[0]
+    unknown = key if key.partition(".")[0] not in ("postprocess", "progressive") else key.partition(".")[0]
+    message = refusal_of_changes(task, override)
+    assert message.endswith(f"unknown key '{unknown}'; it belongs to task: {other}")
+
+
+@pytest.mark.parametrize(("task", "name"), [("detection", "folders"), ("classification", "coco")])
+def test_a_format_of_the_other_task_is_refused(task, name):
+    assert f"'data.format' is '{name}'" in refusal_of_changes(task, f"data.format={name}")
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(("key", "value"), [("phi", 0), ("phi", 1.5), ("width", 2), ("depth", 1.1), ("drop_path", 0)])
+def test_networks_are_scaled_by_any_number(task, key, value):
+    assert getattr(changed(task, f"model.{key}={value}").model, key) == value
 
 
 # Overrides
@@ -74,6 +145,29 @@ def test_overrides_win_over_the_file_and_later_ones_over_earlier(tmp_path):
 )
 def test_an_override_is_read_as_yaml(tmp_path, override, section, key, value):
     assert getattr(getattr(load_config(recipe(tmp_path, ""), [override]), section), key) == value
+
+
+@pytest.mark.parametrize(
+    ("override", "section", "key", "value"),
+    [
+        ("model.dropout=0", "model", "dropout", 0.0),
+        ("data.format=csv", "data", "format", "csv"),
+        ("augment.crop_area=null", "augment", "crop_area", None),
+        ("augment.crop_aspect=[1, 1]", "augment", "crop_aspect", (1.0, 1.0)),
+        ("progressive.image_size=[64, 96]", "progressive", "image_size", (64, 96)),
+        ("progressive.mixup=[0, 2e-1]", "progressive", "mixup", (0.0, 0.2)),
+        ("progressive={image_size: [64, 96]}", "progressive", "image_size", (64, 96)),
+    ],
+)
+def test_an_override_of_a_classifier_is_read_as_yaml(override, section, key, value):
+    assert getattr(getattr(changed("classification", override), section), key) == value
+
+
+def test_overrides_of_lists_replace_them_one_by_one(tmp_path):
+    path = recipe(tmp_path, "task: classification\nprogressive: {image_size: [64, 96], mixup: [0, 0.1]}")
+    config = load_config(path, ["progressive.mixup=[0.1, 0.2]"])
+    assert config.progressive == ProgressiveConfig(image_size=(64, 96), mixup=(0.1, 0.2))
+    assert load_config(path, ["progressive=null"]).progressive is None
 
 
 def test_an_override_of_a_section_merges_with_it(tmp_path):
@@ -127,6 +221,14 @@ def test_an_unknown_section_is_refused_with_a_suggestion(tmp_path):
 def test_a_key_of_another_section_is_suggested(tmp_path):
     assert "did you mean 'optim.learning_rate'?" in refusal(recipe(tmp_path, "learning_rate: 0.1"))
     assert "did you mean 'train.epochs'?" in refusal(recipe(tmp_path, "optim: {epochs: 3}"))
+
+
+def test_suggestions_are_of_the_task_of_the_recipe():
+    assert "did you mean 'model.dropout'?" in refusal_of_changes("classification", "model.drop_out=0.1")
+    assert "did you mean 'augment.rand_layers'?" in refusal_of_changes("classification", "rand_layers=2")
+    assert "did you mean 'model.anchor_scale'?" in refusal_of_changes("detection", "model.anchor_scales=3")
+    sections = refusal_of_changes("classification", "zzz=1").partition("; sections are ")[2].split(", ")
+    assert sections == list(ClassificationConfig.model_fields)
 
 
 def test_all_wrong_keys_are_told_at_once(tmp_path):
@@ -254,7 +356,25 @@ def test_a_config_written_as_yaml_reads_back_equal(tmp_path):
     )
     assert load_config(recipe(tmp_path, config.to_yaml(), "again.yaml")) == config
     assert make_config(config.to_dict()) == config
-    assert make_config(yaml.safe_load(Config().to_yaml())) == Config()
+
+
+def test_the_config_of_a_classifier_written_as_yaml_reads_back_equal(tmp_path):
+    config = changed(
+        "classification",
+        "data.format=csv",
+        "data.root=/data",
+        "augment.crop_area=null",
+        "augment.rand_layers=2",
+        "progressive={image_size: [64, 96, 128], rand_magnitude: [5, 8.33, 10]}",
+        "optim={name: rmsprop, learning_rate: 1e-7, schedule: exponential, clip_norm: null}",
+    )
+    assert load_config(recipe(tmp_path, config.to_yaml(), "again.yaml")) == config
+    assert make_config(config.to_dict()) == config
+
+
+@pytest.mark.parametrize("tree", TASKS.values())
+def test_the_defaults_written_as_yaml_read_back_equal(tree):
+    assert make_config(yaml.safe_load(tree().to_yaml())) == tree()
 
 
 def test_a_mapping_is_refused_with_the_name_of_its_source():
@@ -281,3 +401,55 @@ def test_a_value_that_makes_no_sense_is_refused(override, message):
     with pytest.raises(ConfigError, match="command line") as error:
         make_config({}, [override])
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("augment.crop_area=[0, 1]", "'augment.crop_area.0' is 0: input should be greater than 0"),
+        ("augment.crop_area=[1, 0.5]", "augment.crop_area is a range, the smaller value first"),
+        ("augment.crop_area=[0.5, 1.5]", "augment.crop_area is a share of the image, at most 1"),
+        ("augment.crop_area=[0.5]", "'augment.crop_area"),
+        ("augment.crop_aspect=[2, 1]", "augment.crop_aspect is a range, the smaller value first"),
+        ("augment.crop_aspect=[0, 1]", "'augment.crop_aspect.0' is 0: input should be greater than 0"),
+        ("augment.crop_aspect=null", "'augment.crop_aspect' is None"),
+        ("augment.rand_layers=-1", "'augment.rand_layers' is -1"),
+        ("augment.rand_magnitude=31", "'augment.rand_magnitude' is 31: input should be less than or equal to 30"),
+        ("augment.mixup=-0.1", "'augment.mixup' is -0.1"),
+        ("augment.random_erasing=2", "'augment.random_erasing' is 2"),
+        ("model.dropout=1.5", "'model.dropout' is 1.5"),
+        ("model.phi=-1", "'model.phi' is -1: input should be greater than or equal to 0"),
+        ("model.width=0", "'model.width' is 0: input should be greater than 0"),
+        ("model.depth=deep", "'model.depth' is 'deep': input should be a valid number"),
+        ("optim.schedule=step", "'optim.schedule' is 'step': input should be 'cosine' or 'exponential'"),
+        ("optim.decay_factor=0", "'optim.decay_factor' is 0: input should be greater than 0"),
+        ("progressive={}", "progressive: names no stages; give image_size as a list such as [128, 192, 256]"),
+        ("progressive.image_size=[]", "progressive: names no stages"),
+        ("progressive.image_size=64", "'progressive.image_size' is 64: input should be a valid tuple"),
+        ("progressive.image_size=[16, 64]", "'progressive.image_size.0' is 16: input should be greater than"),
+        ("progressive.image_size=[64.5, 96]", "'progressive.image_size.0' is 64.5: input should be a valid integer"),
+        ("progressive.rand_magnitude=[-1, 5]", "'progressive.rand_magnitude.0' is -1"),
+        ("progressive.dropout=[0.1, 2]", "'progressive.dropout.1' is 2: input should be less than or equal to 1"),
+        (
+            "progressive={image_size: [64, 96], mixup: [0]}",
+            "every list needs one value per stage, but the lists are of lengths image_size 2, mixup 1",
+        ),
+    ],
+)
+def test_a_value_that_makes_no_sense_for_a_classifier_is_refused(override, message):
+    text = refusal_of_changes("classification", override)
+    assert text.startswith("command line: ")
+    assert message in text
+
+
+def test_stages_of_randaugment_need_layers(tmp_path):
+    stages = "progressive.rand_magnitude=[5, 10]"
+    message = refusal_of_changes("classification", stages)
+    assert "progressive.rand_magnitude changes RandAugment, but augment.rand_layers is 0; set it to 2" in message
+    config = changed("classification", stages, "augment.rand_layers=2")
+    assert config.progressive.rand_magnitude == (5.0, 10.0)
+
+
+def test_stages_are_counted_by_any_list():
+    assert ProgressiveConfig(image_size=(64, 96, 128)).num_stages == 3
+    assert ProgressiveConfig(dropout=(0.1, 0.2)).num_stages == 2

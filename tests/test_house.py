@@ -7,7 +7,7 @@ import pytest
 from pydantic import BaseModel
 
 import effdet
-from effdet.config import Config
+from effdet.config import TASKS
 
 PACKAGE = Path(effdet.__file__).resolve().parent
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -117,26 +117,38 @@ def test_a_name_that_is_not_public_is_refused():
         effdet.Trainer  # noqa: B018
 
 
+def section_in(annotation):
+    """The section that a key of the recipe holds, optional or not; None for a plain value."""
+    for candidate in (annotation, *getattr(annotation, "__args__", ())):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return None
+
+
 def sections(model, prefix=""):
-    """Every section of the recipe with its dotted prefix, optional ones too."""
+    """Every section of a recipe with its dotted prefix, optional ones too."""
     yield prefix, model
     for name, field in model.model_fields.items():
-        inner = [field.annotation, *getattr(field.annotation, "__args__", ())]
-        for candidate in inner:
-            if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-                yield from sections(candidate, f"{prefix}{name}.")
+        inner = section_in(field.annotation)
+        if inner is not None:
+            yield from sections(inner, f"{prefix}{name}.")
 
 
-def test_every_key_of_the_recipe_is_described():
+@pytest.mark.parametrize("task", TASKS)
+def test_every_key_of_a_recipe_is_described(task):
     bare = [
         f"{prefix}{name}"
-        for prefix, section in sections(Config)
+        for prefix, section in sections(TASKS[task])
         for name, field in section.model_fields.items()
-        if not field.description
-        and not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel))
+        if not field.description and section_in(field.annotation) is None  # a section says what it is itself
     ]
     assert bare == []
-    assert all(section.__doc__ for _, section in sections(Config))
+    assert all(section.__doc__ for _, section in sections(TASKS[task]))
+
+
+def test_optional_sections_are_among_those_described():
+    found = {prefix for task in TASKS for prefix, _ in sections(TASKS[task])}
+    assert {"data.val.", "progressive."} <= found
 
 
 def test_importing_the_package_is_light():

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from effdet.boxes import encode_boxes
-from effdet.losses import DetectionLoss, focal_loss_sum, match_anchors
+from effdet.losses import DetectionLoss, cross_entropy_sum, focal_loss_sum, match_anchors
 from effdet.models.anchors import anchor_boxes
 from effdet.structures import Outputs, Target
 
@@ -283,3 +283,39 @@ def test_outputs_of_low_precision_give_float32_losses():
     exact, given = criterion(out, assignment, len(assignment)), criterion(low, assignment, len(assignment))
     assert {value.dtype for value in given} == {torch.float32}
     assert given.total.item() == pytest.approx(exact.total.item(), rel=0.02)
+
+
+# Cross-entropy
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
+@pytest.mark.parametrize("classes", [2, 7])
+def test_the_cross_entropy_of_mixed_targets_follows_the_written_out_formula(smoothing, classes):
+    generator = torch.Generator().manual_seed(classes)
+    logits = torch.randn(6, classes, generator=generator) * 3
+    targets = torch.rand(6, classes, generator=generator).pow(4)
+    targets /= targets.sum(1, keepdim=True)
+    wanted = 0.0
+    for row, shares in zip(logits.tolist(), targets.tolist(), strict=True):
+        normaliser = math.log(sum(math.exp(value) for value in row))
+        for value, share in zip(row, shares, strict=True):
+            wanted += ((1 - smoothing) * share + smoothing / classes) * (normaliser - value)
+    assert cross_entropy_sum(logits, targets, smoothing).item() == pytest.approx(wanted, rel=1e-5)
+
+
+def test_a_mixture_of_two_images_costs_the_mixture_of_their_losses():
+    logits = torch.randn(1, 5, generator=torch.Generator().manual_seed(0))
+    one, two = torch.eye(5)[[1]], torch.eye(5)[[3]]
+    first, second = (cross_entropy_sum(logits, target, 0.1) for target in (one, two))
+    both = cross_entropy_sum(logits, 0.3 * one + 0.7 * two, 0.1)
+    torch.testing.assert_close(both, 0.3 * first + 0.7 * second)
+
+
+def test_the_cross_entropy_of_parts_adds_up_and_is_float32():
+    logits = torch.randn(5, 4, generator=torch.Generator().manual_seed(0)).bfloat16() * 100
+    targets = torch.eye(4)[[0, 1, 2, 3, 0]]
+    whole = cross_entropy_sum(logits, targets, 0.1)
+    assert whole.dtype == torch.float32
+    assert whole.isfinite()
+    parts = [cross_entropy_sum(*pieces, 0.1) for pieces in zip(logits.split(2), targets.split(2), strict=True)]
+    torch.testing.assert_close(sum(parts), whole)

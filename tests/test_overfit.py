@@ -46,3 +46,19 @@ def test_a_detector_learns_a_few_images_by_heart(coco128, few_images, tmp_path):
     path.write_text(yaml.safe_dump(recipe))
     assert main(["train", str(path), f"output_dir={tmp_path / 'run'}"]) == 0
     assert json.loads((tmp_path / "run/metrics.json").read_text())["AP50"] >= 0.9
+
+
+def test_a_classifier_learns_a_few_images_by_heart(shapes_recipe, tmp_path):
+    overrides = [
+        "data.val.split=train",
+        "augment={crop_area: null, horizontal_flip: 0}",
+        "model={name: efficientnet_lite0, image_size: [64, 64], norm_momentum: 0.5, drop_path: 0, dropout: 0}",
+        "loss.label_smoothing=0",
+        "optim={name: adamw, learning_rate: 1.0e-3, reference_batch: null, warmup_epochs: 3, clip_norm: null}",
+        "train={epochs: 14, batch_size: 18, precision: fp32, ema_decay: null, log_every: 8}",
+        "eval.every_epochs=0",
+    ]
+    folder = tmp_path / "run"
+    assert main(["train", str(shapes_recipe), *overrides, f"output_dir={folder}", "--device", "cpu"]) == 0
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["top1"] == metrics["mean_class_accuracy"] == 1

@@ -6,7 +6,7 @@ import torchvision
 
 from effdet.boxes import decode_boxes, pairwise_iou
 from effdet.models.anchors import anchor_boxes
-from effdet.postprocess import Candidates, hard_nms, postprocess, select_candidates, soft_nms
+from effdet.postprocess import Candidates, classify, hard_nms, postprocess, rank_classes, select_candidates, soft_nms
 from effdet.structures import Outputs
 
 SIZE = (96, 128)
@@ -274,3 +274,39 @@ def test_soft_suppression_leaves_the_candidates_as_they_were():
     before = candidates.scores.clone()
     soft_nms(candidates, 0.5, 0.001, 10)
     assert candidates.scores.equal(before)
+
+
+# Classes
+
+
+def test_classes_are_the_most_probable_by_falling_probability():
+    logits = torch.randn(4, 11, generator=torch.Generator().manual_seed(0)) * 3
+    for row, found in zip(logits.double(), classify(logits), strict=True):
+        whole = sum(math.exp(value) for value in row.tolist())
+        pairs = sorted(((math.exp(value) / whole, label) for label, value in enumerate(row.tolist())), reverse=True)[:5]
+        assert found.scores.tolist() == pytest.approx([score for score, _ in pairs])
+        assert found.labels.tolist() == [label for _, label in pairs]
+
+
+@pytest.mark.parametrize(("classes", "top", "expected"), [(1, 5, 1), (3, 5, 3), (8, 5, 5), (8, 1, 1), (8, 20, 8)])
+def test_there_are_no_more_classes_than_asked_for_and_than_there_are(classes, top, expected):
+    found = classify(torch.randn(2, classes), top)
+    assert [len(each) for each in found] == [expected, expected]
+
+
+def test_of_equal_logits_the_lower_label_comes_first():
+    logits = torch.zeros(1, 300)
+    logits[0, [7, 250]] = 1
+    assert rank_classes(logits, 5)[1].tolist() == [[7, 250, 0, 1, 2]]
+
+
+def test_logits_of_low_precision_give_float32_probabilities():
+    (found,) = classify(torch.tensor([[0.0, -100, 100]], dtype=torch.bfloat16, requires_grad=True))
+    assert (found.scores.dtype, found.labels.dtype) == (torch.float32, torch.int64)
+    assert found.scores.tolist() == pytest.approx([1, 0, 0])
+    assert found.labels.tolist() == [2, 0, 1]
+    assert not found.scores.requires_grad
+
+
+def test_a_batch_without_images_has_no_classes():
+    assert classify(torch.empty(0, 4)) == []

@@ -15,7 +15,7 @@ from effdet.cli import main
 from effdet.cli.train import run_folder
 from effdet.data.loader import epoch_order
 from effdet.data.synthetic import write_video
-from effdet.weights import load_checkpoint
+from effdet.weights.checkpoint import load_checkpoint
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TRAIN_JSON = Path("annotations/instances_train2017.json")
@@ -184,7 +184,7 @@ def test_results_carry_the_category_ids_of_the_data_set(runs_by_ids, ids):
     [
         ("train.epoch=3", "unknown key 'train.epoch'; did you mean 'train.epochs'?"),
         ("model.num_clases=3", "unknown key 'model.num_clases'; did you mean 'model.num_classes'?"),
-        ("nonsense.key=3", "unknown key 'nonsense'; sections are seed, output_dir, model,"),
+        ("nonsense.key=3", "unknown key 'nonsense'; sections are task, seed, output_dir, model,"),
         ("train.epochs=many", "'train.epochs' is 'many'"),
         ("train.epochs=0", "'train.epochs' is 0"),
         ("train.channels_last=3", "'train.channels_last' is 3"),
@@ -240,6 +240,16 @@ def test_an_unknown_device_is_refused(capsys, tiny_run, tiny_recipe, tiny_data, 
     assert message in refused(capsys, "train", tiny_recipe, "--device", device)
     assert message in refused(capsys, "eval", *weights, "--device", device)
     assert message in refused(capsys, "predict", tiny_data, *weights, "--device", device)
+
+
+def test_the_schema_knows_the_keys_of_both_tasks(capsys):
+    assert run("config", "--schema") == 0
+    schema = json.loads(capsys.readouterr().out)
+    tasks = [schema["$defs"][one["$ref"].rpartition("/")[2]]["properties"] for one in schema["anyOf"]]
+    assert [task["task"]["const"] for task in tasks] == ["detection", "classification"]
+    assert {"postprocess"} <= tasks[0].keys() - tasks[1].keys()
+    assert {"progressive"} <= tasks[1].keys() - tasks[0].keys()
+    assert {"scale_jitter", "horizontal_flip"} == schema["$defs"]["DetectionAugment"]["properties"].keys()
 
 
 def test_another_number_of_classes_than_the_data_has_is_refused(capsys, train):

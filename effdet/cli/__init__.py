@@ -14,10 +14,12 @@ from collections.abc import Sequence
 from effdet.errors import EffdetError
 
 VERBS = {
-    "train": "train a detector by a recipe",
+    "train": "train a detector or a classifier by a recipe",
     "eval": "measure a checkpoint on a data set",
-    "predict": "find objects in images, folders and videos",
+    "predict": "find objects in images, folders and videos, or tell their classes",
     "models": "list the networks",
+    "info": "show what a network is and costs",
+    "weights": "list, download and convert public weights",
     "config": "show a recipe with everything that it leaves to defaults",
     "synthetic": "draw the demo data set",
 }

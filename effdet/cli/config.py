@@ -24,7 +24,13 @@ def run(args: argparse.Namespace) -> int:
     """
     import json
 
-    from effdet.config import Config
+    from pydantic import TypeAdapter
 
-    print(json.dumps(Config.model_json_schema(), indent=2) if args.schema else read_recipe(args).to_yaml(), end="")
+    from effdet.config import ClassificationConfig, DetectionConfig
+
+    if args.schema:
+        recipe: TypeAdapter[object] = TypeAdapter(DetectionConfig | ClassificationConfig)
+        print(json.dumps(recipe.json_schema(), indent=2))
+    else:
+        print(read_recipe(args).to_yaml(), end="")
     return 0

@@ -1,66 +1,111 @@
-"""Measure a checkpoint on a data set: the twelve COCO numbers.
+"""Measure a checkpoint on a data set: the twelve COCO numbers of a detector, the accuracy of a classifier.
 
   effdet eval configs/d0.yaml --weights runs/d0/best.pt data.root=/data/coco
+  effdet eval --weights efficientnet_lite0 data.root=/data/imagenet
 
 The validation part (data.val) of the recipe is evaluated; without a recipe, that of the recipe that the checkpoint was
-trained by. Writes metrics.json and predictions.json.
+trained by. Writes metrics.json and predictions.json, and of a classifier confusion.csv and confusion.png.
 """
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from effdet.cli.recipes import add_recipe_arguments, overrides, read_recipe, recipe_path
 from effdet.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from effdet.config import ClassificationConfig, DetectionConfig
+    from effdet.evaluation.run import Evaluator
+    from effdet.weights.checkpoint import Checkpoint, ModelCard
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `eval` to a parser."""
     add_recipe_arguments(parser, optional=True)
-    parser.add_argument("--weights", type=Path, required=True, help="checkpoint, such as runs/NAME/best.pt")
-    parser.add_argument("--out", type=Path, help="folder for the results (that of the checkpoint)")
+    parser.add_argument(
+        "--weights",
+        required=True,
+        help="checkpoint such as runs/NAME/best.pt, or public weights such as efficientdet_d0",
+    )
+    parser.add_argument(
+        "--out", type=Path, help="folder for the results (that of the checkpoint; runs/eval for public weights)"
+    )
     parser.add_argument("--device", help="such as cpu or cuda:0 (a GPU where there is one)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluates and prints the numbers; the exit status is 0.
+    """Evaluates; the exit status is 0.
 
     Raises:
         EffdetError: recipe, data or weights cannot be used.
     """
     from rich.console import Console
 
-    from effdet.config import make_config
-    from effdet.data.annotations import LabelMap
-    from effdet.data.formats import read_annotations
     from effdet.devices import pick_device, place
-    from effdet.evaluation.coco import metrics_table
-    from effdet.evaluation.run import evaluate
-    from effdet.files import write_json
-    from effdet.weights import load_checkpoint
+    from effdet.evaluation.tables import metrics_table
+    from effdet.weights.sources import open_checkpoint
 
     console = Console(soft_wrap=True, markup=False, highlight=False)
     device = pick_device(args.device)
-    checkpoint = load_checkpoint(args.weights)
-    card = checkpoint.card
-    if recipe_path(args) is not None:
-        config = read_recipe(args)
-    else:
-        config = make_config(card.config, overrides(args), source=str(args.weights))
-    out = args.out or args.weights.parent
+    checkpoint = open_checkpoint(args.weights)
+    config = _config(args, checkpoint.card)
+    out = args.out or (Path(args.weights).parent if Path(args.weights).is_file() else Path("runs/eval"))
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"{out}: cannot be written ({error.strerror}); choose another folder with --out") from None
-    table = read_annotations(config.data, "val", LabelMap(card.class_names, card.category_ids))
-    for note in table.notes():
-        console.print(note, style="yellow")
-    model = place(checkpoint.model, device, config.train.channels_last)
-    evaluator = evaluate(model, table, config.postprocess.model_dump(), config.eval.batch_size, config.data.workers)
+    place(checkpoint.model, device, config.train.channels_last)
+    evaluator, images = _evaluate(checkpoint, config, console)
     metrics = evaluator.metrics()
-    write_json(out / "metrics.json", metrics)
-    write_json(out / "predictions.json", evaluator.results())
+    evaluator.write(out, metrics)
     console.print(metrics_table(metrics))
-    console.print(f"{len(table)} images; metrics.json and predictions.json are in {out}")
+    console.print(f"{images} images; metrics.json and predictions.json are in {out}")
     return 0
+
+
+def _config(args: argparse.Namespace, card: ModelCard) -> DetectionConfig | ClassificationConfig:
+    """The recipe that is given, or the one that the checkpoint was trained by, or defaults for public weights."""
+    from effdet.config import make_config
+
+    if recipe_path(args) is None:
+        return make_config(card.config or {"task": card.task}, overrides(args), source=args.weights)
+    config = read_recipe(args)
+    if config.task != card.task:
+        raise ConfigError(
+            f"{recipe_path(args)}: the recipe is for {config.task}, but {args.weights} was made for {card.task}; "
+            "give a recipe of that task"
+        )
+    return config
+
+
+def _evaluate(
+    checkpoint: Checkpoint, config: DetectionConfig | ClassificationConfig, console: Console
+) -> tuple[Evaluator, int]:
+    """The results on the validation part, and of how many images they are."""
+    from effdet.config import DetectionConfig
+    from effdet.data.annotations import LabelMap
+    from effdet.data.formats import read_annotations, read_labels
+    from effdet.evaluation.run import evaluate_classifier, evaluate_detector
+    from effdet.models import EfficientDet
+
+    model, labels = checkpoint.model, LabelMap(checkpoint.card.class_names, checkpoint.card.category_ids)
+    batch_size, workers = config.eval.batch_size, config.data.workers
+    if isinstance(config, DetectionConfig):
+        boxes = read_annotations(config.data, "val", labels)
+        _tell(boxes.notes(), console)
+        assert isinstance(model, EfficientDet)
+        return evaluate_detector(model, boxes, config.postprocess.model_dump(), batch_size, workers), len(boxes)
+    classes = read_labels(config.data, "val", labels)
+    _tell(classes.notes(), console)
+    assert not isinstance(model, EfficientDet)
+    return evaluate_classifier(model, classes, batch_size, workers), len(classes)
+
+
+def _tell(notes: list[str], console: Console) -> None:
+    for note in notes:
+        console.print(note, style="yellow")

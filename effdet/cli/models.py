@@ -1,4 +1,7 @@
-"""List the networks: name, parameters in millions, input size."""
+"""List the networks: name, input size, parameters; with --full their multiply-adds too.
+
+effdet info NAME tells more of one network.
+"""
 
 from __future__ import annotations
 
@@ -6,26 +9,26 @@ import argparse
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """`models` has no arguments."""
+    """Adds the arguments of `models` to a parser."""
+    parser.add_argument("--full", action="store_true", help="give the multiply-adds too, which takes a minute")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints the list; the exit status is 0."""
+    """Prints the list line by line, as counting takes its time; the exit status is 0."""
     import torch
-    from rich.console import Console
-    from rich.table import Table
 
-    from effdet.models import EFFICIENTDETS, EFFICIENTNETS, build_efficientdet, build_efficientnet
+    from effdet.models import EFFICIENTDETS, EFFICIENTNETS, list_models
+    from effdet.models.analysis import multiply_adds
     from effdet.models.efficientnet import count_parameters
+    from effdet.weights.origin import COCO_SLOTS, IMAGENET_CLASSES
 
-    table = Table("network", "input", box=None, pad_edge=False)
-    table.add_column("parameters", justify="right")
-    with torch.device("meta"):
-        for name, detector in EFFICIENTDETS.items():
-            count = count_parameters(build_efficientdet(name, 90))
-            table.add_row(name, f"{detector.image_size} x {detector.image_size}", f"{count:,}")
-        for name, classifier in EFFICIENTNETS.items():
-            count = count_parameters(build_efficientnet(name, 1000))
-            table.add_row(name, f"{classifier.image_size} x {classifier.image_size}", f"{count:,}")
-    Console().print(table)
+    width = max(map(len, list_models()))
+    print(f"{'network':{width}}  input        {'parameters':>11}{'  multiply-adds' if args.full else ''}")
+    for name in list_models():
+        spec = EFFICIENTDETS.get(name) or EFFICIENTNETS[name]
+        with torch.device("meta"):
+            model = spec.build(COCO_SLOTS if name in EFFICIENTDETS else IMAGENET_CLASSES)
+        size = f"{spec.image_size[0]} x {spec.image_size[1]}"
+        work = f"  {multiply_adds(model, spec.image_size) / 1e9:11,.3f} G" if args.full else ""
+        print(f"{name:{width}}  {size:11}  {count_parameters(model):11,}{work}", flush=True)
     return 0

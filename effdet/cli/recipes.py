@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from effdet.errors import ConfigError
 
 if TYPE_CHECKING:
-    from effdet.config import Config
+    from effdet.config import ClassificationConfig, DetectionConfig
 
 
 def add_recipe_arguments(parser: argparse.ArgumentParser, optional: bool = False) -> None:
@@ -39,7 +39,7 @@ def overrides(args: argparse.Namespace) -> list[str]:
     return [text for text in args.recipe if "=" in text]
 
 
-def read_recipe(args: argparse.Namespace) -> Config:
+def read_recipe(args: argparse.Namespace) -> DetectionConfig | ClassificationConfig:
     """The recipe with its overrides.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Train a detector by a recipe.
+"""Train a detector or a classifier by a recipe.
 
   effdet train configs/d0.yaml data.root=/data/coco train.batch_size=16
 

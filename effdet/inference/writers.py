@@ -1,4 +1,4 @@
-"""Detections to files while they are made: COCO results, CSV, annotated pictures and videos.
+"""Detections and classes to files while they are made: COCO results, JSON, CSV, annotated pictures and videos.
 
 Every writer is a context manager that holds one image at a time. A file appears under its name when its writer is left,
 by an error or Ctrl-C too: then with what had been written so far.
@@ -9,20 +9,19 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from effdet.data.annotations import LabelMap
-from effdet.data.images import Image
+from effdet.data.images import Image, write_image
 from effdet.errors import DataError
+from effdet.evaluation.accuracy import SCORE_DECIMALS, named_classes
 from effdet.inference.sources import Frame
-from effdet.structures import Detections
+from effdet.structures import Classification, Detections
 
 BOX_DECIMALS = 2
-SCORE_DECIMALS = 5
 _PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")  # all others are saved as PNG
 
 
@@ -33,33 +32,44 @@ class CocoResultsWriter:
     """
 
     def __init__(self, path: Path, label_map: LabelMap) -> None:
-        self.path, self.label_map = path, label_map
+        self._list, self._label_map = _JsonList(path), label_map
 
     def __enter__(self) -> CocoResultsWriter:
-        self._file = _partial(self.path).open("w", encoding="utf-8")
-        self._file.write("[")
-        self._separator = "\n"
+        self._list.open()
         return self
 
     def write(self, frame: Frame, detections: Detections) -> None:
         """Add the detections of one image or video frame; boxes in pixels of the image."""
         stem = frame.path.stem
-        image = {
-            "image_id": int(stem) if stem.isascii() and stem.isdigit() else stem,
-            "file_name": frame.path.as_posix(),
-        }
-        if frame.index is not None:
-            image["frame"] = frame.index
+        image = {"image_id": int(stem) if stem.isascii() and stem.isdigit() else stem, **_origin(frame)}
         for (x1, y1, x2, y2), score, label in _rows(detections):
             box = [x1, y1, round(x2 - x1, BOX_DECIMALS), round(y2 - y1, BOX_DECIMALS)]
-            row = {**image, "category_id": self.label_map.category_ids[label], "bbox": box, "score": score}
-            self._file.write(self._separator + json.dumps(row, ensure_ascii=False))
-            self._separator = ",\n"
+            category_id = self._label_map.category_ids[label]
+            self._list.append({**image, "category_id": category_id, "bbox": box, "score": score})
 
     def __exit__(self, *exception: object) -> None:
-        with self._file:
-            self._file.write("\n]\n")
-        os.replace(_partial(self.path), self.path)
+        self._list.close()
+
+
+class ClassificationJsonWriter:
+    """Writes the classes of images as a JSON list, one element an image or video frame.
+
+    An element has the file name, for videos the frame, and `classes`, see `evaluation.accuracy.named_classes`.
+    """
+
+    def __init__(self, path: Path, label_map: LabelMap) -> None:
+        self._list, self._label_map = _JsonList(path), label_map
+
+    def __enter__(self) -> ClassificationJsonWriter:
+        self._list.open()
+        return self
+
+    def write(self, frame: Frame, classification: Classification) -> None:
+        """Add the classes of one image or video frame."""
+        self._list.append({**_origin(frame), "classes": _classes(self._label_map, classification)})
+
+    def __exit__(self, *exception: object) -> None:
+        self._list.close()
 
 
 class CsvWriter:
@@ -68,25 +78,42 @@ class CsvWriter:
     COLUMNS = ("file_name", "frame", "label", "category_id", "score", "x1", "y1", "x2", "y2")
 
     def __init__(self, path: Path, label_map: LabelMap) -> None:
-        self.path, self.label_map = path, label_map
+        self._table, self._label_map = _CsvTable(path, self.COLUMNS), label_map
 
     def __enter__(self) -> CsvWriter:
-        self._file = _partial(self.path).open("w", encoding="utf-8", newline="")
-        self._csv = csv.writer(self._file, lineterminator="\n")
-        self._csv.writerow(self.COLUMNS)
+        self._table.open()
         return self
 
     def write(self, frame: Frame, detections: Detections) -> None:
         """Add the detections of one image or video frame; boxes in pixels of the image."""
-        image = (frame.path.as_posix(), "" if frame.index is None else frame.index)
-        names, category_ids = self.label_map.names, self.label_map.category_ids
-        self._csv.writerows(
-            (*image, names[label], category_ids[label], score, *box) for box, score, label in _rows(detections)
+        names, category_ids = self._label_map.names, self._label_map.category_ids
+        self._table.append(
+            frame, ((names[label], category_ids[label], score, *box) for box, score, label in _rows(detections))
         )
 
     def __exit__(self, *exception: object) -> None:
-        self._file.close()
-        os.replace(_partial(self.path), self.path)
+        self._table.close()
+
+
+class ClassificationCsvWriter:
+    """Writes the classes of images as a CSV file, one a line; `frame` is empty for images, the best has rank 1."""
+
+    COLUMNS = ("file_name", "frame", "rank", "label", "class_id", "score")
+
+    def __init__(self, path: Path, label_map: LabelMap) -> None:
+        self._table, self._label_map = _CsvTable(path, self.COLUMNS), label_map
+
+    def __enter__(self) -> ClassificationCsvWriter:
+        self._table.open()
+        return self
+
+    def write(self, frame: Frame, classification: Classification) -> None:
+        """Add the classes of one image or video frame."""
+        classes = enumerate(_classes(self._label_map, classification), start=1)
+        self._table.append(frame, ((rank, row["name"], row["class_id"], row["score"]) for rank, row in classes))
+
+    def __exit__(self, *exception: object) -> None:
+        self._table.close()
 
 
 class VideoWriter:
@@ -151,7 +178,7 @@ class PictureWriter:
         """
         if frame.fps is None:
             suffix = frame.name.suffix if frame.name.suffix.lower() in _PICTURE_SUFFIXES else ".png"
-            _save_image(self._free_path(frame.name.with_suffix(suffix)), image)
+            write_image(self._free_path(frame.name.with_suffix(suffix)), image)
             return
         if self._video is None or self._video_of != frame.path:
             self._open.close()
@@ -174,22 +201,64 @@ class PictureWriter:
         return path
 
 
+class _JsonList:
+    """A JSON list that is written element by element, and whole only once it is closed."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def open(self) -> None:
+        self._file = _partial(self._path).open("w", encoding="utf-8")
+        self._file.write("[")
+        self._separator = "\n"
+
+    def append(self, element: dict[str, Any]) -> None:
+        self._file.write(self._separator + json.dumps(element, ensure_ascii=False))
+        self._separator = ",\n"
+
+    def close(self) -> None:
+        with self._file:
+            self._file.write("\n]\n")
+        os.replace(_partial(self._path), self._path)
+
+
+class _CsvTable:
+    """A CSV file that is written line by line, and under its name only once it is closed."""
+
+    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+        self._path, self._columns = path, columns
+
+    def open(self) -> None:
+        self._file = _partial(self._path).open("w", encoding="utf-8", newline="")
+        self._csv = csv.writer(self._file, lineterminator="\n")
+        self._csv.writerow(self._columns)
+
+    def append(self, frame: Frame, lines: Iterable[Iterable[Any]]) -> None:
+        """Add lines, each with the file name and the frame in front."""
+        image = (frame.path.as_posix(), "" if frame.index is None else frame.index)
+        self._csv.writerows((*image, *line) for line in lines)
+
+    def close(self) -> None:
+        self._file.close()
+        os.replace(_partial(self._path), self._path)
+
+
+def _origin(frame: Frame) -> dict[str, Any]:
+    """Where a picture is from, in JSON: the file name and for videos the frame."""
+    return {"file_name": frame.path.as_posix(), **({} if frame.index is None else {"frame": frame.index})}
+
+
+def _classes(label_map: LabelMap, classification: Classification) -> list[dict[str, str | int | float]]:
+    found = classification.cpu()
+    return named_classes(label_map, found.labels.numpy(), found.scores.numpy())
+
+
 def _rows(detections: Detections) -> Iterable[tuple[list[float], float, int]]:
     """(box, score, label) of every detection, rounded for files."""
     found = detections.cpu()
     boxes = found.boxes.double().numpy().round(BOX_DECIMALS).tolist()
     scores = found.scores.double().numpy().round(SCORE_DECIMALS).tolist()
     return zip(boxes, scores, found.labels.tolist(), strict=True)
-
-
-def _save_image(path: Path, image: Image) -> None:
-    import cv2
-
-    whole, data = cv2.imencode(path.suffix.lower(), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    if not whole:
-        raise DataError(f"{path}: the picture cannot be encoded")
-    np.asarray(data).tofile(_partial(path))
-    os.replace(_partial(path), path)
 
 
 def _partial(path: Path) -> Path:

@@ -12,26 +12,33 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import NamedTuple
+from typing import Any
 
 import torch
 from rich.console import Console
+from torch import Tensor
 
-from effdet.config import Config
-from effdet.data.loader import train_batches
+from effdet.config import ClassificationConfig, DetectionConfig
 from effdet.errors import ConfigError, DataError, TrainingError
-from effdet.evaluation.coco import metrics_table
-from effdet.evaluation.run import evaluate
-from effdet.files import write_json, write_text
-from effdet.structures import Batch
+from effdet.evaluation.tables import metrics_table
+from effdet.files import write_text
 from effdet.training.logs import Meter, ProgressLine
 from effdet.training.optim import train_mode
 from effdet.training.run import Run, resume, set_up
 from effdet.training.state import TrainState
-from effdet.weights import save_checkpoint
+from effdet.training.tasks import AnyBatch
+from effdet.weights.checkpoint import save_checkpoint
+
+Figures = dict[str, float]  # what one optimiser step tells
 
 
-def train(config: Config, folder: Path, device: str | None, resume_from: Path | None, console: Console) -> bool:
+def train(
+    config: DetectionConfig | ClassificationConfig,
+    folder: Path,
+    device: str | None,
+    resume_from: Path | None,
+    console: Console,
+) -> bool:
     """Trains by a recipe; leaves config.yaml, logs, last.pt, best.pt, metrics.json and predictions.json in `folder`.
 
     Args:
@@ -69,26 +76,18 @@ def train(config: Config, folder: Path, device: str | None, resume_from: Path | 
 def train_steps(run: Run, state: TrainState) -> bool:
     """All steps that are left; whether the run came to its end, or was stopped by Ctrl-C and saved."""
     train = run.config.train
-    batches = train_batches(
-        run.train_set,
-        train.batch_size,
-        run.config.seed,
-        state.step,
-        run.schedule.total_steps,
-        run.config.data.workers,
-        pin_memory=run.device.type == "cuda",
-    )
+    batches = run.task.batches(state.step, run.schedule.total_steps, pin_memory=run.device.type == "cuda")
     train_mode(state.model, run.frozen)
     with (
         contextlib.closing(batches),
         stop_request() as stop,
-        ProgressLine(run.console, run.schedule.total_steps, state.step) as progress,
+        ProgressLine(run.console, run.task.loss_names, run.schedule.total_steps, state.step) as progress,
     ):
         meter = Meter(state.seconds)
-        recent: list[StepFigures] = []
+        recent: list[Figures] = []
         for batch in meter.waiting(batches):
             recent.append(train_step(run, state, batch))
-            state.seconds = meter.count(len(batch.targets))
+            state.seconds = meter.count(len(batch.images))
             progress.advance(state.step)
             if state.step % train.log_every == 0 or is_last(run, state):
                 progress.show(log_steps(run, state, recent, meter))
@@ -98,42 +97,39 @@ def train_steps(run: Run, state: TrainState) -> bool:
                 with meter.paused():
                     end_epoch(run, state, evaluating)
                 if stop.is_set():
-                    return is_last(run, state) and (evaluating or run.val_table is None)
+                    return is_last(run, state) and (evaluating or not run.task.num_validation)
     return True
 
 
-class StepFigures(NamedTuple):
-    """What one optimiser step tells."""
-
-    learning_rate: float
-    loss: float
-    class_loss: float
-    box_loss: float
-    gradient_norm: float
-
-
-def train_step(run: Run, state: TrainState, batch: Batch) -> StepFigures:
+def train_step(run: Run, state: TrainState, batch: AnyBatch) -> Figures:
     """One optimiser step on a batch, computed in as many parts as the recipe says; the parts add up to the batch.
 
     Raises:
         TrainingError: the loss or its gradient is not finite; the weights are as before the step then.
     """
+    task, epoch = run.task, state.step // run.schedule.steps_per_epoch
     learning_rate = run.schedule.learning_rate(state.step)
     for group in state.optimizer.param_groups:
         group["lr"] = learning_rate
-    parts = [part.to(run.device) for part in batch.split(run.config.train.accumulate)]
-    assignments = [run.loss.assign(state.model.anchors, part.targets) for part in parts]
-    num_positives = sum(len(assignment) for assignment in assignments)
-    sums = torch.zeros(3, device=run.device)
-    for part, assignment in zip(parts, assignments, strict=True):
+    settings = task.settings(epoch)
+
+    def forward(images: Tensor) -> Any:
         with torch.autocast(run.device.type, run.dtype, enabled=run.dtype is not None):
-            outputs = state.model(part.images)
-        losses = run.loss(outputs, assignment, num_positives)
-        losses.total.backward()
+            return state.model(images)
+
+    sums = torch.zeros(len(task.loss_names), device=run.device)
+    for losses in task.losses(forward, batch.to(run.device), run.config.train.accumulate, epoch, state.step):
+        torch.autograd.backward(losses[0])
         sums += torch.stack(losses).detach()
     norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), run.config.optim.clip_norm or math.inf)
-    figures = StepFigures(learning_rate, *torch.cat([sums, norm[None]]).tolist())
-    if not all(map(math.isfinite, figures)):
+    *values, gradient_norm = torch.cat([sums, norm[None]]).tolist()
+    figures = {
+        "learning_rate": learning_rate,
+        **dict(zip(task.loss_names, values, strict=True)),
+        "gradient_norm": gradient_norm,
+        **settings,
+    }
+    if not all(map(math.isfinite, figures.values())):
         raise TrainingError(not_finite(run, state, batch, figures))
     state.optimizer.step()
     state.optimizer.zero_grad()
@@ -143,14 +139,14 @@ def train_step(run: Run, state: TrainState, batch: Batch) -> StepFigures:
     return figures
 
 
-def not_finite(run: Run, state: TrainState, batch: Batch, figures: StepFigures) -> str:
+def not_finite(run: Run, state: TrainState, batch: AnyBatch, figures: Figures) -> str:
     """Message about a step that cannot be taken: which, with what figures, on which images."""
-    names = [str(run.train_set.annotations.file_names[target.index]) for target in batch.targets]
+    names = [run.task.file_name(index) for index in batch.indices]
     shown = ", ".join(names[:16]) + (f" and {len(names) - 16} more" if len(names) > 16 else "")
+    told = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in figures.items())
     return (
-        f"step {state.step + 1}: the loss is no longer finite (loss {figures.loss}, class {figures.class_loss}, "
-        f"box {figures.box_loss}, gradient norm {figures.gradient_norm}, learning rate {figures.learning_rate:.2e}); "
-        f"images: {shown}; lower optim.learning_rate, lengthen optim.warmup_epochs or set train.precision=fp32"
+        f"step {state.step + 1}: the loss is no longer finite ({told}); images: {shown}; "
+        "lower optim.learning_rate, lengthen optim.warmup_epochs or set train.precision=fp32"
     )
 
 
@@ -160,7 +156,7 @@ def end_epoch(run: Run, state: TrainState, evaluating: bool) -> None:
     try:
         if evaluating:
             card = replace(card, metrics=evaluate_and_keep(run, state))
-        elif run.val_table is None:  # nothing tells which is best: the newest is
+        elif not run.task.num_validation:  # nothing tells which is best: the newest is
             save_checkpoint(run.folder / "best.pt", state.evaluated.state_dict(), card)
     finally:
         save_checkpoint(run.folder / "last.pt", state.evaluated.state_dict(), card, state.state_dict())
@@ -168,37 +164,31 @@ def end_epoch(run: Run, state: TrainState, evaluating: bool) -> None:
 
 def evaluate_and_keep(run: Run, state: TrainState) -> dict[str, float]:
     """Metrics of the weights that would be deployed now, logged and shown; best.pt is theirs if none were better."""
-    assert run.val_table is not None
-    evaluator = evaluate(
-        state.evaluated,
-        run.val_table,
-        run.card.postprocess,
-        run.config.eval.batch_size,
-        run.config.data.workers,
-    )
+    evaluator = run.task.evaluate(state.evaluated)
     train_mode(state.model, run.frozen)
     metrics = evaluator.metrics()
     epoch = epoch_of(run, state)
     run.log.write({"step": state.step, "epoch": epoch, "seconds": round(state.seconds, 2), **metrics})
     run.console.print(f"after epoch {epoch}:", metrics_table(metrics))
-    if state.best is None or metrics["AP"] >= state.best:
-        state.best = metrics["AP"]
+    if state.best is None or metrics[run.task.metric] >= state.best:
+        state.best = metrics[run.task.metric]
         save_checkpoint(run.folder / "best.pt", state.evaluated.state_dict(), replace(run.card, metrics=metrics))
-        write_json(run.folder / "metrics.json", metrics)
-        write_json(run.folder / "predictions.json", evaluator.results())
+        evaluator.write(run.folder, metrics)
     return metrics
 
 
-def log_steps(run: Run, state: TrainState, recent: Sequence[StepFigures], meter: Meter) -> dict[str, float]:
-    """Writes the mean figures of the steps since the last record, and their speed, to the log files."""
+def log_steps(run: Run, state: TrainState, recent: Sequence[Figures], meter: Meter) -> Figures:
+    """Writes the mean losses of the steps since the last record, and their speed, to the log files."""
     images_per_second, data_wait = meter.read()
-    means = StepFigures(*(sum(values) / len(recent) for values in zip(*recent, strict=True)))
+    means = {
+        name: sum(figures[name] for figures in recent) / len(recent) for name in (*run.task.loss_names, "gradient_norm")
+    }
     record = {
         "step": state.step,
         "epoch": epoch_of(run, state),
         "seconds": round(state.seconds, 2),
-        **means._asdict(),
-        "learning_rate": recent[-1].learning_rate,
+        **recent[-1],
+        **means,
         "images_per_second": round(images_per_second, 3),
         "data_wait": round(data_wait, 4),
     }
@@ -225,7 +215,7 @@ def evaluation_is_due(run: Run, state: TrainState) -> bool:
     """Whether the recipe wants an evaluation after the newest step, which ended an epoch."""
     every = run.config.eval.every_epochs
     due = is_last(run, state) or (every > 0 and epoch_of(run, state) % every == 0)
-    return due and run.val_table is not None
+    return due and run.task.num_validation > 0
 
 
 class StopRequest:

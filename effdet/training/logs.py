@@ -9,40 +9,44 @@ import contextlib
 import csv
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from effdet.evaluation.coco import METRIC_NAMES
-from effdet.structures import Batch
-
-COLUMNS = (
-    "step",
-    "epoch",
-    "seconds",
-    "learning_rate",
-    "loss",
-    "class_loss",
-    "box_loss",
-    "gradient_norm",
-    "images_per_second",
-    "data_wait",
-    *METRIC_NAMES,
-)
 Record = dict[str, float]
+BatchType = TypeVar("BatchType")
 
 
 class RunLog:
     """The two log files of a run: a line of training figures or of metrics at a time.
 
-    JSON lines hold what a record has; the CSV has all `COLUMNS`, empty where a record has nothing to say.
+    JSON lines hold what a record has; the CSV has all columns, empty where a record has nothing to say.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self, folder: Path, losses: Sequence[str] = (), settings: Sequence[str] = (), metrics: Sequence[str] = ()
+    ) -> None:
+        """Logs in a folder.
+
+        Args:
+            folder: the run's.
+            losses: names of the parts of the loss.
+            settings: names of what changes from epoch to epoch.
+            metrics: names of what an evaluation tells.
+        """
         self.jsonl, self.table = folder / "log.jsonl", folder / "log.csv"
+        self.columns = (
+            *("step", "epoch", "seconds", "learning_rate"),
+            *losses,
+            "gradient_norm",
+            *settings,
+            *("images_per_second", "data_wait"),
+            *metrics,
+        )
 
     def write(self, record: Record) -> None:
         """Appends one record to both files."""
@@ -50,7 +54,7 @@ class RunLog:
             file.write(json.dumps(record) + "\n")
         new = not self.table.exists()
         with self.table.open("a", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
+            writer = csv.DictWriter(file, self.columns)
             if new:
                 writer.writeheader()
             writer.writerow(record)
@@ -65,7 +69,7 @@ class Meter:
         self._reading = time.perf_counter()
         self._images, self._waited = 0, 0.0
 
-    def waiting(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+    def waiting(self, batches: Iterator[BatchType]) -> Iterator[BatchType]:
         """The batches, with the time that each lets wait counted."""
         while True:
             asked = time.perf_counter()
@@ -101,8 +105,8 @@ class Meter:
 class ProgressLine:
     """A bar with the latest figures in a terminal, a line per record where the output is a file."""
 
-    def __init__(self, console: Console, total_steps: int, step: int) -> None:
-        self.console = console
+    def __init__(self, console: Console, losses: Sequence[str], total_steps: int, step: int) -> None:
+        self.console, self.losses = console, losses
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
@@ -128,9 +132,10 @@ class ProgressLine:
 
     def show(self, record: Record) -> None:
         """Shows the figures of a training record."""
+        total, *parts = self.losses
+        shares = " ".join(f"{part.removesuffix('_loss')} {record[part]:.4f}" for part in parts)
         text = (
-            f"epoch {record['epoch']}  loss {record['loss']:.3f} "
-            f"(class {record['class_loss']:.3f} box {record['box_loss']:.4f})  "
+            f"epoch {record['epoch']}  loss {record[total]:.3f} {f'({shares})  ' if parts else ' '}"
             f"lr {record['learning_rate']:.2e}  {record['images_per_second']:.1f} images/s  "
             f"data wait {record['data_wait']:.0%}"
         )

@@ -17,11 +17,12 @@ from torch import nn
 from effdet.config import OptimConfig, TrainConfig
 from effdet.data.loader import steps_per_epoch
 from effdet.errors import ConfigError
+from effdet.training.rmsprop import RMSProp
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Linear warm-up, then cosine to zero.
+    """Linear warm-up, then a cosine to zero or an exponential decay in steps.
 
     Attributes:
         peak: learning rate after the warm-up.
@@ -29,6 +30,7 @@ class Schedule:
         warmup_steps: steps of the warm-up.
         total_steps: steps of the run.
         steps_per_epoch: steps between two epochs.
+        decay: (factor, steps between two factors) of the exponential decay; None for the cosine.
     """
 
     peak: float
@@ -36,11 +38,15 @@ class Schedule:
     warmup_steps: int
     total_steps: int
     steps_per_epoch: int
+    decay: tuple[float, float] | None = None
 
     def learning_rate(self, step: int) -> float:
         """Learning rate of a step 0..total_steps-1."""
         if step < self.warmup_steps:
             return self.start + (self.peak - self.start) * step / self.warmup_steps
+        if self.decay is not None:  # counted from the first step, as in the EfficientNet reference
+            factor, interval = self.decay
+            return self.peak * math.pow(factor, step // interval)
         progress = (step - self.warmup_steps) / max(self.total_steps - self.warmup_steps, 1)
         return 0.5 * self.peak * (1 + math.cos(math.pi * progress))
 
@@ -55,7 +61,8 @@ def make_schedule(optim: OptimConfig, train: TrainConfig, num_images: int) -> Sc
     if optim.reference_batch is not None:
         peak *= train.batch_size / optim.reference_batch
     warmup = min(round(optim.warmup_epochs * per_epoch), total)
-    return Schedule(peak, peak * optim.warmup_start, warmup, total, per_epoch)
+    decay = (optim.decay_factor, optim.decay_epochs * per_epoch) if optim.schedule == "exponential" else None
+    return Schedule(peak, peak * optim.warmup_start, warmup, total, per_epoch, decay)
 
 
 def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
@@ -68,6 +75,8 @@ def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimiz
         {"params": [value for value in trained if value.ndim <= 1], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
+    if config.name == "rmsprop":
+        return RMSProp(groups, config.learning_rate, momentum=config.momentum)
     fused = trained[0].device.type in ("cpu", "cuda")
     if config.name == "sgd":
         return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum, fused=fused)

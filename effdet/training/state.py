@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from effdet.models import EfficientDet
+from effdet.models import EfficientDet, EfficientNet
 from effdet.training.ema import WeightAverage
 
 
@@ -23,11 +23,11 @@ class TrainState:
         average: its average, or None.
         optimizer: its optimiser.
         step: steps done.
-        best: AP of best.pt, or None before the first evaluation.
+        best: the task's metric of best.pt, or None before the first evaluation.
         seconds: length of the training so far, without evaluations.
     """
 
-    model: EfficientDet
+    model: EfficientDet | EfficientNet
     average: WeightAverage | None
     optimizer: torch.optim.Optimizer
     step: int = 0
@@ -35,11 +35,11 @@ class TrainState:
     seconds: float = 0.0
 
     @property
-    def evaluated(self) -> EfficientDet:
+    def evaluated(self) -> EfficientDet | EfficientNet:
         """The model to evaluate and to deploy: the average where there is one."""
         if self.average is None:
             return self.model
-        assert isinstance(self.average.model, EfficientDet)
+        assert isinstance(self.average.model, (EfficientDet, EfficientNet))
         return self.average.model
 
     def state_dict(self) -> dict[str, Any]:

@@ -12,12 +12,14 @@ import torch
 
 from effdet.cli import predict
 from effdet.data.images import letterbox, read_image, undo_letterbox
+from effdet.data.resize import classification_view
 from effdet.errors import ConfigError, DataError, WeightsError
 from effdet.inference.predictor import Predictor
 from effdet.inference.sources import Frame
-from effdet.models import build_efficientdet
+from effdet.models import efficientdet_spec, efficientnet_spec
 from effdet.postprocess import postprocess
-from effdet.weights.checkpoint import card_of, load_checkpoint, save_checkpoint
+from effdet.structures import Classification
+from effdet.weights.checkpoint import ModelCard, load_checkpoint, save_checkpoint
 
 NAMES, IDS = ("red", "white", "platelet"), (3, 7, 90)
 SIZES = ((60, 90), (200, 80), (128, 128), (33, 301), (90, 60))
@@ -28,14 +30,14 @@ THRESHOLD = 0.4
 def weights(tmp_path_factory):
     """A small detector with random weights that finds a few objects at a score of `THRESHOLD`."""
     torch.manual_seed(0)
-    model = build_efficientdet("efficientdet_lite0", 3, image_size=(128, 128)).eval()
+    model = efficientdet_spec("efficientdet_lite0", image_size=(128, 128)).build(3).eval()
     state = model.state_dict()
     with torch.inference_mode():
         logits = model(torch.randint(0, 256, (1, 3, 128, 128), dtype=torch.uint8)).class_logits
     bias = next(key for key in state if key.startswith("class_head") and state[key].shape == (27,))
     state[bias] = state[bias] - logits.flatten().topk(200).values[-1]
     path = tmp_path_factory.mktemp("weights") / "best.pt"
-    save_checkpoint(path, state, replace(card_of(model, "efficientdet_lite0", NAMES, IDS, "same"), postprocess={}))
+    save_checkpoint(path, state, ModelCard(model.spec, NAMES, IDS))
     return path
 
 
@@ -68,7 +70,7 @@ def run_tool(*arguments):
 def test_detections_are_those_of_the_parts_put_together_by_hand(weights):
     predictor, model = Predictor(weights, "cpu", score_threshold=THRESHOLD), load_checkpoint(weights).model
     for image, found in zip(random_images(), predictor(random_images()), strict=True):
-        pixels, scale = letterbox(image, (128, 128), model.fill_color)
+        pixels, scale = letterbox(image, (128, 128), model.spec.fill_color)
         with torch.inference_mode():
             outputs = model(torch.from_numpy(pixels).permute(2, 0, 1)[None])
         (expected,) = postprocess(outputs, score_threshold=THRESHOLD)
@@ -252,3 +254,84 @@ def test_after_ctrl_c_the_tool_keeps_what_is_done(weights, tmp_path, capsys, mon
     assert {row["image_id"] for row in json.loads((out / "predictions.json").read_text())} == {0, 1, 2}
     assert sorted(path.name for path in out.iterdir()) == ["0.png", "1.png", "predictions.csv", "predictions.json"]
     assert "interrupted" in capsys.readouterr().out
+
+
+# Classifiers
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory):
+    """A small classifier of seven classes with random weights whose answers differ from image to image."""
+    torch.manual_seed(0)
+    spec = replace(efficientnet_spec("efficientnet_lite0", image_size=(64, 96), norm_momentum=1.0), crop=0.8)
+    model = spec.build(7)
+    with torch.no_grad():
+        model(torch.randint(0, 256, (8, 3, 64, 96), dtype=torch.uint8))  # norms know their features
+    path = tmp_path_factory.mktemp("weights") / "classifier.pt"
+    names = tuple(f"class {label}" for label in range(7))
+    save_checkpoint(path, model.state_dict(), ModelCard(spec, names, tuple(range(10, 17))))
+    return path
+
+
+def test_classes_are_those_of_the_parts_put_together_by_hand(classifier):
+    predictor, model = Predictor(classifier, "cpu"), load_checkpoint(classifier).model
+    assert (predictor.task, predictor.image_size) == ("classification", (64, 96))
+    found = list(predictor(random_images()))
+    assert len({tuple(told.labels.tolist()) for told in found}) > 1
+    for image, told in zip(random_images(), found, strict=True):
+        pixels = classification_view(image, (64, 96), 0.8, "bicubic")
+        with torch.inference_mode():
+            probabilities = model(torch.from_numpy(pixels).permute(2, 0, 1)[None]).double().softmax(1)[0].tolist()
+        best = sorted(range(7), key=lambda label: -probabilities[label])[:5]
+        assert isinstance(told, Classification)
+        assert told.labels.tolist() == best
+        assert told.names == [f"class {label}" for label in best]
+        assert told.scores.tolist() == pytest.approx([probabilities[label] for label in best], abs=1e-4)
+
+
+def test_classes_are_the_same_in_any_batch(classifier, tmp_path):
+    images = random_images()
+    alone = list(Predictor(classifier, "cpu", batch_size=1)(images))
+    together = list(Predictor(classifier, "cpu")([*save_images(tmp_path, images[:3]), *images[3:]]))
+    for first, second in zip(alone, together, strict=True):
+        assert first.labels.equal(second.labels)
+        torch.testing.assert_close(first.scores, second.scores, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("top", "told"), [(1, 1), (3, 3), (7, 7), (100, 7)])
+def test_as_many_classes_are_told_as_asked_for(classifier, top, told):
+    (found,) = Predictor(classifier, "cpu", top=top)(random_images()[0])
+    assert len(found) == told
+    assert found.scores.tolist() == sorted(found.scores.tolist(), reverse=True)
+
+
+def test_settings_of_the_other_task_are_refused(weights, classifier):
+    with pytest.raises(ConfigError, match=r"^top is for classifiers, but .*best\.pt is a detector; leave it out"):
+        Predictor(weights, top=3)
+    with pytest.raises(
+        ConfigError,
+        match=r"^settings of detections \(score_threshold, iou_threshold\) are for detectors, but .*r\.pt is a",
+    ):
+        Predictor(classifier, score_threshold=0.5, iou_threshold=0.5)
+    with pytest.raises(ConfigError, match=r"top is 0; expected at least 1"):
+        Predictor(classifier, top=0)
+
+
+def test_an_unknown_name_of_weights_is_refused():
+    with pytest.raises(
+        WeightsError, match=r"no public weights are called 'efficientdet_d9'; did you mean efficientdet_d"
+    ):
+        Predictor("efficientdet_d9")
+
+
+def test_classes_of_a_video_are_told_frame_by_frame(classifier, tmp_path, capsys):
+    video = cv2.VideoWriter(str(tmp_path / "clip.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 10.0, (64, 48))
+    for value in range(5):
+        video.write(np.full((48, 64, 3), value * 50, np.uint8))
+    video.release()
+    assert run_tool(tmp_path / "clip.mp4", "--weights", classifier, "--out", tmp_path / "out", "--top", 1) == 0
+    rows = json.loads((tmp_path / "out/predictions.json").read_text())
+    assert [row["frame"] for row in rows] == [0, 1, 2, 3, 4]
+    assert all(10 <= row["classes"][0]["class_id"] < 17 for row in rows)
+    assert cv2.VideoCapture(str(tmp_path / "out/clip.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 5
+    assert "classified    5 images and video frames" in capsys.readouterr().out

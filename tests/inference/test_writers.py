@@ -9,8 +9,15 @@ import torch
 
 from effdet.data.annotations import LabelMap
 from effdet.inference.sources import Frame
-from effdet.inference.writers import CocoResultsWriter, CsvWriter, PictureWriter, VideoWriter
-from effdet.structures import Detections
+from effdet.inference.writers import (
+    ClassificationCsvWriter,
+    ClassificationJsonWriter,
+    CocoResultsWriter,
+    CsvWriter,
+    PictureWriter,
+    VideoWriter,
+)
+from effdet.structures import Classification, Detections
 
 LABELS = LabelMap(("red", "white, small", "plätt"), (3, 7, 90))
 IMAGE = np.full((48, 64, 3), (200, 100, 0), np.uint8)
@@ -27,6 +34,10 @@ def detections(number=2):
         torch.tensor([2, 1])[:number],
         LABELS.names,
     )
+
+
+def classification(number=2):
+    return Classification(torch.tensor([0.987654321, 0.01])[:number], torch.tensor([2, 1])[:number], LABELS.names)
 
 
 def files_in(folder):
@@ -77,6 +88,57 @@ def test_csv_has_a_line_for_each_detection(tmp_path):
     assert [row["label"] for row in rows] == ["plätt", "white, small", "plätt"]
     assert [row["frame"] for row in rows] == ["", "", "5"]
     assert [float(rows[0][key]) for key in ("score", "x1", "y1", "x2", "y2")] == [0.98765, 1.23, 2.0, 11.5, 20.25]
+
+
+def test_classes_are_a_list_of_images_with_their_classes(tmp_path):
+    with ClassificationJsonWriter(tmp_path / "predictions.json", LABELS) as writer:
+        writer.write(frame(), classification())
+        writer.write(frame("clip.mp4", index=0, fps=25.0), classification(1))
+    best = {"name": "plätt", "class_id": 90, "score": 0.98765}
+    assert json.loads((tmp_path / "predictions.json").read_text(encoding="utf-8")) == [
+        {"file_name": "photos/000012.jpg", "classes": [best, {"name": "white, small", "class_id": 7, "score": 0.01}]},
+        {"file_name": "clip.mp4", "frame": 0, "classes": [best]},
+    ]
+
+
+def test_classes_are_lines_with_their_ranks(tmp_path):
+    with ClassificationCsvWriter(tmp_path / "a.csv", LABELS) as writer:
+        writer.write(frame(), classification())
+        writer.write(frame("clip.mp4", index=5, fps=25.0), classification(1))
+    with (tmp_path / "a.csv").open(encoding="utf-8", newline="") as file:
+        header, *lines = csv.reader(file)
+    assert header == ["file_name", "frame", "rank", "label", "class_id", "score"]
+    assert lines == [
+        ["photos/000012.jpg", "", "1", "plätt", "90", "0.98765"],
+        ["photos/000012.jpg", "", "2", "white, small", "7", "0.01"],
+        ["clip.mp4", "5", "1", "plätt", "90", "0.98765"],
+    ]
+
+
+def test_no_images_are_an_empty_list_and_a_header_of_classes(tmp_path):
+    with ClassificationJsonWriter(tmp_path / "a.json", LABELS), ClassificationCsvWriter(tmp_path / "a.csv", LABELS):
+        pass
+    assert json.loads((tmp_path / "a.json").read_text()) == []
+    assert (tmp_path / "a.csv").read_text() == "file_name,frame,rank,label,class_id,score\n"
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_classes_that_were_written_are_kept_when_the_run_ends_early(tmp_path, error):
+    def run():
+        with (
+            ClassificationJsonWriter(tmp_path / "a.json", LABELS) as results,
+            ClassificationCsvWriter(tmp_path / "a.csv", LABELS) as lines,
+        ):
+            for index in range(4):
+                results.write(frame("clip.mp4", index, 25.0), classification())
+                lines.write(frame("clip.mp4", index, 25.0), classification())
+            raise error
+
+    with pytest.raises(error):
+        run()
+    assert files_in(tmp_path) == ["a.csv", "a.json"]
+    assert len(json.loads((tmp_path / "a.json").read_text())) == 4
+    assert len((tmp_path / "a.csv").read_text().splitlines()) == 9
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])

@@ -5,10 +5,15 @@ import json
 import pytest
 from rich.console import Console
 
-from effdet.training.logs import COLUMNS, Meter, ProgressLine, RunLog
+from effdet.training.logs import Meter, ProgressLine, RunLog
 
 FIGURES = {"step": 1, "epoch": 1, "seconds": 0.5, "learning_rate": 1e-3, "loss": 2.0, "class_loss": 1.0}
 METRICS = {"step": 1, "epoch": 1, "seconds": 0.5, "AP": 0.25}
+LOSSES = ("loss", "class_loss", "box_loss")
+
+
+def log_in(folder):
+    return RunLog(folder, LOSSES, ("mixup",), ("AP", "AP50"))
 
 
 @pytest.fixture
@@ -20,7 +25,7 @@ def clock(monkeypatch):
 
 
 def test_a_log_has_a_line_of_json_per_record(tmp_path):
-    log = RunLog(tmp_path)
+    log = log_in(tmp_path)
     log.write(FIGURES)
     log.write(METRICS)
     lines = (tmp_path / "log.jsonl").read_text().splitlines()
@@ -28,22 +33,25 @@ def test_a_log_has_a_line_of_json_per_record(tmp_path):
 
 
 def test_the_table_has_one_header_and_is_empty_where_nothing_is_said(tmp_path):
-    log = RunLog(tmp_path)
+    log = log_in(tmp_path)
     log.write(FIGURES)
     log.write(METRICS)
     with (tmp_path / "log.csv").open(newline="") as file:
         header, first, second = csv.reader(file)
-    assert tuple(header) == COLUMNS
+    assert header == [
+        *("step", "epoch", "seconds", "learning_rate", "loss", "class_loss", "box_loss", "gradient_norm", "mixup"),
+        *("images_per_second", "data_wait", "AP", "AP50"),
+    ]
     assert dict(zip(header, first, strict=True))["loss"] == "2.0"
     assert dict(zip(header, second, strict=True)) == {
-        **dict.fromkeys(COLUMNS, ""),
+        **dict.fromkeys(header, ""),
         **{k: str(v) for k, v in METRICS.items()},
     }
 
 
 def test_a_resumed_run_continues_both_files(tmp_path):
-    RunLog(tmp_path).write(FIGURES)
-    RunLog(tmp_path).write({**FIGURES, "step": 2})
+    log_in(tmp_path).write(FIGURES)
+    log_in(tmp_path).write({**FIGURES, "step": 2})
     assert [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()] == [1, 2]
     table = (tmp_path / "log.csv").read_text().splitlines()
     assert len(table) == 3
@@ -52,7 +60,7 @@ def test_a_resumed_run_continues_both_files(tmp_path):
 
 def test_a_figure_without_a_column_is_a_mistake(tmp_path):
     with pytest.raises(ValueError, match="surprise"):
-        RunLog(tmp_path).write({"surprise": 1.0})
+        log_in(tmp_path).write({"surprise": 1.0})
 
 
 def test_the_meter_tells_speed_and_waiting_since_the_last_reading(clock):
@@ -90,18 +98,26 @@ def test_pauses_count_neither_as_training_nor_against_its_speed(clock):
 def test_a_log_file_gets_a_line_per_record_and_no_bar():
     output = io.StringIO()
     record = {**FIGURES, "box_loss": 0.02, "gradient_norm": 3.0, "images_per_second": 12.5, "data_wait": 0.031}
-    with ProgressLine(Console(file=output, width=40, soft_wrap=True), total_steps=10, step=0) as progress:
+    with ProgressLine(Console(file=output, width=40, soft_wrap=True), LOSSES, total_steps=10, step=0) as progress:
         progress.advance(1)
         progress.show(record)
     assert output.getvalue() == (
-        "step 1  epoch 1  loss 2.000 (class 1.000 box 0.0200)  lr 1.00e-03  12.5 images/s  data wait 3%\n"
+        "step 1  epoch 1  loss 2.000 (class 1.0000 box 0.0200)  lr 1.00e-03  12.5 images/s  data wait 3%\n"
     )
+
+
+def test_a_loss_without_parts_stands_alone():
+    output = io.StringIO()
+    record = {**FIGURES, "images_per_second": 12.5, "data_wait": 0.031}
+    with ProgressLine(Console(file=output, width=40, soft_wrap=True), ("loss",), total_steps=10, step=0) as progress:
+        progress.show(record)
+    assert output.getvalue() == "step 1  epoch 1  loss 2.000  lr 1.00e-03  12.5 images/s  data wait 3%\n"
 
 
 def test_a_terminal_gets_a_bar_with_the_figures():
     output = io.StringIO()
     record = {**FIGURES, "box_loss": 0.02, "gradient_norm": 3.0, "images_per_second": 12.5, "data_wait": 0.031}
-    with ProgressLine(Console(file=output, width=160, force_terminal=True), total_steps=10, step=4) as progress:
+    with ProgressLine(Console(file=output, width=160, force_terminal=True), LOSSES, total_steps=10, step=4) as progress:
         progress.show(record)
         progress.advance(5)
     assert "5/10" in output.getvalue()

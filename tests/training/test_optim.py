@@ -7,13 +7,13 @@ from torch import nn
 
 from effdet.config import OptimConfig, TrainConfig
 from effdet.errors import ConfigError
-from effdet.models import build_efficientdet
+from effdet.models import efficientdet_spec
 from effdet.training.optim import Schedule, freeze, make_optimizer, make_schedule, train_mode
 
 
 @pytest.fixture(scope="module")
 def detector():
-    return build_efficientdet("efficientdet_d0", 3, image_size=(128, 128))
+    return efficientdet_spec("efficientdet_d0", image_size=(128, 128)).build(3)
 
 
 def small():
@@ -44,6 +44,21 @@ def test_the_rate_falls_along_a_cosine_to_nearly_zero():
 def test_without_warm_up_the_first_step_has_the_peak():
     schedule = Schedule(peak=0.1, start=0.01, warmup_steps=0, total_steps=4, steps_per_epoch=2)
     assert schedule.learning_rate(0) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(("images", "batch", "every"), [(640, 64, 2.4), (100, 16, 2.4), (12, 4, 0.5)])
+def test_the_exponential_rate_falls_by_its_factor_every_few_epochs_from_the_first_step(images, batch, every):
+    optim = OptimConfig(
+        schedule="exponential", learning_rate=0.016, decay_factor=0.97, decay_epochs=every, warmup_epochs=2
+    )
+    schedule = make_schedule(optim, TrainConfig(batch_size=batch, epochs=12), num_images=images)
+    peak, per_epoch = 0.016 * batch / 64, images // batch
+    for step in range(12 * per_epoch):
+        if step < 2 * per_epoch:
+            wanted = peak * (0.1 + 0.9 * step / (2 * per_epoch))
+        else:
+            wanted = peak * 0.97 ** math.floor(step / per_epoch / every + 1e-9)
+        assert schedule.learning_rate(step) == pytest.approx(wanted, rel=1e-12), step
 
 
 def test_a_run_of_one_step_has_a_rate():
@@ -100,7 +115,7 @@ def test_norms_biases_and_fusion_weights_are_not_decayed(detector):
     assert any(name.startswith("neck.") and name not in norms and not name.endswith(".bias") for name in rest)
 
 
-@pytest.mark.parametrize("name", ["sgd", "adamw"])
+@pytest.mark.parametrize("name", ["sgd", "adamw", "rmsprop"])
 def test_a_step_is_that_of_the_plain_formula(name):
     torch.manual_seed(0)
     model, config = small(), OptimConfig(name=name, learning_rate=0.1, momentum=0.8, weight_decay=0.01)
@@ -113,6 +128,9 @@ def test_a_step_is_that_of_the_plain_formula(name):
         decay = 0.01 if value.ndim > 1 else 0.0
         if name == "sgd":
             wanted = before[key] - 0.1 * (gradients[key] + decay * before[key])
+        elif name == "rmsprop":
+            gradient = gradients[key] + decay * before[key]
+            wanted = before[key] - 0.1 * gradient / (0.9 + 0.1 * gradient**2 + 1e-3).sqrt()
         else:
             wanted = before[key] * (1 - 0.1 * decay) - 0.1 * gradients[key] / (gradients[key].abs() + 1e-8)
         torch.testing.assert_close(value, wanted, rtol=1e-4, atol=1e-6)

@@ -1,0 +1,132 @@
+"""Classification as the engine trains it: images with a class each, an EfficientNet, cross-entropy, accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping
+
+import numpy as np
+from rich.console import Console
+from torch import Tensor
+
+from effdet.config import ClassificationConfig
+from effdet.data.classify import ClassificationDataset
+from effdet.data.formats import read_labels
+from effdet.data.labels import ImageLabels
+from effdet.data.loader import train_batches
+from effdet.data.mixing import mix_batch
+from effdet.evaluation.accuracy import METRIC_NAMES, AccuracyEvaluator
+from effdet.evaluation.run import evaluate_classifier
+from effdet.losses import cross_entropy_sum
+from effdet.models import EfficientNet
+from effdet.models.anchors import level_sizes
+from effdet.structures import LabelBatch
+from effdet.training.checks import check_classes, check_parts
+from effdet.training.tasks import Forward
+from effdet.weights.checkpoint import ModelCard
+from effdet.weights.sources import spec_of, start_model
+
+
+class ClassificationTask:
+    """See `tasks.Task`."""
+
+    loss_names = ("loss",)
+    setting_names = ("image_height", "image_width", "rand_magnitude", "mixup", "cutmix", "dropout")
+    metric_names = METRIC_NAMES
+    metric = "top1"
+
+    def __init__(self, config: ClassificationConfig, console: Console) -> None:
+        self.config = config
+        self.train_table, self.val_table = read_tables(config, console)
+        self.num_images, self.num_validation = len(self.train_table), len(self.val_table) if self.val_table else 0
+        self.model = _make_model(config, self.train_table, console)
+        spec = self.model.spec
+        self.train_set = ClassificationDataset(
+            self.train_table,
+            spec.image_size,
+            spec.crop,
+            spec.interpolation,
+            config.augment,
+            config.progressive,
+            config.train.epochs,
+            config.seed,
+        )
+        for size in {self.train_set.settings_of(epoch).image_size for epoch in range(config.train.epochs)}:
+            check_parts(config.train, self.num_images, size, *level_sizes(size, 5, 5))
+
+    def card(self) -> ModelCard:
+        """Describes the weights that are saved."""
+        labels = self.train_table.label_map
+        return ModelCard(self.model.spec, labels.names, labels.category_ids)
+
+    def batches(self, start_step: int, total_steps: int, pin_memory: bool) -> Generator[LabelBatch, None, None]:
+        """The batches of the run from `start_step` on."""
+        config = self.config
+        workers = config.data.workers
+        return train_batches(
+            self.train_set, config.train.batch_size, config.seed, start_step, total_steps, workers, pin_memory
+        )
+
+    def file_name(self, index: int) -> str:
+        """File of an image, by its row in the table."""
+        return str(self.train_table.file_names[index])
+
+    def settings(self, epoch: int) -> Mapping[str, float]:
+        """Image size and strength of the regularisation in an epoch; sets the model's dropout."""
+        stage = self.train_set.settings_of(epoch)
+        dropout = self.model.spec.dropout if stage.dropout is None else stage.dropout
+        self.model.dropout.p = dropout
+        height, width = stage.image_size
+        magnitude = stage.rand_magnitude if self.config.augment.rand_layers else 0.0
+        return dict(
+            zip(self.setting_names, (height, width, magnitude, stage.mixup, stage.cutmix, dropout), strict=True)
+        )
+
+    def losses(
+        self, forward: Forward, batch: LabelBatch, parts: int, epoch: int, step: int
+    ) -> Iterator[tuple[Tensor, ...]]:
+        """Cross-entropy, part by part, normalised by the images of the whole batch, which is mixed as a whole."""
+        stage = self.train_set.settings_of(epoch)
+        rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([self.config.seed, step], spawn_key=(2,))))
+        images, targets = mix_batch(batch.images, batch.labels, self.model.num_classes, stage.mixup, stage.cutmix, rng)
+        count = min(parts, len(images))
+        for piece, target in zip(images.tensor_split(count), targets.tensor_split(count), strict=True):
+            yield (cross_entropy_sum(forward(piece), target, self.config.loss.label_smoothing) / len(images),)
+
+    def evaluate(self, model: EfficientNet) -> AccuracyEvaluator:
+        """The network's answers on the validation images."""
+        assert self.val_table is not None
+        return evaluate_classifier(model, self.val_table, self.config.eval.batch_size, self.config.data.workers)
+
+    def describe(self) -> str:
+        """Network, input size, classes and images in a few words."""
+        height, width = self.model.spec.image_size
+        return f"{self.model.spec.name} {height} x {width}, {self.model.num_classes} classes; {self.num_images} images"
+
+
+def read_tables(config: ClassificationConfig, console: Console) -> tuple[ImageLabels, ImageLabels | None]:
+    """Training and validation tables with the labels of the training part; shows what was left out of them."""
+    train_table = read_labels(config.data, "train")
+    val_table = None
+    if config.data.val is not None:
+        val_table = read_labels(config.data, "val", train_table.label_map)
+    for note in [*train_table.notes(), *(val_table.notes() if val_table else [])]:
+        console.print(note, style="yellow")
+    return train_table, val_table
+
+
+def _make_model(config: ClassificationConfig, table: ImageLabels, console: Console) -> EfficientNet:
+    settings, names = config.model, table.label_map.names
+    check_classes(settings.num_classes, len(names))
+    model, report = start_model(
+        spec_of(settings),
+        len(names),
+        settings.weights,
+        settings.backbone_weights,
+        class_names=names,
+        keep_rows=settings.keep_rows,
+        padding=settings.padding,
+    )
+    for line in report.lines() if report else ():
+        console.print(line)
+    assert isinstance(model, EfficientNet)
+    return model

@@ -1,0 +1,72 @@
+"""What the engine asks of a task; detection and classification answer in files of their own.
+
+The engine knows steps, epochs, files and the terminal; a task knows what its images mean, what is lost and measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Mapping
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from effdet.evaluation.run import Evaluator
+from effdet.models import EfficientDet, EfficientNet
+from effdet.structures import Batch, LabelBatch
+from effdet.weights.checkpoint import ModelCard
+
+AnyBatch = Batch | LabelBatch
+Forward = Callable[[Tensor], Any]  # images [B, 3, H, W] to the network's outputs, in the precision of the training
+
+
+class Task(Protocol):
+    """A recipe brought to life: its data, its model with the first weights, and what one is to the other."""
+
+    @property
+    def model(self) -> EfficientDet | EfficientNet:
+        """The network to train."""
+
+    @property
+    def num_images(self) -> int:
+        """Images to train on."""
+
+    @property
+    def num_validation(self) -> int:
+        """Images to evaluate on; 0 for no evaluation."""
+
+    @property
+    def loss_names(self) -> tuple[str, ...]:
+        """The parts of the loss in the order in which `losses` gives them; the first is their total."""
+
+    @property
+    def setting_names(self) -> tuple[str, ...]:
+        """What `settings` tells of an epoch."""
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """What an evaluation tells."""
+
+    @property
+    def metric(self) -> str:
+        """The one by which the best weights are chosen; more is better."""
+
+    def card(self) -> ModelCard:
+        """Describes the weights that are saved; recipe and versions are the engine's to add."""
+
+    def batches(self, start_step: int, total_steps: int, pin_memory: bool) -> Generator[AnyBatch, None, None]:
+        """The batches of the run from `start_step` on."""
+
+    def file_name(self, index: int) -> str:
+        """File of an image, by its row in the table."""
+
+    def settings(self, epoch: int) -> Mapping[str, float]:
+        """What holds in an epoch, counted from 0, apart from the learning rate; put into the model too."""
+
+    def losses(self, forward: Forward, batch: Any, parts: int, epoch: int, step: int) -> Iterator[tuple[Tensor, ...]]:
+        """Losses of a batch, part by part; the parts add up to the batch. The engine goes backward after each."""
+
+    def evaluate(self, model: Any) -> Evaluator:
+        """The network's results on the validation images."""
+
+    def describe(self) -> str:
+        """Network, input size, classes and images in a few words."""

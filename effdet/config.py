@@ -259,6 +259,18 @@ class TrainConfig(Section):
         description="Modules kept as they are, norms included: backbone, backbone.blocks.0, neck, ...",
     )
     log_every: int = Field(20, ge=1, description="Steps between two lines of the log.")
+    save_minutes: float | None = Field(
+        10.0, gt=0, description="Minutes after which last.pt is saved within an epoch too; null for its end only."
+    )
+    max_hours: float | None = Field(
+        None, gt=0, description="Time after which the run saves and leaves, to be resumed later; null for no limit."
+    )
+    patience: int | None = Field(
+        None, ge=1, description="Evaluations without a better result after which the run ends; null for no early end."
+    )
+    deterministic: bool = Field(
+        False, description="Whether only operations are used that give the same result every time, on GPUs too."
+    )
 
 
 class ProgressiveConfig(Section):

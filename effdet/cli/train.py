@@ -3,7 +3,8 @@
   effdet train configs/d0.yaml data.root=/data/coco train.batch_size=16
 
 The run's folder (runs/ and the recipe's name) gets config.yaml, log.jsonl and log.csv, last.pt to resume from, best.pt
-to use, metrics.json and predictions.json. Ctrl-C finishes the step in hand and saves last.pt.
+to use, metrics.json and predictions.json. Ctrl-C or SIGTERM finish the step in hand and save last.pt (status 130, 143),
+and so does the end of train.max_hours (75). --resume goes on as if the run had never stopped.
 """
 
 from __future__ import annotations
@@ -14,18 +15,23 @@ from pathlib import Path
 from effdet.cli.recipes import add_recipe_arguments, read_recipe, recipe_path
 from effdet.errors import ConfigError
 
-INTERRUPTED = 130
+# Of a program ended by Ctrl-C, by SIGTERM, and one that asks to be started again.
+EXIT_STATUS = {"finished": 0, "interrupted": 130, "terminated": 143, "out of time": 75}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `train` to a parser."""
     add_recipe_arguments(parser)
-    parser.add_argument("--resume", type=Path, metavar="PATH", help="go on from a run's folder or its last.pt")
+    parser.add_argument(
+        "--resume",
+        metavar="PATH|auto",
+        help="go on from a run's folder or its last.pt; auto: from the newest run of the recipe, or start one",
+    )
     parser.add_argument("--device", help="such as cpu or cuda:0 (a GPU where there is one)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Trains; the exit status is 0, or 130 after Ctrl-C.
+    """Trains; the exit status is 0, 130 after Ctrl-C, 143 after SIGTERM, 75 after train.max_hours.
 
     Raises:
         EffdetError: recipe, data or weights cannot be used, or the loss is no longer finite.
@@ -35,17 +41,27 @@ def run(args: argparse.Namespace) -> int:
     config = read_recipe(args)
     recipe = recipe_path(args)
     assert recipe is not None
-    folder = run_folder(config.output_dir, recipe.stem, args.resume)
+    resume = newest_run(config.output_dir, recipe.stem) if args.resume == "auto" else args.resume and Path(args.resume)
+    folder = run_folder(config.output_dir, recipe.stem, resume)
 
     from effdet.training.engine import train
 
     console = Console(soft_wrap=True, markup=False, highlight=False)
-    finished = train(config, folder, args.device, args.resume, console)
-    if not finished:
-        console.print(f"stopped; go on with --resume {folder}")
-        return INTERRUPTED
-    console.print(f"done: {folder}/best.pt")
-    return 0
+    ending = train(config, folder, args.device, resume, console)
+    if ending == "finished":
+        console.print(f"done: {folder}/best.pt")
+    else:
+        console.print(f"{ending}; go on with --resume {folder}")
+    return EXIT_STATUS[ending]
+
+
+def newest_run(output_dir: Path | None, name: str) -> Path | None:
+    """The folder of the newest run of a recipe that can be resumed, or None."""
+    folders = (
+        [output_dir.expanduser()] if output_dir else [*Path("runs").glob(name), *Path("runs").glob(f"{name}-[0-9]*")]
+    )
+    saved = [path for folder in folders for path in (folder / "last.pt", folder / "previous.pt") if path.exists()]
+    return max(saved, key=lambda path: path.stat().st_mtime).parent if saved else None
 
 
 def run_folder(output_dir: Path | None, name: str, resume: Path | None) -> Path:

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import math
-import signal
-from collections.abc import Iterator, Sequence
+import os
+import time
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -25,11 +24,10 @@ from effdet.files import write_text
 from effdet.training.logs import Meter, ProgressLine
 from effdet.training.optim import train_mode
 from effdet.training.run import Run, resume, set_up
-from effdet.training.state import TrainState
+from effdet.training.state import Figures, TrainState
+from effdet.training.stopping import Ending, stop_request
 from effdet.training.tasks import AnyBatch
-from effdet.weights.checkpoint import save_checkpoint
-
-Figures = dict[str, float]  # what one optimiser step tells
+from effdet.weights.checkpoint import ModelCard, save_checkpoint
 
 
 def train(
@@ -38,7 +36,7 @@ def train(
     device: str | None,
     resume_from: Path | None,
     console: Console,
-) -> bool:
+) -> Ending:
     """Trains by a recipe; leaves config.yaml, logs, last.pt, best.pt, metrics.json and predictions.json in `folder`.
 
     Args:
@@ -49,7 +47,7 @@ def train(
         console: where progress is shown.
 
     Returns:
-        Whether the run came to its end; False after Ctrl-C, with last.pt saved.
+        How the run ended; if it did not come to its end, last.pt is saved to go on from.
 
     Raises:
         EffdetError: something that the user can mend: recipe, data, weights, or a loss that is not finite.
@@ -61,44 +59,52 @@ def train(
         write_text(folder / "config.yaml", config.to_yaml())
     except OSError as error:
         raise ConfigError(f"{folder}: cannot be written ({error.strerror}); set another output_dir") from None
-    if is_last(run, state):  # resumed after the last step: all that may lack is its evaluation
-        end_epoch(run, state, evaluation_is_due(run, state))
-        return True
+    run.log.rewind(state.step)  # what a run that was killed had logged after its last checkpoint is logged again
+    if state.evaluation_due:
+        end_epoch(run, state, evaluating=True)
+    if is_last(run, state) or out_of_patience(run, state):
+        return "finished"
     try:
         return train_steps(run, state)
     except DataError:  # a file that can be mended: what was learned up to here is kept
         if state.step > 0:
-            end_epoch(run, state, evaluating=False)
+            save_last(run, state, run.card)
             console.print(f"saved after step {state.step}; once the data is mended, go on with --resume {folder}")
         raise
 
 
-def train_steps(run: Run, state: TrainState) -> bool:
-    """All steps that are left; whether the run came to its end, or was stopped by Ctrl-C and saved."""
+def train_steps(run: Run, state: TrainState) -> Ending:
+    """All steps that are left, unless something stops them, and how they ended."""
     train = run.config.train
     batches = run.task.batches(state.step, run.schedule.total_steps, pin_memory=run.device.type == "cuda")
     train_mode(state.model, run.frozen)
     with (
         contextlib.closing(batches),
-        stop_request() as stop,
+        stop_request(train.max_hours) as stop,
         ProgressLine(run.console, run.task.loss_names, run.schedule.total_steps, state.step) as progress,
     ):
         meter = Meter(state.seconds)
-        recent: list[Figures] = []
+        saved = time.monotonic()
         for batch in meter.waiting(batches):
-            recent.append(train_step(run, state, batch))
+            state.recent.append(train_step(run, state, batch))
             state.seconds = meter.count(len(batch.images))
             progress.advance(state.step)
             if state.step % train.log_every == 0 or is_last(run, state):
-                progress.show(log_steps(run, state, recent, meter))
-                recent.clear()
-            if stop.is_set() or ends_epoch(run, state):
-                evaluating = evaluation_is_due(run, state) and not stop.is_set()
+                progress.show(log_steps(run, state, meter))
+            if ends_epoch(run, state):
                 with meter.paused():
-                    end_epoch(run, state, evaluating)
-                if stop.is_set():
-                    return is_last(run, state) and (evaluating or not run.task.num_validation)
-    return True
+                    end_epoch(run, state, evaluating=evaluation_is_due(run, state) and stop.reason is None)
+                saved = time.monotonic()
+                if out_of_patience(run, state):
+                    run.console.print(f"no better {run.task.metric} in {train.patience} evaluations; stopped early")
+                    return "finished"
+            elif stop.reason or (train.save_minutes and time.monotonic() - saved >= 60 * train.save_minutes):
+                with meter.paused():
+                    save_last(run, state, run.card)
+                saved = time.monotonic()
+            if stop.reason and not (is_last(run, state) and not state.evaluation_due):
+                return stop.reason
+    return "finished"
 
 
 def train_step(run: Run, state: TrainState, batch: AnyBatch) -> Figures:
@@ -153,13 +159,24 @@ def not_finite(run: Run, state: TrainState, batch: AnyBatch, figures: Figures) -
 def end_epoch(run: Run, state: TrainState, evaluating: bool) -> None:
     """Evaluates if asked to, keeps best.pt, and saves last.pt, even if the evaluation is interrupted."""
     card = run.card
+    state.evaluation_due = evaluation_is_due(run, state)
     try:
         if evaluating:
             card = replace(card, metrics=evaluate_and_keep(run, state))
+            state.evaluation_due = False
         elif not run.task.num_validation:  # nothing tells which is best: the newest is
             save_checkpoint(run.folder / "best.pt", state.evaluated.state_dict(), card)
     finally:
-        save_checkpoint(run.folder / "last.pt", state.evaluated.state_dict(), card, state.state_dict())
+        save_last(run, state, card)
+
+
+def save_last(run: Run, state: TrainState, card: ModelCard) -> None:
+    """Saves last.pt; the one before it becomes previous.pt, in case a disk damages the new one."""
+    last, following = run.folder / "last.pt", run.folder / "next.pt"
+    save_checkpoint(following, state.evaluated.state_dict(), card, state.state_dict())
+    if last.exists():
+        os.replace(last, run.folder / "previous.pt")
+    os.replace(following, last)
 
 
 def evaluate_and_keep(run: Run, state: TrainState) -> dict[str, float]:
@@ -170,6 +187,8 @@ def evaluate_and_keep(run: Run, state: TrainState) -> dict[str, float]:
     epoch = epoch_of(run, state)
     run.log.write({"step": state.step, "epoch": epoch, "seconds": round(state.seconds, 2), **metrics})
     run.console.print(f"after epoch {epoch}:", metrics_table(metrics))
+    better = state.best is None or metrics[run.task.metric] > state.best
+    state.stale = 0 if better else state.stale + 1
     if state.best is None or metrics[run.task.metric] >= state.best:
         state.best = metrics[run.task.metric]
         save_checkpoint(run.folder / "best.pt", state.evaluated.state_dict(), replace(run.card, metrics=metrics))
@@ -177,8 +196,9 @@ def evaluate_and_keep(run: Run, state: TrainState) -> dict[str, float]:
     return metrics
 
 
-def log_steps(run: Run, state: TrainState, recent: Sequence[Figures], meter: Meter) -> Figures:
+def log_steps(run: Run, state: TrainState, meter: Meter) -> Figures:
     """Writes the mean losses of the steps since the last record, and their speed, to the log files."""
+    recent = state.recent
     images_per_second, data_wait = meter.read()
     means = {
         name: sum(figures[name] for figures in recent) / len(recent) for name in (*run.task.loss_names, "gradient_norm")
@@ -193,6 +213,7 @@ def log_steps(run: Run, state: TrainState, recent: Sequence[Figures], meter: Met
         "data_wait": round(data_wait, 4),
     }
     run.log.write(record)
+    state.recent = []
     return record
 
 
@@ -218,29 +239,7 @@ def evaluation_is_due(run: Run, state: TrainState) -> bool:
     return due and run.task.num_validation > 0
 
 
-class StopRequest:
-    """Whether Ctrl-C was pressed."""
-
-    def __init__(self) -> None:
-        self._pressed = False
-
-    def is_set(self) -> bool:
-        """True once Ctrl-C was pressed."""
-        return self._pressed
-
-    def handle(self, number: int, frame: FrameType | None) -> None:
-        """Notes the first Ctrl-C, so that the step in hand is finished and saved; the second one interrupts at once."""
-        if self._pressed:
-            raise KeyboardInterrupt
-        self._pressed = True
-
-
-@contextlib.contextmanager
-def stop_request() -> Iterator[StopRequest]:
-    """Turns Ctrl-C into a request for as long as the context lasts."""
-    request = StopRequest()
-    before = signal.signal(signal.SIGINT, request.handle)
-    try:
-        yield request
-    finally:
-        signal.signal(signal.SIGINT, before)
+def out_of_patience(run: Run, state: TrainState) -> bool:
+    """Whether the last evaluations brought nothing better for as long as the recipe bears."""
+    patience = run.config.train.patience
+    return patience is not None and state.stale >= patience

@@ -17,6 +17,8 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from effdet.files import write_text
+
 Record = dict[str, float]
 BatchType = TypeVar("BatchType")
 
@@ -58,6 +60,23 @@ class RunLog:
             if new:
                 writer.writeheader()
             writer.writerow(record)
+
+    def rewind(self, step: int) -> None:
+        """Drops what was logged after a step, and a line that was cut off by a kill."""
+        for path in (self.jsonl, self.table):
+            if path.exists():
+                lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+                kept = [line for line in lines if line.endswith("\n") and _step_of(line) <= step]
+                if kept != lines:
+                    write_text(path, "".join(kept))
+
+
+def _step_of(line: str) -> int:
+    """Step of a line of either file; 0 for the header of the table."""
+    if line.startswith("{"):
+        return int(json.loads(line)["step"])
+    first = line.partition(",")[0]
+    return int(first) if first.isdecimal() else 0
 
 
 class Meter:

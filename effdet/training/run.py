@@ -68,6 +68,7 @@ def set_up(
     if device.type == "cpu":
         keep_freed_memory()
     torch.manual_seed(config.seed)
+    torch.use_deterministic_algorithms(config.train.deterministic)
     task: Task
     if isinstance(config, DetectionConfig):
         task = DetectionTask(config, console)
@@ -99,11 +100,20 @@ def set_up(
 def resume(checkpoint: Path, run: Run, state: TrainState) -> None:
     """Puts the state of an earlier run's last.pt (or of the folder that holds it) into `state`.
 
+    Of a folder whose last.pt is damaged or missing, previous.pt is taken.
+
     Raises:
         WeightsError: the file has no training state, or its model is another one.
     """
     path = checkpoint / "last.pt" if checkpoint.is_dir() else checkpoint
-    content = read_tensors(path)
+    previous = path.with_name("previous.pt")
+    try:
+        content = read_tensors(path)
+    except WeightsError as error:
+        if not checkpoint.is_dir() or not previous.exists():
+            raise
+        run.console.print(f"{error}; taking {previous}", style="yellow")
+        path, content = previous, read_tensors(previous)
     if not is_checkpoint(content) or not content["training"]:
         raise WeightsError(f"{path}: holds no state of a training; resume from the last.pt of a run")
     difference = _difference(card_in(content, path), run.card)

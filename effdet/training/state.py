@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from effdet.models import EfficientDet, EfficientNet
 from effdet.training.ema import WeightAverage
+
+Figures = dict[str, float]  # what one optimiser step tells
 
 
 @dataclass
@@ -25,6 +27,9 @@ class TrainState:
         step: steps done.
         best: the task's metric of best.pt, or None before the first evaluation.
         seconds: length of the training so far, without evaluations.
+        stale: evaluations since the best one.
+        evaluation_due: whether the newest epoch has ended without its evaluation, because the run was stopped.
+        recent: figures of the steps since the last record of the log.
     """
 
     model: EfficientDet | EfficientNet
@@ -33,6 +38,9 @@ class TrainState:
     step: int = 0
     best: float | None = None
     seconds: float = 0.0
+    stale: int = 0
+    evaluation_due: bool = False
+    recent: list[Figures] = field(default_factory=list)
 
     @property
     def evaluated(self) -> EfficientDet | EfficientNet:
@@ -51,6 +59,9 @@ class TrainState:
             "step": self.step,
             "best": self.best,
             "seconds": self.seconds,
+            "stale": self.stale,
+            "evaluation_due": self.evaluation_due,
+            "recent": list(self.recent),
             "generators": [torch.get_rng_state(), *torch.cuda.get_rng_state_all()],
         }
 
@@ -61,6 +72,7 @@ class TrainState:
             self.average.model.load_state_dict(state["average"] or state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.best, self.seconds = state["step"], state["best"], state["seconds"]
+        self.stale, self.evaluation_due, self.recent = state["stale"], state["evaluation_due"], list(state["recent"])
         on_cpu, *on_gpus = state["generators"]
         torch.set_rng_state(on_cpu)
         torch.cuda.set_rng_state_all(on_gpus[: torch.cuda.device_count()])

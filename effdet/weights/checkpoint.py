@@ -175,7 +175,9 @@ def read_tensors(path: str | Path) -> dict[str, Any]:
         with warnings.catch_warnings():  # of strange pickles, which are refused below in our own words
             warnings.simplefilter("ignore")
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except _DAMAGED:
+    except PermissionError:
+        raise WeightsError(f"{path}: may not be read; check its permissions") from None
+    except (OSError, *_DAMAGED):  # torch takes a cut file for an invalid argument
         raise WeightsError(
             f"{path}: not a weights file, or damaged; expected a file of tensors written by torch.save"
         ) from None

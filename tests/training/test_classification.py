@@ -263,7 +263,7 @@ def test_without_stages_the_settings_are_those_of_the_recipe(shapes_recipe):
 def staged_run(shapes_recipe, tmp_path_factory):
     """The folder of an uninterrupted run of two epochs in two stages, with everything that is random."""
     folder = tmp_path_factory.mktemp("staged") / "run"
-    assert train(load_config(shapes_recipe, STAGES), folder, "cpu", None, QUIET)
+    assert train(load_config(shapes_recipe, STAGES), folder, "cpu", None, QUIET) == "finished"
     return folder
 
 
@@ -280,10 +280,10 @@ def test_the_log_shows_how_the_stages_change(staged_run):
 @pytest.mark.parametrize("step", [2, 4])
 def test_a_run_that_is_stopped_in_a_stage_goes_on_to_the_same_end(shapes_recipe, staged_run, tmp_path, step):
     config = load_config(shapes_recipe, STAGES)
-    assert not train(config, tmp_path, "cpu", None, PressesCtrlC(step))
+    assert train(config, tmp_path, "cpu", None, PressesCtrlC(step)) == "interrupted"
     assert torch.load(tmp_path / "last.pt", weights_only=True)["training"]["step"] == step
     torch.manual_seed(99)  # as in another process
-    assert train(config, tmp_path, "cpu", tmp_path, QUIET)
+    assert train(config, tmp_path, "cpu", tmp_path, QUIET) == "finished"
     assert records(tmp_path) == records(staged_run)
     for name in ("last.pt", "best.pt"):
         first, second = (torch.load(folder / name, weights_only=True) for folder in (tmp_path, staged_run))

@@ -165,8 +165,8 @@ def test_images_without_objects_are_trained_on(tiny_recipe, tmp_path, empty):
 
 
 def test_a_run_leaves_all_its_files(tiny_run, tiny_recipe):
-    names = ["best.pt", "config.yaml", "last.pt", "log.csv", "log.jsonl", "metrics.json", "predictions.json"]
-    assert sorted(path.name for path in tiny_run.iterdir()) == names
+    names = {"best.pt", "config.yaml", "last.pt", "previous.pt", "log.csv", "log.jsonl"}
+    assert {path.name for path in tiny_run.iterdir()} == names | {"metrics.json", "predictions.json"}
     config = load_config(tiny_run / "config.yaml")
     assert config == load_config(tiny_recipe, [f"output_dir={tiny_run}"])
     checkpoint = load_checkpoint(tiny_run / "best.pt")
@@ -204,7 +204,7 @@ def test_ctrl_c_saves_a_state_from_which_the_run_goes_on_the_same_way(tiny_run, 
     folder = tmp_path / "run"
     interrupt_after_first_record(folder)
     assert main(["train", str(tiny_recipe), f"output_dir={folder}", "--device", "cpu"]) == 130
-    assert f"stopped; go on with --resume {folder}" in capsys.readouterr().out
+    assert f"interrupted; go on with --resume {folder}" in capsys.readouterr().out
     stopped_at = load_checkpoint(folder / "last.pt").training["step"]
     assert 1 <= stopped_at < 6
     assert main(["train", str(tiny_recipe), "--resume", str(folder), "--device", "cpu"]) == 0
@@ -215,22 +215,25 @@ def test_ctrl_c_saves_a_state_from_which_the_run_goes_on_the_same_way(tiny_run, 
     assert after[-1]["AP"] == before[-1]["AP"]
 
 
-def test_resuming_a_finished_run_only_evaluates_it(tiny_run, tiny_recipe, tmp_path):
+def test_resuming_a_finished_run_changes_nothing(tiny_run, tiny_recipe, tmp_path):
     (tmp_path / "last.pt").write_bytes((tiny_run / "last.pt").read_bytes())
-    assert train(load_config(tiny_recipe), tmp_path, "cpu", tmp_path, QUIET)
-    assert [line["AP"] for line in records(tmp_path)] == [records(tiny_run)[-1]["AP"]]
+    assert train(load_config(tiny_recipe), tmp_path, "cpu", tmp_path, QUIET) == "finished"
+    assert not (tmp_path / "log.jsonl").exists()
     assert_same_weights(weights(tmp_path / "last.pt"), weights(tiny_run / "last.pt"))
 
 
 def test_a_run_without_validation_keeps_its_newest_weights(tiny_recipe, tmp_path):
     config = load_config(tiny_recipe, ["data.val=null", "train.max_steps=1"])
-    assert train(config, tmp_path, "cpu", None, QUIET)
+    assert train(config, tmp_path, "cpu", None, QUIET) == "finished"
     assert_same_weights(weights(tmp_path / "best.pt"), weights(tmp_path / "last.pt"))
     assert not (tmp_path / "metrics.json").exists()
 
 
 def test_evaluations_may_be_left_to_the_end(tiny_recipe, tmp_path):
-    assert train(load_config(tiny_recipe, ["eval.every_epochs=0", "train.max_steps=4"]), tmp_path, "cpu", None, QUIET)
+    assert (
+        train(load_config(tiny_recipe, ["eval.every_epochs=0", "train.max_steps=4"]), tmp_path, "cpu", None, QUIET)
+        == "finished"
+    )
     assert [line["step"] for line in records(tmp_path) if "AP" in line] == [4]
 
 

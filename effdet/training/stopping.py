@@ -1,0 +1,48 @@
+"""When a training stops before its end: Ctrl-C, a polite kill, or the end of its time.
+
+What is saved then is told in `engine.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections.abc import Iterator
+from types import FrameType
+from typing import Literal
+
+Ending = Literal["finished", "interrupted", "terminated", "out of time"]
+
+
+class StopRequest:
+    """Whether, and why, a training should stop after the step in hand."""
+
+    def __init__(self, max_hours: float | None) -> None:
+        self._deadline = None if max_hours is None else time.monotonic() + 3600 * max_hours
+        self._reason: Ending | None = None
+
+    @property
+    def reason(self) -> Ending | None:
+        """Why it should stop; None while it should go on."""
+        if self._reason is None and self._deadline is not None and time.monotonic() >= self._deadline:
+            self._reason = "out of time"
+        return self._reason
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Notes the first signal: the step in hand is finished and saved; a second Ctrl-C ends the run at once."""
+        if number == signal.SIGINT and self._reason == "interrupted":
+            raise KeyboardInterrupt
+        self._reason = "interrupted" if number == signal.SIGINT else "terminated"
+
+
+@contextlib.contextmanager
+def stop_request(max_hours: float | None) -> Iterator[StopRequest]:
+    """Turns Ctrl-C, SIGTERM and a time limit into a request for as long as the context lasts."""
+    request = StopRequest(max_hours)
+    before = {number: signal.signal(number, request.handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -138,18 +138,10 @@ def _numbers(values: tuple[float, ...]) -> str:
 
 
 def _download(entry: ZooEntry) -> None:
-    """Downloads with a progress bar on the error stream, so that the output is the path alone."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    """Prints the path alone, so that scripts can use it."""
+    from effdet.weights.progress import fetch
 
-    from effdet.weights.download import weights_path
-
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, TransferSpeedColumn(), TimeRemainingColumn(), console=console, transient=True) as progress:
-        task = progress.add_task(entry.name, total=None)
-        path = weights_path(entry, lambda done, total: progress.update(task, completed=done, total=total))
-    print(path)
+    print(fetch(entry))
 
 
 def _print_path(entry: ZooEntry) -> None:

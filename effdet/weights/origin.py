@@ -18,8 +18,8 @@ from effdet.models.efficientdet import EFFICIENTDETS, Aspects, EfficientDetSpec
 from effdet.models.efficientnet import EFFICIENTNETS, EfficientNetSpec
 from effdet.models.layers import Padding
 from effdet.weights.checkpoint import card_in, is_checkpoint, read_tensors
-from effdet.weights.download import weights_path
 from effdet.weights.names import classifier_system, detector_system
+from effdet.weights.progress import fetch
 from effdet.weights.zoo import ZooEntry, default_entry, entry_of_file, find_entry
 
 Spec = EfficientDetSpec | EfficientNetSpec
@@ -76,7 +76,7 @@ def read_origin(weights: str, spec: Spec) -> Origin:
         return read_file(weights)
     else:
         entry = find_entry(weights)
-    return read_entry(entry, weights_path(entry))
+    return read_entry(entry, fetch(entry))
 
 
 def read_file(path: str | Path) -> Origin:

@@ -21,7 +21,6 @@ from effdet.models.efficientnet import EFFICIENTNETS, EfficientNet, EfficientNet
 from effdet.models.layers import Padding
 from effdet.models.timm_backbone import TimmBackbone, TimmSpec, make_timm_network
 from effdet.weights.checkpoint import Checkpoint, ModelCard, is_checkpoint, load_checkpoint, read_tensors
-from effdet.weights.download import weights_path
 from effdet.weights.loading import LoadReport, load_state, some_of
 from effdet.weights.names import translated, trunk_of
 from effdet.weights.origin import (
@@ -36,6 +35,7 @@ from effdet.weights.origin import (
     trunk_spec,
     used_labels,
 )
+from effdet.weights.progress import fetch
 from effdet.weights.rows import carry_rows, choose_rows, class_layer
 from effdet.weights.zoo import find_entry
 
@@ -220,7 +220,7 @@ def named_checkpoint(name: str, file: Path | None = None) -> Checkpoint:
         WeightsError: there is no such entry, or its file cannot be had or does not fit.
     """
     entry = find_entry(name)
-    origin = read_entry(entry, weights_path(entry) if file is None else file)
+    origin = read_entry(entry, fetch(entry) if file is None else file)
     assert origin.spec is not None
     names = origin.class_names or tuple(f"class {label}" for label in range(origin.num_classes))
     ids = origin.category_ids or tuple(range(origin.num_classes))

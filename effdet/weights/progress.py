@@ -1,0 +1,28 @@
+"""Weights fetched with a progress bar in the terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from effdet.weights.download import cached_path, weights_path
+from effdet.weights.zoo import ZooEntry
+
+
+def fetch(entry: ZooEntry) -> Path:
+    """The verified file of an entry; while it is downloaded a bar on the error stream shows how far.
+
+    Raises:
+        WeightsError: the file cannot be had, or is not what it should be.
+    """
+    found = cached_path(entry)
+    if found is not None:
+        return found
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    hidden = not console.is_terminal
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=hidden) as progress:
+        task = progress.add_task(entry.name, total=None)
+        return weights_path(entry, lambda done, total: progress.update(task, completed=done, total=total))

@@ -156,10 +156,22 @@ class ClassificationData(DataConfig):
 class DetectionAugment(Section):
     """Random changes of the training images, in the order in which they are applied."""
 
+    photometric: Fraction = Field(
+        0.0, description="Probability of each change of brightness, contrast, saturation and hue; 0.5 in SSD."
+    )
+    rand_layers: int = Field(0, ge=0, description="RandAugment, boxes included: changes in a row; 0 for none.")
+    rand_magnitude: Magnitude = Field(15.0, description="RandAugment: strength of the changes, 0..30.")
     horizontal_flip: Fraction = Field(0.5, description="Probability of mirroring an image.")
     scale_jitter: Pair | None = Field(
         (0.1, 2.0), description="Range of the random scale relative to the input size, with crop; null for none."
     )
+    mosaic: Fraction = Field(0.0, description="Probability of joining an image with three others, a quarter each.")
+    copy_paste: Fraction = Field(0.0, description="Probability of pasting objects of another image, with their boxes.")
+    mixup: Fraction = Field(0.0, description="Probability of blending an image with another, the boxes of both kept.")
+    close_mosaic_epochs: int = Field(
+        0, ge=0, description="Last epochs of the run without mosaic, copy_paste and mixup."
+    )
+    random_erasing: Fraction = Field(0.0, description="Probability of filling a random rectangle with noise.")
 
     @model_validator(mode="after")
     def _scales_rise(self) -> DetectionAugment:
@@ -200,8 +212,26 @@ class DetectionLossConfig(Section):
     alpha: Fraction = Field(0.25, description="Weight of positives in the focal loss; negatives weigh 1 - alpha.")
     gamma: float = Field(1.5, ge=0, description="Focusing exponent of the focal loss.")
     label_smoothing: Fraction = Field(0.0, description="Smoothing of the class targets.")
-    huber_delta: float = Field(0.1, gt=0, description="Where the box loss turns from square to linear, in deltas.")
-    box_weight: float = Field(50.0, ge=0, description="Weight of the box loss beside the class loss.")
+    class_weights: dict[str, NotNegative] = Field(
+        {}, description="Factors of the class loss by class name, such as {bicycle: 2}; classes left out have 1."
+    )
+    box: Literal["huber", "giou", "diou", "ciou"] = Field(
+        "huber", description="Box loss: Huber loss of the deltas, or an IoU loss of the decoded boxes."
+    )
+    huber_delta: float = Field(0.1, gt=0, description="Where the Huber loss turns from square to linear, in deltas.")
+    box_weight: float = Field(
+        50.0,
+        ge=0,
+        description="Weight of the box loss beside the class loss; where none is given, 50 for huber and 1 for the "
+        "others, whose losses are larger.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _box_weight_fits_the_box_loss(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and given.get("box", "huber") != "huber":
+            return {"box_weight": 1.0, **given}
+        return given
 
 
 class ClassificationLossConfig(Section):

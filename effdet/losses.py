@@ -1,19 +1,26 @@
-"""From targets to losses: which anchor answers for which object, focal and Huber loss; cross-entropy of classifiers.
+"""From targets to losses: which anchor answers for which object, focal and box loss; cross-entropy of classifiers.
 
 Losses are computed in float32 whatever the network's precision; optimisers and schedules live in `training`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from effdet.boxes import encode_boxes, pairwise_iou
+from effdet.boxes import decode_boxes, encode_boxes, paired_iou, pairwise_iou
+from effdet.errors import ConfigError
 from effdet.structures import Outputs, Target
+
+BoxLoss = Literal["huber", "giou", "diou", "ciou"]
+PAIRS_AT_ONCE = 2**24  # of boxes and anchors whose overlaps are computed in one go
+PAIRS_AT_ONCE_ON_CPU = 2**20  # where larger buffers are slower, since no cache holds them
+CLAIM = 2.0  # of a box on its best anchor; above every overlap
 
 
 class Assignment(NamedTuple):
@@ -43,8 +50,10 @@ class DetectionLosses(NamedTuple):
     box_loss: Tensor
 
 
-def match_anchors(anchors: Tensor, boxes: Tensor, threshold: float = 0.5) -> tuple[Tensor, Tensor]:
-    """Positive anchors of one image.
+def match_anchors(
+    anchors: Tensor, boxes: Tensor, image: Tensor | None = None, threshold: float = 0.5
+) -> tuple[Tensor, Tensor]:
+    """Positive anchors of one image, or of all images of a batch at once.
 
     An anchor answers for the box it overlaps most, if by at least `threshold`; and every box gets its best anchor
     whatever the overlap, so that none is left without (the first box wins where two claim one anchor). There is no band
@@ -53,28 +62,38 @@ def match_anchors(anchors: Tensor, boxes: Tensor, threshold: float = 0.5) -> tup
     Args:
         anchors: [A, 4] xyxy.
         boxes: [N, 4] xyxy in the same frame.
+        image: [N] int64, which image each box is in; None for all in one.
         threshold: smallest IoU of a match.
 
     Returns:
-        Positive anchors [P] in rising order, and for each the index of its box [P]; both int64.
+        Positive anchors [P] in rising order, counted on through the images as image * A + anchor, and for each the
+        index of its box [P]; both int64.
     """
-    if len(boxes) == 0:
-        nothing = torch.empty(0, dtype=torch.int64, device=anchors.device)
-        return nothing, nothing
-    iou = pairwise_iou(boxes, anchors)
-    best_iou, best_box = iou.max(dim=0)
-    matched = torch.where(best_iou >= threshold, best_box, -1)
-    box_iou, best_anchor = iou.max(dim=1)
-    meets = torch.nonzero(box_iou > 0).squeeze(1)
-    nobody = len(boxes)
-    claims = torch.full_like(matched, nobody).scatter_reduce(0, best_anchor[meets], meets, "amin")
-    matched = torch.where(claims < nobody, claims, matched)
-    positive = torch.nonzero(matched >= 0).squeeze(1)
-    return positive, matched[positive]
+    step = max(1, (PAIRS_AT_ONCE_ON_CPU if boxes.device.type == "cpu" else PAIRS_AT_ONCE) // len(anchors))
+    found = []  # the few pairs that overlap enough, or where the box claims the anchor
+    for start in range(0, max(1, len(boxes)), step):
+        overlap = pairwise_iou(boxes[start : start + step], anchors)
+        best, best_anchor = overlap.max(dim=1, keepdim=True)
+        overlap.scatter_(1, best_anchor, torch.where(best > 0, CLAIM, best))
+        row, anchor = torch.nonzero(overlap >= threshold).unbind(1)
+        found.append((row + start, anchor, overlap[row, anchor]))
+    box, slot, overlap = map(torch.cat, zip(*found, strict=True))
+    if image is not None:
+        slot = slot + image[box] * len(anchors)
+    # Of an anchor's pairs the largest decides, and the first box among equals.
+    positive, place = torch.unique(slot, return_inverse=True)
+    best = overlap.new_zeros(len(positive)).scatter_reduce(0, place, overlap, "amax")
+    first = torch.where(overlap == best[place], box, len(boxes))
+    return positive, torch.full_like(positive, len(boxes)).scatter_reduce(0, place, first, "amin")
 
 
 def focal_loss_sum(
-    logits: Tensor, positive: tuple[Tensor, ...], alpha: float, gamma: float, label_smoothing: float
+    logits: Tensor,
+    positive: tuple[Tensor, ...],
+    alpha: float,
+    gamma: float,
+    label_smoothing: float,
+    class_weights: Tensor | None = None,
 ) -> Tensor:
     """Sum of the focal loss over all logits: a scalar.
 
@@ -82,17 +101,20 @@ def focal_loss_sum(
     made. Modulating factors are powers of probabilities taken through their logarithms, which stay finite.
 
     Args:
-        logits: float32 of any shape.
+        logits: float32 [..., K].
         positive: index of the logits whose target is 1, as for `logits[positive]`.
         alpha: weight of positives; negatives weigh 1 - alpha.
         gamma: focusing exponent.
         label_smoothing: inside the cross-entropy alone. Source: EfficientDet reference; Focal loss, equation 5.
+        class_weights: [K], factors of the loss of each class; None for 1.
     """
     half = label_smoothing / 2
     softplus = F.softplus(logits)  # -log(1 - p); log p is logits - softplus
     negative = torch.exp(gamma * (logits - softplus)) * (softplus - half * logits)
     chosen, soft = logits[positive], softplus[positive]
     as_positive = torch.exp(-gamma * soft) * (soft - (1 - half) * chosen)
+    if class_weights is not None:
+        negative, as_positive = negative * class_weights, as_positive * class_weights[positive[-1]]
     return (1 - alpha) * (negative.sum() - negative[positive].sum()) + alpha * as_positive.sum()
 
 
@@ -101,27 +123,37 @@ class DetectionLoss(nn.Module):
 
     Args:
         alpha, gamma, label_smoothing: see `focal_loss_sum`.
-        huber_delta: where the box loss turns from square to linear.
+        huber_delta: where the Huber loss turns from square to linear.
         box_weight: weight of the box loss in the total.
+        box: the box loss: Huber loss of the deltas, or 1 - `boxes.paired_iou` of the decoded boxes.
+        class_weights: [K], see `focal_loss_sum`.
     """
 
+    class_weights: Tensor | None
+
     def __init__(
-        self, alpha: float, gamma: float, label_smoothing: float, huber_delta: float, box_weight: float
+        self,
+        alpha: float,
+        gamma: float,
+        label_smoothing: float,
+        huber_delta: float,
+        box_weight: float,
+        box: BoxLoss = "huber",
+        class_weights: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.alpha, self.gamma, self.label_smoothing = alpha, gamma, label_smoothing
-        self.huber_delta, self.box_weight = huber_delta, box_weight
+        self.huber_delta, self.box_weight, self.box = huber_delta, box_weight, box
+        self.register_buffer("class_weights", class_weights, persistent=False)
 
     def assign(self, anchors: Tensor, targets: Sequence[Target]) -> Assignment:
         """Positive anchors of a batch: anchors [A, 4] and B targets in the same frame and on the same device."""
-        images, positives, labels, boxes = [], [], [], []
-        for image, target in enumerate(targets):
-            anchor, box = match_anchors(anchors, target.boxes)
-            images.append(torch.full_like(anchor, image))
-            positives.append(anchor)
-            labels.append(target.labels[box])
-            boxes.append(target.boxes[box])
-        return Assignment(torch.cat(images), torch.cat(positives), torch.cat(labels), torch.cat(boxes))
+        boxes = torch.cat([target.boxes for target in targets])
+        labels = torch.cat([target.labels for target in targets])
+        counts = torch.tensor([len(target.boxes) for target in targets])
+        image = torch.arange(len(targets)).repeat_interleave(counts).to(boxes.device, non_blocking=True)
+        positive, box = match_anchors(anchors, boxes, image)
+        return Assignment(image[box], positive % len(anchors), labels[box], boxes[box])
 
     def forward(self, outputs: Outputs, assignment: Assignment, num_positives: int | Tensor) -> DetectionLosses:
         """Losses of a batch or of a part of one.
@@ -135,15 +167,43 @@ class DetectionLoss(nn.Module):
         """
         normaliser = num_positives + 1.0
         image, anchor, label, box = assignment
+        logits = outputs.class_logits.float()
+        weights = self.to(logits.device).class_weights  # moves once
         class_sum = focal_loss_sum(
-            outputs.class_logits.float(), (image, anchor, label), self.alpha, self.gamma, self.label_smoothing
+            logits, (image, anchor, label), self.alpha, self.gamma, self.label_smoothing, weights
         )
         deltas = outputs.box_deltas[image, anchor].float()
-        wanted = encode_boxes(box, outputs.anchors[anchor])
-        # The reference leaves out coordinates whose target is exactly zero, as those of the background are.
-        box_sum = (F.huber_loss(deltas, wanted, reduction="none", delta=self.huber_delta) * (wanted != 0)).sum()
-        class_loss, box_loss = class_sum / normaliser, box_sum / (4 * normaliser)
+        class_loss = class_sum / normaliser
+        box_loss = self._box_loss_sum(deltas, outputs.anchors[anchor], box) / normaliser
         return DetectionLosses(class_loss + self.box_weight * box_loss, class_loss, box_loss)
+
+    def _box_loss_sum(self, deltas: Tensor, anchors: Tensor, boxes: Tensor) -> Tensor:
+        """Sum over the positives, [P, 4] each, of their box losses: a scalar."""
+        if self.box != "huber":
+            return (1 - paired_iou(decode_boxes(deltas, anchors), boxes, self.box)).sum()
+        wanted = encode_boxes(boxes, anchors)
+        # The reference leaves out coordinates whose target is exactly zero, as those of the background are.
+        errors = F.huber_loss(deltas, wanted, reduction="none", delta=self.huber_delta) * (wanted != 0)
+        return errors.sum() / 4
+
+
+def weights_of_classes(weights: Mapping[str, float], names: Sequence[str]) -> Tensor | None:
+    """The weights in label order, 1 where none is given: [K] float32; None where none is given at all.
+
+    Args:
+        weights: weights by class name.
+        names: name of each label, K names.
+
+    Raises:
+        ConfigError: a name is none of the classes.
+    """
+    for name in weights:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+            hint = f"did you mean '{near[0]}'?" if near else f"its classes are {', '.join(names[:10])}"
+            hint += ", ..." if not near and len(names) > 10 else ""
+            raise ConfigError(f"loss.class_weights: the training set has no class '{name}'; {hint}")
+    return torch.tensor([weights.get(name, 1.0) for name in names]) if weights else None
 
 
 def cross_entropy_sum(logits: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:

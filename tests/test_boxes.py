@@ -4,7 +4,9 @@ import pytest
 import torch
 import torchvision
 
-from effdet.boxes import LARGEST_GROWTH, box_area, clip_boxes, decode_boxes, encode_boxes, pairwise_iou
+from effdet.boxes import LARGEST_GROWTH, box_area, clip_boxes, decode_boxes, encode_boxes, paired_iou, pairwise_iou
+
+KINDS = ("iou", "giou", "diou", "ciou")
 
 
 def random_boxes(count, seed=0):
@@ -54,6 +56,117 @@ def test_iou_works_on_batches():
     first, second = random_boxes(12).reshape(2, 6, 4), random_boxes(10, seed=1).reshape(2, 5, 4)
     for row in range(2):
         torch.testing.assert_close(pairwise_iou(first, second)[row], pairwise_iou(first[row], second[row]))
+
+
+# IoU of pairs
+
+
+def slow_paired_iou(box, wanted, kind, weight=None):
+    """By the formulas, one pair at a time; `weight` of the aspect ratios if it is held fixed."""
+    iou = slow_iou(box, wanted)
+    hull = [max(box[axis + 2], wanted[axis + 2]) - min(box[axis], wanted[axis]) for axis in (0, 1)]
+    if kind == "giou":
+        union = sum((each[2] - each[0]) * (each[3] - each[1]) for each in (box, wanted))
+        inner = [max(0.0, min(box[axis + 2], wanted[axis + 2]) - max(box[axis], wanted[axis])) for axis in (0, 1)]
+        union -= inner[0] * inner[1]
+        return iou - (hull[0] * hull[1] - union) / (hull[0] * hull[1])
+    centres = [[(each[axis] + each[axis + 2]) / 2 for axis in (0, 1)] for each in (box, wanted)]
+    if kind != "iou":
+        iou_alone, iou = iou, iou - math.dist(*centres) ** 2 / (hull[0] ** 2 + hull[1] ** 2)
+    if kind == "ciou":
+        angles = [math.atan((each[2] - each[0]) / (each[3] - each[1])) for each in (box, wanted)]
+        unlike = 4 / math.pi**2 * (angles[0] - angles[1]) ** 2
+        iou -= unlike * (unlike / (1 - iou_alone + unlike) if weight is None else weight)
+    return iou
+
+
+def weight_of_aspect(box, wanted):
+    """By which the penalty for unequal aspect ratios is multiplied."""
+    without, with_one = (slow_paired_iou(box, wanted, "ciou", weight) for weight in (0, 1))
+    unlike = without - with_one
+    return unlike / (1 - slow_iou(box, wanted) + unlike)
+
+
+def pairs(dtype=torch.float64):
+    """Boxes and partners that overlap much, little and not at all."""
+    boxes = random_boxes(24).to(dtype)
+    wanted = torch.cat([boxes[:12] + torch.randn(12, 4, generator=torch.Generator().manual_seed(2)) * 0.4, boxes[:12]])
+    return boxes, wanted.to(dtype)
+
+
+# (y1, x1, y2, x2) and 1 - IoU as the EfficientDet reference gives them
+@pytest.mark.parametrize(
+    ("kind", "losses"),
+    [
+        ("iou", (0.875, 1)),
+        ("giou", (1.075, 1.933333)),
+        ("diou", (0.9969512, 1.6243094)),
+        ("ciou", (0.99931306, 1.6415315)),
+    ],
+)
+def test_paired_iou_is_that_of_the_reference(kind, losses):
+    boxes = torch.tensor([[4.0, 3, 7, 5], [5, 6, 10, 7]])[:, [1, 0, 3, 2]]
+    wanted = torch.tensor([[3.0, 4, 6, 8], [14, 14, 15, 15]])[:, [1, 0, 3, 2]]
+    assert (1 - paired_iou(boxes, wanted, kind)).tolist() == pytest.approx(losses, rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_paired_iou_agrees_with_a_slow_loop(kind):
+    boxes, wanted = pairs()
+    slow = [slow_paired_iou(*pair, kind) for pair in zip(boxes.tolist(), wanted.tolist(), strict=True)]
+    assert paired_iou(boxes, wanted, kind).tolist() == pytest.approx(slow, rel=1e-9, abs=1e-12)
+    assert paired_iou(boxes.float(), wanted.float(), kind).tolist() == pytest.approx(slow, rel=1e-3, abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["iou", "giou", "diou"])
+def test_paired_iou_has_the_true_gradient(kind):
+    boxes, wanted = pairs()
+    assert torch.autograd.gradcheck(lambda given: paired_iou(given, wanted, kind), boxes.requires_grad_())
+
+
+def test_the_gradient_of_ciou_holds_the_weight_of_the_aspect_ratios_fixed():
+    boxes, wanted = pairs()
+    (given,) = torch.autograd.grad(paired_iou(boxes.requires_grad_(), wanted, "ciou").sum(), boxes)
+    for row, partner, slopes in zip(boxes.tolist(), wanted.tolist(), given.tolist(), strict=True):
+        weight = weight_of_aspect(row, partner)
+        for place, slope in enumerate(slopes):
+            ends = [[*row[:place], row[place] + step, *row[place + 1 :]] for step in (1e-5, -1e-5)]
+            up, down = (slow_paired_iou(end, partner, "ciou", weight) for end in ends)
+            assert slope == pytest.approx((up - down) / 2e-5, rel=1e-4, abs=1e-8)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_box_is_as_close_to_itself_as_can_be(kind):
+    boxes = random_boxes(20)
+    assert paired_iou(boxes, boxes, kind).tolist() == [1] * 20
+    assert (paired_iou(boxes, random_boxes(20, seed=1), kind) < 1).all()
+
+
+@pytest.mark.parametrize("kind", ["giou", "diou", "ciou"])
+def test_boxes_apart_are_drawn_together(kind):
+    box = torch.tensor([[0.0, 0, 10, 10]], requires_grad=True)
+    paired_iou(box, torch.tensor([[50.0, 30, 60, 40]]), kind).sum().backward()
+    assert (box.grad[0, 2:] > 0).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_boxes_without_area_have_a_finite_paired_iou_and_gradient(kind):
+    shapes = torch.tensor([[5.0, 5, 5, 5], [5, 5, 5, 9], [5, 5, 9, 5], [0, 0, 10, 10], [5, 5, 5 + 1e-5, 5 + 1e-5]])
+    boxes, wanted = shapes.repeat_interleave(5, 0).requires_grad_(), shapes.repeat(5, 1)
+    value = paired_iou(boxes, wanted, kind)
+    value.sum().backward()
+    assert value.isfinite().all()
+    assert boxes.grad.isfinite().all()
+    assert (value >= -2).all()
+    assert (value <= 1).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_paired_iou_of_no_boxes_is_empty(kind):
+    assert paired_iou(torch.zeros(0, 4), torch.zeros(0, 4), kind).shape == (0,)
+
+
+# Frames and deltas
 
 
 def test_clipped_boxes_lie_inside_the_image():

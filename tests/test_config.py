@@ -97,7 +97,7 @@ def test_what_the_tasks_share_is_no_recipe_of_its_own():
         ("classification", "loss.gamma=2", "detection"),
         ("classification", "postprocess.iou_threshold=0.6", "detection"),
         ("detection", "model.dropout=0.1", "classification"),
-        ("detection", "augment.mixup=0.2", "classification"),
+        ("detection", "augment.cutmix=0.2", "classification"),
         ("detection", "progressive.image_size=[64, 96]", "classification"),
     ],
 )

@@ -4,8 +4,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from effdet.boxes import encode_boxes
-from effdet.losses import DetectionLoss, cross_entropy_sum, focal_loss_sum, match_anchors
+import effdet.losses
+from effdet.boxes import decode_boxes, encode_boxes, paired_iou
+from effdet.config import make_config
+from effdet.errors import ConfigError
+from effdet.losses import DetectionLoss, cross_entropy_sum, focal_loss_sum, match_anchors, weights_of_classes
 from effdet.models.anchors import anchor_boxes
 from effdet.structures import Outputs, Target
 
@@ -20,7 +23,7 @@ def random_boxes(count, seed=0, largest=90):
 
 
 def target(boxes, labels=None):
-    labels = torch.arange(len(boxes)) % CLASSES if labels is None else torch.tensor(labels)
+    labels = torch.arange(len(boxes)) % CLASSES if labels is None else torch.tensor(labels, dtype=torch.int64)
     return Target(boxes, labels, 0, SIZE, (1.0, 1.0))
 
 
@@ -31,8 +34,8 @@ def outputs(images=2, seed=0):
     return Outputs(logits, torch.randn(images, len(anchors), 4, generator=generator) * 0.2, anchors)
 
 
-def loss(gamma=1.5, smoothing=0.0, box_weight=50.0):
-    return DetectionLoss(0.25, gamma, smoothing, 0.1, box_weight)
+def loss(gamma=1.5, smoothing=0.0, box_weight=50.0, box="huber", class_weights=None):
+    return DetectionLoss(0.25, gamma, smoothing, 0.1, box_weight, box, class_weights)
 
 
 # Matching
@@ -50,7 +53,7 @@ def slow_match(anchors, boxes, threshold=0.5):
     matched = {}
     for anchor in range(len(anchors)):
         column = [row[anchor] for row in overlaps]
-        if max(column) >= threshold:
+        if max(column, default=0.0) >= threshold:
             matched[anchor] = column.index(max(column))
     for box in reversed(range(len(boxes))):  # the first box writes last
         if max(overlaps[box]) > 0:
@@ -131,6 +134,40 @@ def test_an_assignment_tells_image_anchor_label_and_box_of_each_positive():
     assert len(assignment) == len(expected)
 
 
+def assert_assigned_as_by_the_loop(anchors, images):
+    """An assignment of a batch has image, anchor, label and box of every positive that each image has by itself."""
+    targets = [target(boxes) for boxes in images]
+    assignment = loss().assign(anchors, targets)
+    expected = [
+        (row, anchor, each.labels[box].item(), each.boxes[box].tolist())
+        for row, each in enumerate(targets)
+        for anchor, box in sorted(slow_match(anchors.tolist(), each.boxes.tolist()).items())
+    ]
+    given = zip(*(values.tolist() for values in assignment), strict=True)
+    assert list(given) == expected
+    assert [values.dtype for values in assignment] == [torch.int64] * 3 + [torch.float32]
+
+
+@pytest.mark.parametrize("at_once", [1, 500, 2**20])
+@pytest.mark.parametrize("counts", [(3, 5, 2), (0, 4, 0, 0, 3, 0), (0, 0), (1,), (0,)])
+def test_a_batch_is_matched_like_image_by_image(counts, at_once, monkeypatch):
+    monkeypatch.setattr(effdet.losses, "PAIRS_AT_ONCE_ON_CPU", at_once)
+    anchors = anchor_boxes((64, 96), 4, 6)
+    assert_assigned_as_by_the_loop(anchors, [random_boxes(count, seed, 60) for seed, count in enumerate(counts)])
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_batch_with_many_ties_is_matched_like_image_by_image(seed):
+    generator = torch.Generator().manual_seed(seed)
+    corners = torch.randint(0, 5, (30, 2), generator=generator) * 8.0
+    boxes = torch.cat([corners, corners + torch.randint(1, 4, (30, 2), generator=generator) * 8], 1)
+    anchors = torch.cat([boxes[:7], boxes[:7], torch.tensor([[0.0, 0, 16, 16], [8, 8, 24, 24]]).repeat(3, 1)])
+    outside = torch.tensor([[200.0, 200, 220, 220]])
+    images = [boxes[:12], boxes[:0], boxes[3:4].repeat(5, 1), outside, torch.cat([outside, boxes[12:]])]
+    assert_assigned_as_by_the_loop(anchors, images)
+    assert_assigned_as_by_the_loop(anchors[:1], images)
+
+
 # Focal loss
 
 
@@ -189,6 +226,34 @@ def test_the_loss_of_untrained_scores_is_where_the_prior_puts_it():
     assert value.item() == pytest.approx(expected, rel=1e-5)
 
 
+def test_class_weights_multiply_the_loss_of_each_class():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 30, 3, generator=generator)
+    positive = (torch.tensor([0, 0, 1]), torch.tensor([3, 17, 29]), torch.tensor([1, 2, 1]))
+    weights = torch.tensor([0.0, 3, 0.5])
+    expected = 0.0
+    for label, weight in enumerate(weights.tolist()):
+        of_class = positive[2] == label
+        alone = (positive[0][of_class], positive[1][of_class], torch.zeros_like(positive[2][of_class]))
+        expected += weight * focal_loss_sum(logits[..., label : label + 1], alone, 0.25, 1.5, 0.1)
+    torch.testing.assert_close(focal_loss_sum(logits, positive, 0.25, 1.5, 0.1, weights), expected)
+
+
+def test_class_weights_are_in_label_order_and_1_where_none_is_given():
+    assert weights_of_classes({"dog": 2, "ant": 0.5}, ("ant", "cat", "dog")).tolist() == [0.5, 1, 2]
+    assert weights_of_classes({}, ("ant", "cat")) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("bycicle", "did you mean 'bicycle'?"), ("zebra", "its classes are bicycle, 0, 1, 2, 3, 4, 5, 6, 7, 8, ...")],
+)
+def test_weights_of_unknown_classes_are_refused(name, hint):
+    with pytest.raises(ConfigError) as error:
+        weights_of_classes({name: 2}, ("bicycle", *map(str, range(12))))
+    assert str(error.value) == f"loss.class_weights: the training set has no class '{name}'; {hint}"
+
+
 # The whole loss
 
 
@@ -208,6 +273,68 @@ def test_losses_follow_the_written_out_formula():
     assert losses.class_loss.item() == pytest.approx(class_loss.item(), rel=1e-4)
     assert losses.box_loss.item() == pytest.approx(box_loss, rel=1e-4)
     assert losses.total.item() == pytest.approx(class_loss.item() + 50 * box_loss, rel=1e-4)
+
+
+# Loss of a box one anchor's side to the right: the two do not meet, their hull is twice as wide
+@pytest.mark.parametrize(("box", "expected"), [("giou", 1.0), ("diou", 1 + 1 / 5), ("ciou", 1 + 1 / 5)])
+def test_iou_losses_are_of_decoded_boxes_and_a_mean_over_positives(box, expected):
+    anchors = torch.tensor([[0.0, 0, 16, 16]])
+    out = Outputs(torch.zeros(1, 1, CLASSES), torch.tensor([[[1.0, 0, 0, 0]]]), anchors)
+    criterion = loss(box=box, box_weight=3)
+    losses = criterion(out, criterion.assign(anchors, [target(anchors)]), 1)
+    assert losses.box_loss.item() == pytest.approx(expected / 2)
+    assert losses.total.item() == pytest.approx(losses.class_loss.item() + 3 * losses.box_loss.item())
+
+
+@pytest.mark.parametrize(
+    ("settings", "weight"),
+    [({}, 50), ({"box": "huber"}, 50), ({"box": "ciou"}, 1), ({"box": "giou", "box_weight": 2.5}, 2.5)],
+)
+def test_the_recipe_weighs_each_kind_of_box_loss(settings, weight):
+    config = make_config({"loss": settings})
+    assert config.loss.box_weight == weight
+    assert make_config(config.to_dict()) == config
+
+
+@pytest.mark.parametrize("box", ["giou", "diou", "ciou"])
+def test_descending_an_iou_loss_leads_to_the_boxes(box):
+    out, boxes = outputs(1), random_boxes(4)
+    out.box_deltas.requires_grad_()
+    criterion = loss(box=box)
+    assignment = criterion.assign(out.anchors, [target(boxes)])
+    optimizer = torch.optim.Adam([out.box_deltas], 0.02)
+    for _ in range(150):
+        optimizer.zero_grad()
+        criterion(out, assignment, len(assignment)).box_loss.backward()
+        optimizer.step()
+    found = decode_boxes(out.box_deltas[0, assignment.anchor], out.anchors[assignment.anchor])
+    assert paired_iou(found, assignment.box, "iou").mean() > 0.95
+
+
+@pytest.mark.parametrize("box", ["giou", "diou", "ciou"])
+@pytest.mark.parametrize("delta", [-300.0, 0.0, 300.0])
+def test_iou_losses_and_gradients_are_finite_for_extreme_boxes(box, delta):
+    out = outputs(1)
+    deltas = torch.full_like(out.box_deltas, delta).requires_grad_()
+    criterion = loss(box=box)
+    boxes = torch.tensor([[20.0, 20, 20, 20], [30.0, 30, 30.0001, 60], [0, 0, 128, 128]])
+    assignment = criterion.assign(out.anchors, [target(boxes)])
+    losses = criterion(out._replace(box_deltas=deltas), assignment, len(assignment))
+    losses.total.backward()
+    assert losses.total.isfinite()
+    assert deltas.grad.isfinite().all()
+
+
+def test_class_weights_change_the_class_loss_alone():
+    out = outputs()
+    weights = torch.tensor([1.0, 1, 5, 1, 1])
+    assignment = loss().assign(out.anchors, [target(random_boxes(4)), target(random_boxes(2, 1))])
+    plain, weighted, ones = (
+        loss(class_weights=given)(out, assignment, len(assignment)) for given in (None, weights, torch.ones(CLASSES))
+    )
+    assert weighted.class_loss > plain.class_loss
+    assert weighted.box_loss == plain.box_loss
+    assert ones == plain
 
 
 def test_a_batch_without_objects_has_a_class_loss_and_no_box_loss():

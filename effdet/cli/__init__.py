@@ -20,6 +20,7 @@ VERBS = {
     "models": "list the networks",
     "info": "show what a network is and costs",
     "weights": "list, download and convert public weights",
+    "show-batch": "draw what the network sees in training",
     "config": "show a recipe with everything that it leaves to defaults",
     "synthetic": "draw the demo data set",
 }
@@ -56,7 +57,7 @@ def run_verb(verb: str, arguments: Sequence[str] | None = None, prog: str | None
         arguments: what follows the verb; None takes the command line.
         prog: how the program is called in its usage.
     """
-    module = importlib.import_module(f"effdet.cli.{verb}")
+    module = importlib.import_module(f"effdet.cli.{verb.replace('-', '_')}")
     parser = argparse.ArgumentParser(prog=prog, description=module.__doc__, formatter_class=_Help)
     module.add_arguments(parser)
     args = parser.parse_intermixed_args(arguments)  # overrides may follow the options

@@ -1,10 +1,13 @@
 """Random changes of training samples: each a pure function of a sample and a random generator.
 
 A sample is an image, uint8 RGB [H, W, 3], with boxes, float32 xyxy pixels [N, 4], and labels [N]; inputs are never
-changed in place. The order and the seeds are set in `data/dataset.py`.
+changed in place. The order and the seeds are set in `data/dataset.py`; changes of colour are in `data/photometric.py`,
+RandAugment is in `data/rand_augment_boxes.py`, and several images are joined in `data/mosaic.py`.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +18,20 @@ Boxes = NDArray[np.float32]
 Labels = NDArray[np.int64]
 
 SMALLEST_VISIBLE_SIDE = 1.0  # pixels of the network input; what is smaller cannot be learned
+
+
+class Scene(NamedTuple):
+    """An image with its objects.
+
+    Attributes:
+        image: uint8 RGB [H, W, 3].
+        boxes: [N, 4] float32, xyxy in pixels of `image`.
+        labels: [N] int64 in 0..K-1.
+    """
+
+    image: Image
+    boxes: Boxes
+    labels: Labels
 
 
 def horizontal_flip(image: Image, boxes: Boxes, probability: float, rng: np.random.Generator) -> tuple[Image, Boxes]:

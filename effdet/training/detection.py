@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Iterator, Mapping
 
 from rich.console import Console
@@ -14,11 +15,12 @@ from effdet.data.formats import read_annotations
 from effdet.data.loader import train_batches
 from effdet.evaluation.coco import METRIC_NAMES, CocoEvaluator
 from effdet.evaluation.run import evaluate_detector
-from effdet.losses import DetectionLoss
+from effdet.losses import DetectionLoss, weights_of_classes
 from effdet.models import EfficientDet
 from effdet.models.anchors import level_sizes
 from effdet.structures import Batch
 from effdet.training.checks import check_classes, check_parts
+from effdet.training.optim import make_schedule
 from effdet.training.tasks import Forward
 from effdet.weights.checkpoint import ModelCard
 from effdet.weights.sources import spec_of, start_model
@@ -44,10 +46,17 @@ class DetectionTask:
             spec.image_size,
             *level_sizes(spec.image_size, spec.max_level, spec.max_level),
         )
+        schedule = make_schedule(config.optim, config.train, self.num_images)
         self.train_set = DetectionDataset(
-            self.train_table, spec.image_size, spec.fill_color, config.augment, config.seed
+            self.train_table,
+            spec.image_size,
+            spec.fill_color,
+            config.augment,
+            config.seed,
+            math.ceil(schedule.total_steps / schedule.steps_per_epoch),
         )
-        self.loss = DetectionLoss(**config.loss.model_dump())
+        weights = weights_of_classes(config.loss.class_weights, self.train_table.label_map.names)
+        self.loss = DetectionLoss(**config.loss.model_dump(exclude={"class_weights"}), class_weights=weights)
 
     def card(self) -> ModelCard:
         """Describes the weights that are saved."""

@@ -83,7 +83,7 @@ def test_a_run_leaves_all_its_files(shapes_run, shapes_recipe):
     assert checkpoint.card.metrics == read(shapes_run / "metrics.json")
     assert checkpoint.card.config == config.to_dict()
     assert checkpoint.training == {}
-    assert load_checkpoint(shapes_run / "last.pt", "previous.pt").training["step"] == 6
+    assert load_checkpoint(shapes_run / "last.pt").training["step"] == 6
 
 
 def test_the_log_has_every_step_with_its_settings_and_every_evaluation(shapes_run):

@@ -53,13 +53,11 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from effdet.data.images import write_image
-    from effdet.training.classification import ClassificationTask
-    from effdet.training.detection import DetectionTask
     from effdet.training.optim import make_schedule
+    from effdet.training.run import make_task
 
     console = Console(soft_wrap=True, markup=False, highlight=False)
-    task: DetectionTask | ClassificationTask
-    task = DetectionTask(config, console) if config.task == "detection" else ClassificationTask(config, console)
+    task = make_task(config, console)
     schedule = make_schedule(config.optim, config.train, task.num_images)
     steps = min(args.batches, schedule.total_steps)
     pictures: list[list[Image]] = []
@@ -116,15 +114,10 @@ def _with_boxes(batch: Batch, names: tuple[str, ...]) -> list[Image]:
 
 
 def _with_classes(task: ClassificationTask, batch: LabelBatch, epoch: int, step: int) -> list[Image]:
-    import numpy as np
-
-    from effdet.data.mixing import mix_batch
     from effdet.inference.drawing import draw_classification
     from effdet.structures import Classification
 
-    stage = task.train_set.settings_of(epoch)
-    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([task.config.seed, step], spawn_key=(2,))))
-    images, targets = mix_batch(batch.images, batch.labels, task.model.num_classes, stage.mixup, stage.cutmix, rng)
+    images, targets = task.mixed(batch, epoch, step)
     names = task.train_table.label_map.names
     pictures = []
     for image, shares in zip(images, targets, strict=True):

@@ -106,25 +106,6 @@ class AccuracyEvaluator:
         classes = len(self.label_map)
         return np.bincount(labels * classes + best[:, 0], minlength=classes**2).reshape(classes, classes)
 
-    def per_class(self) -> list[dict[str, Any]]:
-        """For each label: name, images, accuracy (share of them told right), precision (share of those told so).
-
-        A share is -1 where it is one of no images.
-        """
-        labels, best = self._added()
-        images, told = self._count(labels), self._count(best[:, 0])
-        hits = self._count(labels[best[:, 0] == labels])
-        columns = zip(self.label_map.names, images.tolist(), told.tolist(), hits.tolist(), strict=True)
-        return [
-            {
-                "name": name,
-                "images": of_class,
-                "accuracy": hit / of_class if of_class else -1.0,
-                "precision": hit / told_so if told_so else -1.0,
-            }
-            for name, of_class, told_so, hit in columns
-        ]
-
     def results(self) -> list[dict[str, Any]]:
         """For each image its file name, the name of its true class, and its best classes as in `named_classes`."""
         rows = np.flatnonzero(self._labels >= 0)

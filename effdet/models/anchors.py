@@ -72,4 +72,4 @@ def anchors_per_cell(aspects: Sequence[tuple[float, float]] = ASPECTS) -> int:
 
 def aspects_of_ratios(ratios: Sequence[float]) -> tuple[tuple[float, float], ...]:
     """Aspect factors of equal area from ratios width / height, as newer reference configurations give them."""
-    return tuple((math.sqrt(ratio), 1 / math.sqrt(ratio)) for ratio in ratios)
+    return tuple((math.sqrt(ratio), math.sqrt(1 / ratio)) for ratio in ratios)

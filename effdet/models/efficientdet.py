@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor, nn
 
 from effdet.errors import ConfigError
-from effdet.models.anchors import ASPECTS, anchor_boxes, anchors_per_cell
+from effdet.models.anchors import ASPECTS, anchor_boxes, anchors_per_cell, aspects_of_ratios
 from effdet.models.bifpn import BiFPN, Fusion, Resampling, Topology
 from effdet.models.efficientnet import EFFICIENTNETS, EfficientNetSpec, changed_trunk, find_spec
 from effdet.models.heads import Head, set_prior
@@ -101,7 +101,7 @@ def _q(name: str, backbone: str, side: int, channels: int, num_cells: int, drop_
 def _v2(name: str, backbone: str, side: int, channels: int, num_cells: int, num_repeats: int) -> EfficientDetSpec:
     trunk = EFFICIENTNETS[f"efficientnetv2_{backbone}"]
     spec = EfficientDetSpec(f"efficientdetv2_{name}", trunk, (side, side), channels, num_cells, num_repeats)
-    aspects = ((1.0, 1.0), (2**0.5, 0.5**0.5), (0.5**0.5, 2**0.5))
+    aspects = aspects_of_ratios((1.0, 2.0, 0.5))
     return _ported(replace(spec, resampling="bilinear", anchor_aspects=aspects), trunk, drop_path=0.2)
 
 

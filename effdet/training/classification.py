@@ -20,10 +20,10 @@ from effdet.losses import cross_entropy_sum
 from effdet.models import EfficientNet
 from effdet.models.anchors import level_sizes
 from effdet.structures import LabelBatch
-from effdet.training.checks import check_classes, check_parts
+from effdet.training.checks import check_parts
+from effdet.training.start import first_model
 from effdet.training.tasks import Forward
 from effdet.weights.checkpoint import ModelCard
-from effdet.weights.sources import spec_of, start_model
 
 
 class ClassificationTask:
@@ -38,7 +38,9 @@ class ClassificationTask:
         self.config = config
         self.train_table, self.val_table = read_tables(config, console)
         self.num_images, self.num_validation = len(self.train_table), len(self.val_table) if self.val_table else 0
-        self.model = _make_model(config, self.train_table, console)
+        model = first_model(config.model, self.train_table.label_map.names, console)
+        assert isinstance(model, EfficientNet)
+        self.model = model
         spec = self.model.spec
         self.train_set = ClassificationDataset(
             self.train_table,
@@ -81,13 +83,17 @@ class ClassificationTask:
             zip(self.setting_names, (height, width, magnitude, stage.mixup, stage.cutmix, dropout), strict=True)
         )
 
+    def mixed(self, batch: LabelBatch, epoch: int, step: int) -> tuple[Tensor, Tensor]:
+        """Images [B, 3, H, W] uint8 as the network sees them in a step, and targets [B, K]; see `mix_batch`."""
+        stage = self.train_set.settings_of(epoch)
+        rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([self.config.seed, step], spawn_key=(2,))))
+        return mix_batch(batch.images, batch.labels, self.model.num_classes, stage.mixup, stage.cutmix, rng)
+
     def losses(
         self, forward: Forward, batch: LabelBatch, parts: int, epoch: int, step: int
     ) -> Iterator[tuple[Tensor, ...]]:
         """Cross-entropy, part by part, normalised by the images of the whole batch, which is mixed as a whole."""
-        stage = self.train_set.settings_of(epoch)
-        rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([self.config.seed, step], spawn_key=(2,))))
-        images, targets = mix_batch(batch.images, batch.labels, self.model.num_classes, stage.mixup, stage.cutmix, rng)
+        images, targets = self.mixed(batch, epoch, step)
         count = min(parts, len(images))
         for piece, target in zip(images.tensor_split(count), targets.tensor_split(count), strict=True):
             yield (cross_entropy_sum(forward(piece), target, self.config.loss.label_smoothing) / len(images),)
@@ -112,21 +118,3 @@ def read_tables(config: ClassificationConfig, console: Console) -> tuple[ImageLa
     for note in [*train_table.notes(), *(val_table.notes() if val_table else [])]:
         console.print(note, style="yellow")
     return train_table, val_table
-
-
-def _make_model(config: ClassificationConfig, table: ImageLabels, console: Console) -> EfficientNet:
-    settings, names = config.model, table.label_map.names
-    check_classes(settings.num_classes, len(names))
-    model, report = start_model(
-        spec_of(settings),
-        len(names),
-        settings.weights,
-        settings.backbone_weights,
-        class_names=names,
-        keep_rows=settings.keep_rows,
-        padding=settings.padding,
-    )
-    for line in report.lines() if report else ():
-        console.print(line)
-    assert isinstance(model, EfficientNet)
-    return model

@@ -19,11 +19,11 @@ from effdet.losses import DetectionLoss, weights_of_classes
 from effdet.models import EfficientDet
 from effdet.models.anchors import level_sizes
 from effdet.structures import Batch
-from effdet.training.checks import check_classes, check_parts
+from effdet.training.checks import check_parts
 from effdet.training.optim import make_schedule
+from effdet.training.start import first_model
 from effdet.training.tasks import Forward
 from effdet.weights.checkpoint import ModelCard
-from effdet.weights.sources import spec_of, start_model
 
 
 class DetectionTask:
@@ -38,7 +38,9 @@ class DetectionTask:
         self.config = config
         self.train_table, self.val_table = read_tables(config, console)
         self.num_images, self.num_validation = len(self.train_table), len(self.val_table) if self.val_table else 0
-        self.model = _make_model(config, self.train_table, console)
+        model = first_model(config.model, self.train_table.label_map.names, console)
+        assert isinstance(model, EfficientDet)
+        self.model = model
         spec = self.model.spec
         check_parts(
             config.train,
@@ -110,23 +112,3 @@ def read_tables(config: DetectionConfig, console: Console) -> tuple[Annotations,
     for note in [*train_table.notes(), *(val_table.notes() if val_table else [])]:
         console.print(note, style="yellow")
     return train_table, val_table
-
-
-def _make_model(config: DetectionConfig, table: Annotations, console: Console) -> EfficientDet:
-    settings, names = config.model, table.label_map.names
-    check_classes(settings.num_classes, len(names))
-    model, report = start_model(
-        spec_of(settings),
-        len(names),
-        settings.weights,
-        settings.backbone_weights,
-        class_names=names,
-        keep_rows=settings.keep_rows,
-        padding=settings.padding,
-        anchor_scale=settings.anchor_scale,
-        anchor_aspects=settings.anchor_aspects,
-    )
-    for line in report.lines() if report else ():
-        console.print(line)
-    assert isinstance(model, EfficientDet)
-    return model

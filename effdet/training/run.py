@@ -69,11 +69,7 @@ def set_up(
         keep_freed_memory()
     torch.manual_seed(config.seed)
     torch.use_deterministic_algorithms(config.train.deterministic)
-    task: Task
-    if isinstance(config, DetectionConfig):
-        task = DetectionTask(config, console)
-    else:
-        task = ClassificationTask(config, console)
+    task: Task = make_task(config, console)
     model = place(task.model, device, config.train.channels_last)
     frozen = freeze(model, config.train.freeze)
     state = TrainState(
@@ -95,6 +91,17 @@ def set_up(
     )
     _describe(run, console)
     return run, state
+
+
+def make_task(config: DetectionConfig | ClassificationConfig, console: Console) -> DetectionTask | ClassificationTask:
+    """The task of a recipe; tells the console what it found in data and weights.
+
+    Raises:
+        EffdetError: data, weights or recipe cannot be used.
+    """
+    if isinstance(config, DetectionConfig):
+        return DetectionTask(config, console)
+    return ClassificationTask(config, console)
 
 
 def resume(checkpoint: Path, run: Run, state: TrainState) -> None:

@@ -106,17 +106,6 @@ def test_the_confusion_counts_true_rows_and_predicted_columns():
     assert confusion.tolist() == expected.tolist()
 
 
-def test_each_class_has_its_accuracy_and_precision():
-    logits = torch.eye(4)[[0, 0, 1, 1, 1]]
-    rows = evaluate(logits, torch.tensor([0, 0, 0, 1, 2])).per_class()
-    assert rows == [
-        {"name": "class 0", "images": 3, "accuracy": pytest.approx(2 / 3), "precision": 1.0},
-        {"name": "class 1", "images": 1, "accuracy": 1.0, "precision": pytest.approx(1 / 3)},
-        {"name": "class 2", "images": 1, "accuracy": 0.0, "precision": -1.0},
-        {"name": "class 3", "images": 0, "accuracy": -1.0, "precision": -1.0},
-    ]
-
-
 def test_results_have_the_best_five_classes_of_each_image_in_order():
     logits, labels = random_images(20)
     results = json.loads(json.dumps(evaluate(logits, labels).results()))

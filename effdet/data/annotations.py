@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from effdet.data.images import read_file
 from effdet.errors import DataError
 
 
@@ -84,6 +85,14 @@ class Annotations:
     def path(self, index: int) -> Path:
         """Path of image `index` as the annotations spell it."""
         return self.image_folder / str(self.file_names[index])
+
+    def read(self, index: int) -> bytes:
+        """Content of the file of image `index`.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        return read_file(self.path(index))
 
     def notes(self) -> list[str]:
         """One line for every kind of repair, to be shown once to whoever uses the data set."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from effdet.config import ClassificationAugment, ProgressiveConfig
-from effdet.data.images import Image, read_image
+from effdet.data.images import Image, decode_image
 from effdet.data.labels import ImageLabels
 from effdet.data.rand_augment import rand_augment
 from effdet.data.resize import classification_view, resize
@@ -119,7 +119,7 @@ class ClassificationDataset(Dataset[Sample | DataError]):
         """Image, uint8 [3, H, W], label and row of (epoch, row); or what is wrong with the file."""
         epoch, index = key
         try:
-            image = read_image(self.labels.path(index))
+            image = decode_image(self.labels.read(index), str(self.labels.path(index)))
         except DataError as error:
             return error
         if self.augment is None:

@@ -15,7 +15,7 @@ from effdet.config import DetectionAugment
 from effdet.data.annotations import Annotations
 from effdet.data.augment import Boxes, Labels, Scene, horizontal_flip, scale_jitter, visible_boxes
 from effdet.data.classify import random_erasing
-from effdet.data.images import Image, letterbox, read_image
+from effdet.data.images import Image, letterbox, decode_image
 from effdet.data.mosaic import Tile, copy_paste, mixup, mosaic, mosaic_tiles
 from effdet.data.photometric import photometric_distortion
 from effdet.data.rand_augment_boxes import rand_augment_boxes
@@ -141,7 +141,7 @@ class DetectionDataset(Dataset[Sample | DataError]):
         Raises:
             DataError: the file is faulty, or not as annotated.
         """
-        image = read_image(self.annotations.path(index))
+        image = decode_image(self.annotations.read(index), str(self.annotations.path(index)))
         self._check_size(image, index)
         rows = self.annotations.rows(index)
         objects = ~self.annotations.crowd[rows]

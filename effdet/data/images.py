@@ -29,15 +29,23 @@ def read_image(path: str | Path) -> Image:
     Raises:
         DataError: there is no such file, or it is not a whole image.
     """
+    return decode_image(read_file(path), str(path))
+
+
+def read_file(path: str | Path) -> bytes:
+    """Content of an image file.
+
+    Raises:
+        DataError: there is no such file, or it cannot be read.
+    """
     try:
-        data = Path(path).read_bytes()
+        return Path(path).read_bytes()
     except FileNotFoundError:
         raise DataError(f"{path}: no such image; check the path") from None
     except IsADirectoryError:
         raise DataError(f"{path}: is a folder; expected an image file") from None
     except OSError as error:
         raise DataError(f"{path}: the image cannot be read: {error.strerror or error}") from None
-    return decode_image(data, str(path))
 
 
 def decode_image(data: bytes, name: str) -> Image:

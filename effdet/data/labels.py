@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effdet.data.annotations import LabelMap
+from effdet.data.images import read_file
 from effdet.errors import DataError
 
 
@@ -45,6 +46,14 @@ class ImageLabels:
     def path(self, index: int) -> Path:
         """Path of image `index`."""
         return self.image_folder / str(self.file_names[index])
+
+    def read(self, index: int) -> bytes:
+        """Content of the file of image `index`.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        return read_file(self.path(index))
 
     def notes(self) -> list[str]:
         """One line for every kind of repair, to be shown once to whoever uses the data set."""

@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from effdet.errors import ConfigError
+from effdet.presets import PRESETS
 
 Side = Annotated[int, Field(ge=32, strict=True)]
 Positive = Annotated[float, Field(gt=0)]
@@ -106,7 +107,8 @@ class SplitConfig(Section):
     split: str | None = Field(
         None,
         description="COCO: folder name such as train2017; VOC: list name such as trainval, or the path of a list; "
-        "folders: name of the folder that holds the class folders; CSV: name of the list without its suffix.",
+        "folders: name of the folder that holds the class folders; CSV: name of the list without its suffix; "
+        "shards: name of the index without its suffix.",
     )
     images: Annotated[Path, Field(strict=False)] | None = Field(None, description="Folder of the images.")
     annotations: Annotated[Path, Field(strict=False)] | None = Field(
@@ -119,37 +121,100 @@ class DataConfig(Section):
 
     format: str = Field(description="Format of the annotations.")
     root: Annotated[Path, Field(strict=False)] | None = Field(None, description="Folder of the data set.")
+    url: str | None = Field(
+        None,
+        description="Shards: address of their folder in place of `root`, such as s3://bucket/coco or https://host/coco.",
+    )
     train: SplitConfig = Field(SplitConfig(), description="The part to train on.")
     val: SplitConfig | None = Field(SplitConfig(), description="The part to evaluate on; null for none.")
     workers: int = Field(2, ge=0, description="Processes that load images; 0 loads in the main process.")
+    cache: Literal["none", "memory", "disk"] = Field(
+        "none", description="Where training images are kept decoded for the next epochs, which are then loaded faster."
+    )
+    cache_gb: float = Field(
+        4.0,
+        gt=0,
+        le=1e6,
+        description="Most room for them in GB, of all processes together; what finds none is decoded each time.",
+    )
+    cache_folder: Annotated[Path, Field(strict=False)] | None = Field(
+        None, description="Where cache=disk keeps them; null takes ~/.cache/effdet/images, or images in $EFFDET_HOME."
+    )
+
+    @model_validator(mode="after")
+    def _addresses_are_of_shards(self) -> DataConfig:
+        if ":/" in str(self.root):
+            raise ValueError(
+                f"data.root is '{self.root}'; expected a folder, the address of shards is written data.url=..."
+            )
+        if self.url is not None and "://" not in self.url:
+            raise ValueError(
+                f"data.url is '{self.url}'; expected an address such as s3://bucket/coco, a folder is data.root"
+            )
+        if self.url is not None and self.root is not None:
+            raise ValueError("data.root and data.url both say where the data set lies; set one of them to null")
+        if self.url is not None and self.format != "shards":
+            raise ValueError(f"data.url is for shards alone, but data.format is '{self.format}'; set it to shards")
+        for part, split in (("train", self.train), ("val", self.val)):
+            if self.format == "shards" and split is not None and (split.images or split.annotations):
+                raise ValueError(
+                    f"data.{part}.images and data.{part}.annotations are not for shards, which hold both; "
+                    f"leave them out or set them to null"
+                )
+        return self
 
 
 class DetectionData(DataConfig):
     """The images with boxes and how they are loaded."""
 
-    format: Literal["coco", "voc"] = Field("coco", description="Format of the annotations.")
+    format: Literal["coco", "voc", "shards"] = Field(
+        "coco", description="Format of the annotations; 'shards': tar files as `effdet shards` writes them."
+    )
     root: Annotated[Path, Field(strict=False)] | None = Field(
-        None, description="Folder of the data set; COCO: train2017/ val2017/ annotations/, VOC: as in the devkit."
+        None,
+        description="Folder of the data set; COCO: train2017/ val2017/ annotations/, VOC: as in the devkit, shards: "
+        "train.index.npz val.index.npz and the tar files.",
     )
     classes: Annotated[tuple[str, ...], Field(strict=False)] | None = Field(
         None, description="VOC: class names in label order; null takes the sorted names found in the training part."
     )
+    repeat_threshold: Fraction | None = Field(
+        None,
+        description="Share of the images below which a class is rare, such as 0.001; images with rare classes are "
+        "taken more often. Null takes every image once. Source: LVIS, repeat-factor sampling.",
+    )
+    background_share: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="Share of an epoch's samples that images without objects make up; 0 leaves them out, null takes "
+        "them as they are.",
+    )
+    rectangular: bool = Field(
+        False, description="Whether training batches are of images of one shape, in an input shrunk to it."
+    )
 
     @model_validator(mode="after")
     def _classes_are_for_voc(self) -> DetectionData:
-        if self.format == "coco" and self.classes is not None:
-            raise ValueError("data.classes is for Pascal VOC alone; a COCO file names its classes itself, leave it out")
+        if self.format != "voc" and self.classes is not None:
+            raise ValueError(
+                "data.classes is for Pascal VOC alone; COCO files and shards name the classes themselves, leave it out"
+            )
         return self
 
 
 class ClassificationData(DataConfig):
     """The images with a class each and how they are loaded."""
 
-    format: Literal["folders", "csv"] = Field(
-        "folders", description="'folders': a folder of images per class; 'csv': lists of image and class."
+    format: Literal["folders", "csv", "shards"] = Field(
+        "folders",
+        description="'folders': a folder of images per class; 'csv': lists of image and class; 'shards': tar files as "
+        "`effdet shards` writes them.",
     )
     root: Annotated[Path, Field(strict=False)] | None = Field(
-        None, description="Folder of the data set; folders: train/CLASS/*.jpg val/CLASS/*.jpg, CSV: train.csv val.csv."
+        None,
+        description="Folder of the data set; folders: train/CLASS/*.jpg val/CLASS/*.jpg, CSV: train.csv val.csv, "
+        "shards: train.index.npz val.index.npz and the tar files.",
     )
 
 
@@ -162,6 +227,9 @@ class DetectionAugment(Section):
     rand_layers: int = Field(0, ge=0, description="RandAugment, boxes included: changes in a row; 0 for none.")
     rand_magnitude: Magnitude = Field(15.0, description="RandAugment: strength of the changes, 0..30.")
     horizontal_flip: Fraction = Field(0.5, description="Probability of mirroring an image.")
+    multi_scale: Pair | None = Field(
+        None, description="Range of the factor of the input size that is drawn for every batch; null for none."
+    )
     scale_jitter: Pair | None = Field(
         (0.1, 2.0), description="Range of the random scale relative to the input size, with crop; null for none."
     )
@@ -175,8 +243,10 @@ class DetectionAugment(Section):
 
     @model_validator(mode="after")
     def _scales_rise(self) -> DetectionAugment:
-        if self.scale_jitter is not None and self.scale_jitter[0] > self.scale_jitter[1]:
-            raise ValueError("augment.scale_jitter is a range, the smaller scale first")
+        for key in ("multi_scale", "scale_jitter"):
+            limits = getattr(self, key)
+            if limits is not None and limits[0] > limits[1]:
+                raise ValueError(f"augment.{key} is a range, the smaller scale first")
         return self
 
 
@@ -252,6 +322,17 @@ class OptimConfig(Section):
         ge=1,
         description="Batch for which the learning rate is given, scaled linearly; null takes the rate as it is.",
     )
+    rates: dict[str, Positive] = Field(
+        {},
+        description="Factors of the learning rate by module, such as {backbone: 0.1}; the innermost module counts.",
+    )
+    layer_decay: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Factor of the learning rate for each step from heads over neck and stages to the stem, beside "
+        "`rates`.",
+    )
     momentum: Fraction = Field(0.9, description="Momentum of SGD and RMSProp, or beta 1 of AdamW.")
     weight_decay: float = Field(4e-5, ge=0, description="Weight decay; never on norms, biases and fusion weights.")
     warmup_epochs: float = Field(1.0, ge=0, description="Length of the linear warm-up in epochs.")
@@ -277,8 +358,18 @@ class TrainConfig(Section):
     )
     batch_size: int = Field(64, ge=1, description="Images per optimiser step.")
     accumulate: int = Field(1, ge=1, description="Parts in which a batch is computed, to save memory.")
-    precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="Arithmetic of the network; auto takes bf16 where the hardware is fast at it."
+    checkpoint_activations: bool = Field(
+        False,
+        description="Whether activations are not kept but computed again in the backward pass: much less memory for "
+        "about a third more time.",
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto",
+        description="Arithmetic of the network; auto takes bf16 where the hardware is fast at it. fp16, for GPUs that "
+        "lack bf16, scales the loss.",
+    )
+    compile: bool = Field(
+        False, description="Whether torch.compile makes one program of the network: minutes at the start, faster steps."
     )
     channels_last: bool = Field(True, description="Memory layout of images and weights.")
     ema_decay: Fraction | None = Field(
@@ -287,6 +378,11 @@ class TrainConfig(Section):
     freeze: Annotated[tuple[str, ...], Field(strict=False)] = Field(
         (),
         description="Modules kept as they are, norms included: backbone, backbone.blocks.0, neck, ...",
+    )
+    norms: Literal["auto", "batch", "sync", "frozen"] = Field(
+        "auto",
+        description="Statistics of the batch norms: of the images computed together (batch), over all processes (sync) "
+        "or those that came with the weights (frozen); auto freezes these under 8 images, and synchronises GPUs.",
     )
     log_every: int = Field(20, ge=1, description="Steps between two lines of the log.")
     save_minutes: float | None = Field(
@@ -297,6 +393,9 @@ class TrainConfig(Section):
     )
     patience: int | None = Field(
         None, ge=1, description="Evaluations without a better result after which the run ends; null for no early end."
+    )
+    timeout_minutes: float = Field(
+        30.0, gt=0, description="How long a process waits for the others before it gives up; for runs of several."
     )
     deterministic: bool = Field(
         False, description="Whether only operations are used that give the same result every time, on GPUs too."
@@ -340,6 +439,23 @@ class EvalConfig(Section):
     batch_size: int = Field(8, ge=1, description="Images per forward pass.")
 
 
+class LogConfig(Section):
+    """Where the figures of a training go, besides log.jsonl, log.csv and curves.png in the run's folder."""
+
+    to: Annotated[tuple[Literal["tensorboard", "wandb", "mlflow"], ...], Field(strict=False)] = Field(
+        (), description="Trackers that get every figure too: tensorboard, wandb, mlflow; each is an extra to install."
+    )
+    project: str = Field(
+        "effdet", min_length=1, description="Project of Weights & Biases, experiment of MLflow; the run is its folder."
+    )
+
+    @model_validator(mode="after")
+    def _each_once(self) -> LogConfig:
+        if len(set(self.to)) < len(self.to):
+            raise ValueError("log.to names a tracker twice; leave one out")
+        return self
+
+
 class PostprocessConfig(Section):
     """From logits to detections in evaluation; predict has its own threshold."""
 
@@ -372,6 +488,7 @@ class Config(Section):
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
     eval: EvalConfig = EvalConfig()
+    log: LogConfig = LogConfig()
 
     def to_dict(self) -> dict[str, Any]:
         """The tree as plain containers: what is written to config.yaml and stored in checkpoints."""
@@ -421,7 +538,9 @@ TASKS: dict[str, type[DetectionConfig] | type[ClassificationConfig]] = {
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> DetectionConfig | ClassificationConfig:
     """Config of a YAML file and of `section.key=value` overrides.
 
-    `base: other.yaml` names a parent, relative to the file: mappings merge, everything else replaces.
+    `base: other.yaml` names a parent, relative to the file: mappings merge, everything else replaces. `preset: scratch`
+    or `preset: finetune` puts values of `presets.py` over the parent and under the file's own; as an override, over the
+    file and under the other overrides.
 
     Raises:
         ConfigError: the file is missing or no YAML mapping, or a key is unknown, given twice or of the wrong type.
@@ -443,11 +562,13 @@ def make_config(
     Raises:
         ConfigError: a key is unknown or of the wrong type; the message lists all such keys, one a line.
     """
-    given: set[str] = set()
-    for override in overrides:
-        key, change = _parse_override(override)
-        tree = _merge(tree, change)
-        given.update([key, *_dotted_keys(change)])
+    changes = [_parse_override(override) for override in overrides]
+    given = {key for change in changes for key in _dotted_keys(change)}
+    first: dict[str, Any] = {key: change[key] for change in changes for key in ("task", "preset") if key in change}
+    tree = _with_preset(_with_preset({}, tree, source), first, "command line")
+    for change in changes:
+        if "preset" not in change:
+            tree = _merge(tree, change)
     task = tree.get("task", "detection")
     if not isinstance(task, str) or task not in TASKS:
         raise ConfigError(f"{source}: 'task' is {task!r}; expected {' or '.join(TASKS)}")
@@ -468,8 +589,8 @@ def make_config(
         raise ConfigError("\n".join(dict.fromkeys(lines))) from None
 
 
-def _parse_override(override: str) -> tuple[str, dict[str, Any]]:
-    """Dotted key of `section.key=value`, and the change as a nested mapping."""
+def _parse_override(override: str) -> dict[str, Any]:
+    """The change of `section.key=value` as a nested mapping."""
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise ConfigError(f"command line: expected section.key=value, got '{override}'")
@@ -479,14 +600,15 @@ def _parse_override(override: str) -> tuple[str, dict[str, Any]]:
         raise ConfigError(f"command line: the value of '{override}' is not valid YAML") from None
     for part in reversed(key.split(".")):
         change = {part: change}
-    return key, change
+    assert isinstance(change, dict)
+    return change
 
 
 def _suggestion(key: str, config: type[Config]) -> str:
     for task, other in TASKS.items():
         if other is not config and key in _known_keys(other):
             return f"; it belongs to task: {task}"
-    known = _known_keys(config)
+    known = [*_known_keys(config), "preset"]
     near = [candidate for candidate in known if candidate.split(".")[-1] == key.split(".")[-1]]  # in another section
     near = near or difflib.get_close_matches(key, known, n=1, cutoff=0.6)
     if near:
@@ -514,6 +636,20 @@ def _merge(parent: Any, child: Any) -> Any:
     return {**parent, **{key: _merge(parent.get(key), value) for key, value in child.items()}}
 
 
+def _with_preset(parent: Mapping[str, Any], own: Mapping[str, Any], source: str) -> Mapping[str, Any]:
+    """`own` over the preset that it names over `parent`."""
+    name, task = own.get("preset"), own.get("task", parent.get("task", "detection"))
+    if name is not None and isinstance(task, str) and task in PRESETS:  # an unknown task is refused later
+        presets = PRESETS[task]
+        if not isinstance(name, str) or name not in presets:
+            near = difflib.get_close_matches(str(name), presets, n=1, cutoff=0.4)
+            hint = f"did you mean '{near[0]}'?" if near else f"expected {' or '.join(presets)}"
+            raise ConfigError(f"{source}: there is no preset {name!r}; {hint}")
+        parent = _merge(parent, presets[name])
+    merged: Mapping[str, Any] = _merge(parent, {key: value for key, value in own.items() if key != "preset"})
+    return merged
+
+
 def _read_tree(path: Path, seen: tuple[Path, ...]) -> Mapping[str, Any]:
     """The mapping of one YAML file with its parents merged in; `seen` are the files that led here."""
     if path.resolve() in seen:
@@ -530,12 +666,10 @@ def _read_tree(path: Path, seen: tuple[Path, ...]) -> Mapping[str, Any]:
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected a mapping of sections such as 'model:', got a {type(tree).__name__}")
     base = tree.pop("base", None)
-    if base is None:
-        return tree
-    if not isinstance(base, str):
+    if base is not None and not isinstance(base, str):
         raise ConfigError(f"{path}: 'base' is {base!r}; expected the name of one YAML file")
-    merged: Mapping[str, Any] = _merge(_read_tree(path.parent / base, (*seen, path.resolve())), tree)
-    return merged
+    parent = {} if base is None else _read_tree(path.parent / base, (*seen, path.resolve()))
+    return _with_preset(parent, tree, str(path))
 
 
 class _Loader(yaml.SafeLoader):

@@ -246,7 +246,7 @@ def test_all_wrong_keys_are_told_at_once(tmp_path):
         ("train: {epochs: 3.5}", "train.epochs"),
         ("train: {epochs: true}", "train.epochs"),
         ("train: {epochs: 0}", "train.epochs"),
-        ("train: {precision: fp16}", "train.precision"),
+        ("train: {precision: int8}", "train.precision"),
         ("train: 3", "train"),
         ("model: {image_size: [512]}", "model.image_size"),
         ("model: {image_size: 512}", "model.image_size"),

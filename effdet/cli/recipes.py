@@ -18,7 +18,8 @@ def add_recipe_arguments(parser: argparse.ArgumentParser, optional: bool = False
         "recipe",
         nargs="*" if optional else "+",
         metavar="CONFIG|section.key=value",
-        help="a recipe such as configs/d0.yaml, then changes to it such as data.root=/data/coco",
+        help="a recipe such as configs/d0.yaml, then changes to it such as data.root=/data/coco; preset=finetune "
+        "and preset=scratch change start, optimiser and length in one go",
     )
 
 

@@ -28,7 +28,8 @@ class WeightAverage:
         decay = min(self.decay, (1 + step) / (10 + step))
         average, current = self.model.state_dict(), model.state_dict()
         floating = [name for name, value in average.items() if value.is_floating_point()]
+        counters = [name for name, value in average.items() if not value.is_floating_point()]
         averages: list[Tensor] = [average[name] for name in floating]
         torch._foreach_lerp_(averages, [current[name] for name in floating], 1 - decay)
-        for name in average.keys() - set(floating):
-            average[name].copy_(current[name])
+        if counters:
+            torch._foreach_copy_([average[name] for name in counters], [current[name] for name in counters])

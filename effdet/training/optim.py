@@ -1,13 +1,13 @@
 """How weights move: what is decayed and what is frozen, the optimiser, and the learning rate as a function of the step.
 
-The weight average that is evaluated is in `ema.py`.
+The weight average that is evaluated is in `ema.py`, what becomes of the norms' statistics in `norms.py`.
 """
 
 from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +15,10 @@ import torch
 from torch import nn
 
 from effdet.config import OptimConfig, TrainConfig
-from effdet.data.loader import steps_per_epoch
+from effdet.data.sampling import steps_per_epoch
 from effdet.errors import ConfigError
+from effdet.models import EfficientDet, EfficientNet
+from effdet.models.timm_backbone import TimmBackbone
 from effdet.training.rmsprop import RMSProp
 
 
@@ -66,21 +68,87 @@ def make_schedule(optim: OptimConfig, train: TrainConfig, num_images: int) -> Sc
 
 
 def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
-    """Optimiser of all weights that are not frozen; only kernels of convolutions and linear layers are decayed."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if not trained:
+    """Optimiser of all weights that are not frozen; only kernels of convolutions and linear layers are decayed.
+
+    Its groups have a `rate`: the factor of the schedule's learning rate for their weights, see `rates_of`.
+
+    Raises:
+        ConfigError: nothing is left to train, or optim.rates names a module that there is not.
+    """
+    rates = rates_of(model, config.rates, config.layer_decay)
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault((rates[name], parameter.ndim > 1), []).append(parameter)
+    if not groups:
         raise ConfigError("train.freeze leaves nothing to train; name fewer modules")
-    groups: list[dict[str, Any]] = [
-        {"params": [value for value in trained if value.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [value for value in trained if value.ndim <= 1], "weight_decay": 0.0},
+    settings: list[dict[str, Any]] = [
+        {"params": groups[rate, decayed], "weight_decay": config.weight_decay if decayed else 0.0, "rate": rate}
+        for rate, decayed in sorted(groups, reverse=True)
     ]
-    groups = [group for group in groups if group["params"]]
+    optimizer = _optimizer_of(settings, config)
+    set_rate(optimizer, config.learning_rate)
+    return optimizer
+
+
+def _optimizer_of(groups: list[dict[str, Any]], config: OptimConfig) -> torch.optim.Optimizer:
     if config.name == "rmsprop":
         return RMSProp(groups, config.learning_rate, momentum=config.momentum)
-    fused = trained[0].device.type in ("cpu", "cuda")
+    fused = groups[0]["params"][0].device.type in ("cpu", "cuda")
     if config.name == "sgd":
         return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum, fused=fused)
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.momentum, 0.999), fused=fused)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    """Sets the learning rate of the next step, for every group times its own factor."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate * group["rate"]
+
+
+def rates_of(model: nn.Module, rates: Mapping[str, float], layer_decay: float = 1.0) -> dict[str, float]:
+    """Factor of the learning rate for every parameter, by its name.
+
+    Args:
+        model: a detector or a classifier.
+        rates: factors by module; of a module within another the inner one's is taken, and 1 where none is named.
+        layer_decay: multiplied once more for each step away from the heads, see `layers_from_heads`.
+
+    Raises:
+        ConfigError: the model has no module of such a name; the message suggests near ones.
+    """
+    for name in rates:
+        _module(model, name, "optim.rates")
+    layers = layers_from_heads(model) if layer_decay != 1 else []
+    decays = {name: layer_decay**steps for steps, layer in enumerate(layers) for name in layer}
+    return {
+        name: _of_innermost(name, rates, 1.0) * _of_innermost(name, decays, 1.0) for name, _ in model.named_parameters()
+    }
+
+
+def layers_from_heads(model: nn.Module) -> list[list[str]]:
+    """Names of the modules of each layer, from the heads to the stem.
+
+    The layers are the heads (of a classifier all behind its last stage), the neck, each stage of the backbone from the
+    last to the first, and the stem. Of a backbone of timm each part that timm tells apart is a layer.
+    """
+    if isinstance(model, EfficientDet):
+        return [["class_head", "box_head"], ["neck"], *_trunk_layers(model.backbone, "backbone.")]
+    return [["conv_head", "bn2", "classifier"], *_trunk_layers(model, "")]
+
+
+def _trunk_layers(trunk: nn.Module, prefix: str) -> list[list[str]]:
+    if isinstance(trunk, TimmBackbone):
+        return [[f"{prefix}net.{name}"] for name, part in trunk.net.named_children() if list(part.parameters())][::-1]
+    assert isinstance(trunk, EfficientNet)
+    stages = [[f"{prefix}blocks.{number}"] for number in reversed(range(len(trunk.blocks)))]
+    return [*stages, [f"{prefix}conv_stem", f"{prefix}bn1"]]
+
+
+def _of_innermost(name: str, values: Mapping[str, float], default: float) -> float:
+    """The value of the innermost of the modules around a parameter."""
+    around = [module for module in values if name.startswith(f"{module}.")]
+    return values[max(around, key=len)] if around else default
 
 
 def freeze(model: nn.Module, names: Sequence[str]) -> list[nn.Module]:
@@ -89,20 +157,24 @@ def freeze(model: nn.Module, names: Sequence[str]) -> list[nn.Module]:
     Raises:
         ConfigError: the model has no module of such a name; the message suggests near ones.
     """
-    modules = dict(model.named_modules())
-    frozen = []
-    for name in names:
-        if name not in modules or not name:
-            near = difflib.get_close_matches(name, [key for key in modules if key], n=3, cutoff=0.4)
-            near = near or [key for key, _ in model.named_children()]
-            raise ConfigError(f"train.freeze: the model has no module '{name}'; near names are {', '.join(near)}")
-        modules[name].requires_grad_(False)
-        frozen.append(modules[name])
+    frozen = [_module(model, name, "train.freeze") for name in names]
+    for module in frozen:
+        module.requires_grad_(False)
     return frozen
 
 
+def _module(model: nn.Module, name: str, key: str) -> nn.Module:
+    """The module of a name that stands under `key` of the recipe."""
+    modules: dict[str, nn.Module] = dict(model.named_modules())
+    if name not in modules or not name:
+        near = difflib.get_close_matches(name, [other for other in modules if other], n=3, cutoff=0.4)
+        near = near or [child for child, _ in model.named_children()]
+        raise ConfigError(f"{key}: the model has no module '{name}'; near names are {', '.join(near)}")
+    return modules[name]
+
+
 def train_mode(model: nn.Module, frozen: Sequence[nn.Module]) -> None:
-    """Training mode for all but the frozen modules, whose norms keep their statistics."""
+    """Training mode for all but the frozen modules and norms, which keep their statistics."""
     model.train()
     for module in frozen:
         module.eval()

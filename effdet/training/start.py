@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from rich.console import Console
 
@@ -11,8 +12,24 @@ from effdet.models import EfficientDet, EfficientNet
 from effdet.training.checks import check_classes
 from effdet.weights.sources import spec_of, start_model
 
+MEAN = ".running_mean"
 
-def first_model(settings: ModelConfig, class_names: Sequence[str], console: Console) -> EfficientDet | EfficientNet:
+
+class Start(NamedTuple):
+    """What a training starts from.
+
+    Attributes:
+        model: the network with its first weights.
+        norms: names of its norms whose statistics came with the weights.
+        new_head: whether all of the class head, or a classifier's last layer, starts at random.
+    """
+
+    model: EfficientDet | EfficientNet
+    norms: frozenset[str]
+    new_head: bool
+
+
+def start_of(settings: ModelConfig, class_names: Sequence[str], console: Console) -> Start:
     """The network of a recipe for the classes of its data, with its first weights; tells the console how they fit.
 
     Raises:
@@ -36,4 +53,10 @@ def first_model(settings: ModelConfig, class_names: Sequence[str], console: Cons
     )
     for line in report.lines() if report else ():
         console.print(line)
-    return model
+    loaded = report.loaded if report else ()
+    head = "class_head." if isinstance(model, EfficientDet) else "classifier."
+    return Start(
+        model,
+        norms=frozenset(name.removesuffix(MEAN) for name in loaded if name.endswith(MEAN)),
+        new_head=not any(name.startswith(head) for name in loaded),
+    )

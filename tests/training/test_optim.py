@@ -5,10 +5,19 @@ import pytest
 import torch
 from torch import nn
 
-from effdet.config import OptimConfig, TrainConfig
+from effdet.config import OptimConfig, TrainConfig, make_config
 from effdet.errors import ConfigError
-from effdet.models import efficientdet_spec
-from effdet.training.optim import Schedule, freeze, make_optimizer, make_schedule, train_mode
+from effdet.models import efficientdet_spec, efficientnet_spec
+from effdet.training.optim import (
+    Schedule,
+    freeze,
+    layers_from_heads,
+    make_optimizer,
+    make_schedule,
+    rates_of,
+    set_rate,
+    train_mode,
+)
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +143,131 @@ def test_a_step_is_that_of_the_plain_formula(name):
         else:
             wanted = before[key] * (1 - 0.1 * decay) - 0.1 * gradients[key] / (gradients[key].abs() + 1e-8)
         torch.testing.assert_close(value, wanted, rtol=1e-4, atol=1e-6)
+
+
+# Rates of layers
+
+
+def rates_in(optimizer, model):
+    """Factor and decay of every trained parameter, by name."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return {
+        names[id(parameter)]: (group["rate"], group["weight_decay"])
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+
+
+def test_without_factors_all_weights_move_alike_in_two_groups(detector):
+    optimizer = make_optimizer(detector, OptimConfig(learning_rate=0.3))
+    assert [(group["rate"], group["lr"]) for group in optimizer.param_groups] == [(1.0, 0.3)] * 2
+
+
+def test_the_factor_of_the_innermost_module_counts(detector):
+    config = OptimConfig(rates={"backbone.blocks.0": 0.01, "backbone": 0.1, "neck": 2.0}, weight_decay=0.5)
+    found = rates_in(make_optimizer(detector, config), detector)
+    assert found.keys() == dict(detector.named_parameters()).keys()
+    for name, (rate, decay) in found.items():
+        factor = {"backbone": 0.1, "neck": 2.0}.get(name.split(".")[0], 1.0)
+        assert rate == (0.01 if name.startswith("backbone.blocks.0.") else factor), name
+        assert decay == (0.5 if detector.get_parameter(name).ndim > 1 else 0.0), name
+
+
+def test_names_are_those_of_modules_not_their_beginnings():
+    model = nn.ModuleDict({"a": nn.Linear(2, 2), "ab": nn.Linear(2, 2)})
+    assert rates_of(model, {"a": 0.5}) == {"a.weight": 0.5, "a.bias": 0.5, "ab.weight": 1.0, "ab.bias": 1.0}
+
+
+def test_layers_go_from_the_heads_of_a_detector_to_its_stem(detector):
+    layers = layers_from_heads(detector)
+    stages = [[f"backbone.blocks.{stage}"] for stage in reversed(range(7))]
+    stem = ["backbone.conv_stem", "backbone.bn1"]
+    assert layers == [["class_head", "box_head"], ["neck"], *stages, stem]
+    rates = rates_of(detector, {}, 0.5)
+    for name in rates:
+        owners = [steps for steps, layer in enumerate(layers) if name.startswith(tuple(f"{part}." for part in layer))]
+        assert [rates[name]] == [0.5**steps for steps in owners], name
+
+
+def test_layers_go_from_the_head_of_a_classifier_to_its_stem():
+    model = efficientnet_spec("efficientnet_lite0").build(3)
+    rates = rates_of(model, {}, 0.5)
+    assert {rates[f"{name}.weight"] for name in ("classifier", "bn2", "conv_head")} == {1.0}
+    assert rates["blocks.6.0.bn1.weight"] == 0.5
+    assert rates["blocks.0.0.bn1.weight"] == 0.5**7
+    assert rates["conv_stem.weight"] == rates["bn1.weight"] == 0.5**8
+
+
+def test_parts_of_a_timm_backbone_are_layers():
+    pytest.importorskip("timm")
+    model = efficientdet_spec("efficientdet_d0", backbone="timm/test_resnet", image_size=(64, 64)).build(2)
+    parts = ["layer4", "layer3", "layer2", "layer1", "bn1", "conv1"]
+    assert layers_from_heads(model)[2:] == [[f"backbone.net.{part}"] for part in parts]
+    rates = rates_of(model, {}, 0.5)
+    assert all(rate < 0.5 for name, rate in rates.items() if name.startswith("backbone."))
+
+
+def test_factors_of_modules_and_of_layers_multiply(detector):
+    rates = rates_of(detector, {"backbone": 0.1, "class_head": 3.0}, 0.5)
+    assert rates["backbone.conv_stem.weight"] == pytest.approx(0.1 * 0.5**9)
+    assert rates["backbone.blocks.6.0.bn1.weight"] == pytest.approx(0.1 * 0.5**2)
+    assert rates["neck.coarser.conv.weight"] == 0.5
+    assert rates["class_head.predict.pointwise.bias"] == 3.0
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw", "rmsprop"])
+def test_a_factor_is_a_smaller_rate(name):
+    """Two steps of one module with a factor, beside those of a model with the smaller rate for all."""
+    torch.manual_seed(0)
+    model, images = small().eval(), torch.randn(2, 3, 8, 8)
+    start, ended = {key: value.clone() for key, value in model.state_dict().items()}, []
+    for rates, rate in (({"0": 0.25}, 0.02), ({}, 0.005)):
+        model.load_state_dict(start)
+        optimizer = make_optimizer(model, OptimConfig(name=name, rates=rates, weight_decay=0.1))
+        set_rate(optimizer, rate)
+        model(images).square().sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        ended.append({key: value.clone() for key, value in model.state_dict().items()})
+    one, other = ended
+    torch.testing.assert_close(one["0.weight"], other["0.weight"])
+    torch.testing.assert_close(one["0.bias"], other["0.bias"])
+    assert not torch.allclose(one["2.weight"], other["2.weight"])
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw", "rmsprop"])
+def test_factors_survive_saving(name, tmp_path):
+    model = small()
+    config = OptimConfig(name=name, rates={"0": 0.1})
+    optimizer = make_optimizer(model, config)
+    model(torch.randn(2, 3, 8, 8)).square().sum().backward()
+    optimizer.step()
+    torch.save(optimizer.state_dict(), tmp_path / "state.pt")
+    other = make_optimizer(model, config)
+    other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    set_rate(other, 0.5)
+    assert [group["rate"] for group in other.param_groups] == [1.0, 1.0, 0.1, 0.1]
+    assert [group["lr"] for group in other.param_groups] == [0.5, 0.5, 0.05, 0.05]
+
+
+def test_frozen_modules_are_in_no_group(detector):
+    freeze(detector, ["backbone", "neck"])
+    found = rates_in(make_optimizer(detector, OptimConfig(rates={"backbone": 0.1}, layer_decay=0.9)), detector)
+    assert {name.split(".")[0] for name in found} == {"class_head", "box_head"}
+    assert {rate for rate, _ in found.values()} == {1.0}
+    detector.requires_grad_(True)
+
+
+@pytest.mark.parametrize(("name", "hint"), [("backbon", "backbone"), ("backbone.block.0", r"backbone\.blocks\.0")])
+def test_a_factor_of_an_unknown_module_is_refused_with_near_names(detector, name, hint):
+    with pytest.raises(ConfigError, match=rf"optim\.rates: the model has no module '{name}'; near names are .*{hint}"):
+        make_optimizer(detector, OptimConfig(rates={name: 0.1}))
+
+
+@pytest.mark.parametrize("key", ["rates={backbone: 0}", "rates={backbone: -1}", "layer_decay=0", "layer_decay=1.1"])
+def test_factors_that_make_no_sense_are_refused(key):
+    with pytest.raises(ConfigError, match=rf"'optim\.{key.partition('=')[0]}"):
+        make_config({}, [f"optim.{key}"])
 
 
 # Frozen modules

@@ -1,13 +1,22 @@
-"""Writing files so that nobody ever finds half of one."""
+"""Writing files so that nobody ever finds half of one, and the folder of what is kept for later runs."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+HOME_VARIABLE = "EFFDET_HOME"
+
+
+def home_folder() -> Path:
+    """The folder of weights and images that later runs find again: $EFFDET_HOME, or ~/.cache/effdet."""
+    home = os.environ.get(HOME_VARIABLE)
+    return Path(home).expanduser() if home else Path.home() / ".cache" / "effdet"
 
 
 @contextlib.contextmanager
@@ -22,6 +31,24 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """A new folder beside `path` to fill; it takes the place of `path` if all goes well, and is removed otherwise."""
+    partial, old = (path.with_name(f".{path.name}.{os.getpid()}.{what}") for what in ("partial", "old"))
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        for file in partial.iterdir():
+            with file.open("rb+") as opened:
+                os.fsync(opened.fileno())
+        if path.exists():
+            os.replace(path, old)
+        os.replace(partial, path)
+    finally:
+        for left in (partial, old):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

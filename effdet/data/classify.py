@@ -15,14 +15,17 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from effdet.config import ClassificationAugment, ProgressiveConfig
-from effdet.data.images import Image, decode_image
+from effdet.data.cache import Cache
+from effdet.data.images import REDUCTIONS, Image, decode_image, jpeg_size
 from effdet.data.labels import ImageLabels
 from effdet.data.rand_augment import rand_augment
 from effdet.data.resize import classification_view, resize
+from effdet.data.sampling import Key
 from effdet.errors import DataError
 from effdet.structures import LabelBatch
 
 Sample = tuple[Tensor, int, int]
+Window = tuple[slice, slice]  # rows and columns
 
 ATTEMPTS = 10  # at a random rectangle that fits into the image
 ERASED_AREA = (0.02, 1 / 3)  # share of the image
@@ -72,6 +75,7 @@ class ClassificationDataset(Dataset[Sample | DataError]):
         progressive: what changes from stage to stage; None for nothing.
         epochs: length of the run, which the stages share.
         seed: seed of the random changes.
+        cache: where decoded images are kept; None for nowhere.
     """
 
     def __init__(
@@ -84,6 +88,7 @@ class ClassificationDataset(Dataset[Sample | DataError]):
         progressive: ProgressiveConfig | None,
         epochs: int,
         seed: int,
+        cache: Cache | None = None,
     ) -> None:
         self.labels = labels
         self.size = size
@@ -93,6 +98,7 @@ class ClassificationDataset(Dataset[Sample | DataError]):
         self.progressive = progressive
         self.epochs = epochs
         self.seed = seed
+        self.cache = cache
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -115,18 +121,21 @@ class ClassificationDataset(Dataset[Sample | DataError]):
             values["image_size"] = (values["image_size"], values["image_size"])
         return replace(settings, **values)
 
-    def __getitem__(self, key: tuple[int, int]) -> Sample | DataError:
-        """Image, uint8 [3, H, W], label and row of (epoch, row); or what is wrong with the file."""
-        epoch, index = key
+    def __getitem__(self, key: Key | tuple[int, int]) -> Sample | DataError:
+        """Image, uint8 [3, H, W], label and row of a key; or what is wrong with the file."""
+        key = Key(*key)
+        index, size = key.row, key.size
         try:
-            image = decode_image(self.labels.read(index), str(self.labels.path(index)))
+            if self.augment is None:
+                whole = self._decoded(index, self.labels.read(index), 1)
+                image = classification_view(whole, size or self.size, self.crop, self.interpolation)
+            else:
+                settings, rng = self.settings_of(key.epoch), key.rng(self.seed)
+                view = self._view(index, self.augment, size or settings.image_size, rng)
+                image = changed(view, self.augment, settings.rand_magnitude, rng)
         except DataError as error:
             return error
-        if self.augment is None:
-            image = classification_view(image, self.size, self.crop, self.interpolation)
-        else:
-            rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([self.seed, epoch, index])))
-            image = self._changed(image, self.augment, self.settings_of(epoch), rng)
+        image = np.require(image, requirements="W")  # torch takes no read-only arrays, such as the cache gives
         return torch.from_numpy(image).permute(2, 0, 1), int(self.labels.labels[index]), index
 
     def pack(self, samples: list[Sample]) -> NDArray[np.int64]:
@@ -138,30 +147,71 @@ class ClassificationDataset(Dataset[Sample | DataError]):
         labels, indices = packed.T
         return LabelBatch(images, torch.from_numpy(labels.copy()), indices.tolist())
 
-    def _changed(
-        self, image: Image, augment: ClassificationAugment, settings: StageSettings, rng: np.random.Generator
+    def _view(
+        self, index: int, augment: ClassificationAugment, size: tuple[int, int], rng: np.random.Generator
     ) -> Image:
-        import cv2
+        """What is seen of an image, uint8 RGB of `size`: a random crop, or what evaluation sees."""
+        data = self.labels.read(index)
+        original = jpeg_size(data)
+        if original is None:
+            whole = self._decoded(index, data, 1)
+            return self._cut(whole, draw_crop(whole.shape[:2], size, augment, rng), 1, size)
+        # A JPEG tells its size before it is decoded, and then no more is decoded than will be seen.
+        window = draw_crop(original, size, augment, rng)
+        reduction = self._reduction(original, window, size)
+        image = self._decoded(index, data, reduction)
+        # In case that the decoder reads a faulty EXIF header in another way.
+        image = resize(image, (-(-original[0] // reduction), -(-original[1] // reduction)), self.interpolation)
+        return self._cut(image, window, reduction, size)
 
-        size = settings.image_size
-        window = None
-        if augment.crop_area is not None:
-            # The crop is squeezed into the input: relative to its shape, so that objects keep theirs within the range.
-            narrowest, widest = (aspect * size[1] / size[0] for aspect in augment.crop_aspect)
-            window = random_window(image.shape[:2], augment.crop_area, (narrowest, widest), rng)
+    def _reduction(self, original: tuple[int, int], window: Window | None, size: tuple[int, int]) -> int:
+        """The largest reduction that leaves as many pixels as will be seen, or more."""
         if window is None:
-            image = classification_view(image, size, self.crop, self.interpolation)
+            shrinking = min(side * self.crop / shown for side, shown in zip(original, size, strict=True))
         else:
-            image = resize(image[window], size, self.interpolation)
-        if rng.random() < augment.horizontal_flip:
-            image = cv2.flip(image, 1)  # type: ignore[assignment]
-        image = rand_augment(image, augment.rand_layers, settings.rand_magnitude, rng)
-        return random_erasing(image, augment.random_erasing, rng)
+            shrinking = min((part.stop - part.start) / shown for part, shown in zip(window, size, strict=True))
+        return next(reduction for reduction in REDUCTIONS if reduction <= max(shrinking, 1))
+
+    def _cut(self, image: Image, window: Window | None, reduction: int, size: tuple[int, int]) -> Image:
+        """A window of the original in an image decoded at a reduction, resized; without one what evaluation sees."""
+        if window is None:
+            return classification_view(image, size, self.crop, self.interpolation)
+        rows, columns = (slice(part.start // reduction, -(-part.stop // reduction)) for part in window)
+        return resize(image[rows, columns], size, self.interpolation)
+
+    def _decoded(self, index: int, data: bytes, reduction: int) -> Image:
+        """The image of a row at a reduction, not to be written to."""
+        path = self.labels.path(index)
+
+        def decode() -> Image:
+            return decode_image(data, str(path), reduction)
+
+        return self.cache.image(index, path, reduction, decode) if self.cache else decode()
+
+
+def draw_crop(
+    original: tuple[int, int], size: tuple[int, int], augment: ClassificationAugment, rng: np.random.Generator
+) -> Window | None:
+    """Rows and columns of the random crop of an image, both sizes (H, W); None for the view of the evaluation."""
+    if augment.crop_area is None:
+        return None
+    # The crop is squeezed into the input: relative to its shape, so that objects keep theirs within the range.
+    narrowest, widest = (aspect * size[1] / size[0] for aspect in augment.crop_aspect)
+    return random_window(original, augment.crop_area, (narrowest, widest), rng)
+
+
+def changed(image: Image, augment: ClassificationAugment, magnitude: float, rng: np.random.Generator) -> Image:
+    """An image of the input size after flip, RandAugment of a strength and random erasing."""
+    import cv2
+
+    if rng.random() < augment.horizontal_flip:
+        image = cv2.flip(image, 1)  # type: ignore[assignment]
+    return random_erasing(rand_augment(image, augment.rand_layers, magnitude, rng), augment.random_erasing, rng)
 
 
 def random_window(
     size: tuple[int, int], area: tuple[float, float], aspect: tuple[float, float], rng: np.random.Generator
-) -> tuple[slice, slice] | None:
+) -> Window | None:
     """Rows and columns of a random rectangle in an image of `size` (H, W); None if none of ten tries fits.
 
     Args:

@@ -13,12 +13,14 @@ from torch.utils.data import Dataset
 
 from effdet.config import DetectionAugment
 from effdet.data.annotations import Annotations
-from effdet.data.augment import Boxes, Labels, Scene, horizontal_flip, scale_jitter, visible_boxes
+from effdet.data.augment import Boxes, Labels, Placement, Scene, draw_placement, place
+from effdet.data.cache import Cache
 from effdet.data.classify import random_erasing
-from effdet.data.images import Image, letterbox, decode_image
-from effdet.data.mosaic import Tile, copy_paste, mixup, mosaic, mosaic_tiles
+from effdet.data.images import REDUCTIONS, Image, decode_image, fitting_scale, letterbox
+from effdet.data.mosaic import copy_paste, mixup, mosaic, mosaic_tiles
 from effdet.data.photometric import photometric_distortion
 from effdet.data.rand_augment_boxes import rand_augment_boxes
+from effdet.data.sampling import Key
 from effdet.errors import DataError
 from effdet.structures import Batch, Target
 
@@ -41,6 +43,7 @@ class DetectionDataset(Dataset[Sample | DataError]):
         augment: the random changes; None for evaluation, which takes the plain letterbox.
         seed: seed of the random changes.
         epochs: length of the run, before whose end mosaic, copy-paste and mixup may stop; None for no end.
+        cache: where decoded images are kept; None for nowhere.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class DetectionDataset(Dataset[Sample | DataError]):
         augment: DetectionAugment | None,
         seed: int,
         epochs: int | None = None,
+        cache: Cache | None = None,
     ) -> None:
         self.annotations = annotations
         self.size = size
@@ -58,22 +62,25 @@ class DetectionDataset(Dataset[Sample | DataError]):
         self.augment = augment
         self.seed = seed
         self.epochs = epochs
+        self.cache = cache
 
     def __len__(self) -> int:
         return len(self.annotations)
 
-    def __getitem__(self, key: tuple[int, int]) -> Sample | DataError:
-        """Image, uint8 [3, H, W] of the input size, and target of (epoch, row); or what is wrong with the file."""
-        epoch, index = key
+    def __getitem__(self, key: Key | tuple[int, int]) -> Sample | DataError:
+        """Image, uint8 [3, H, W], and target of a key; or what is wrong with the file."""
+        key = Key(*key)
+        index, size = key.row, key.size or self.size
         try:
-            own = self._read(index)
             if self.augment is None:
-                (image, boxes, labels), scale = self._fitted(own, self.size)
+                scene, original, scale = self._whole(index, size)
             else:
-                (image, boxes, labels), scale = self._changed(own, self.augment, epoch, index)
+                scene, placement = self._changed(key, self.augment, size)
+                original, scale = placement.original, placement.scale
         except DataError as error:
             return error
-        target = Target(torch.from_numpy(boxes), torch.from_numpy(labels), index, own.image.shape[:2], scale)
+        image = np.require(scene.image, requirements="W")  # torch takes no read-only arrays, such as the cache gives
+        target = Target(torch.from_numpy(scene.boxes), torch.from_numpy(scene.labels), index, original, scale)
         return torch.from_numpy(image).permute(2, 0, 1), target
 
     def pack(self, samples: list[Sample]) -> list[PackedTarget]:
@@ -91,66 +98,85 @@ class DetectionDataset(Dataset[Sample | DataError]):
         )
         return Batch(images, tuple(targets))
 
-    def _changed(self, own: Scene, augment: DetectionAugment, epoch: int, index: int) -> tuple[Scene, Scale]:
-        """The scene that is trained on, in the input size, and the scale of the row's own image in it."""
-        rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([self.seed, epoch, index])))
-        joining = self.epochs is None or epoch < self.epochs - augment.close_mosaic_epochs
+    def _whole(self, index: int, size: tuple[int, int]) -> tuple[Scene, tuple[int, int], Scale]:
+        """A row as evaluation sees it, in the letterbox of `size`; the size of its image and the scale."""
+        boxes, labels = self._objects(index)
+        whole = self._decoded(index, 1)
+        image, (vertical, horizontal) = letterbox(whole, size, self.fill)
+        boxes = boxes * np.array([horizontal, vertical, horizontal, vertical], np.float32)
+        return Scene(image, boxes, labels), whole.shape[:2], (vertical, horizontal)
+
+    def _changed(self, key: Key, augment: DetectionAugment, size: tuple[int, int]) -> tuple[Scene, Placement]:
+        """The scene of `size` that is trained on, and where the row's own image lies in it."""
+        index, rng = key.row, key.rng(self.seed)
+        joining = self.epochs is None or key.epoch < self.epochs - augment.close_mosaic_epochs
         if joining and _happens(augment.mosaic, rng):
-            tiles = mosaic_tiles(self.size, rng)
-            sources = [own, *(self._read(int(row)) for row in rng.integers(len(self), size=len(tiles) - 1))]
-            views = [self._view(source, augment, tile, rng) for source, tile in zip(sources, tiles, strict=True)]
-            scene, scale = mosaic([view for view, _ in views], tiles, self.size), views[0][1]
+            tiles = mosaic_tiles(size, rng)
+            rows = [index, *(int(row) for row in rng.integers(len(self), size=len(tiles) - 1))]
+            shapes = [(tile[0].stop - tile[0].start, tile[1].stop - tile[1].start) for tile in tiles]
+            views = [self._view(row, augment, size, shape, rng) for row, shape in zip(rows, shapes, strict=True)]
+            scene, placement = mosaic([view for view, _ in views], tiles, size), views[0][1]
         else:
-            scene, scale = self._view(own, augment, None, rng)
+            scene, placement = self._view(index, augment, size, size, rng)
         for join, probability in ((copy_paste, augment.copy_paste), (mixup, augment.mixup)):
             if joining and _happens(probability, rng):
-                other, _ = self._view(self._read(int(rng.integers(len(self)))), augment, None, rng)
+                other, _ = self._view(int(rng.integers(len(self))), augment, size, size, rng)
                 scene = join(scene, other, rng)
-        return scene._replace(image=random_erasing(scene.image, augment.random_erasing, rng)), scale
+        return scene._replace(image=random_erasing(scene.image, augment.random_erasing, rng)), placement
 
     def _view(
-        self, scene: Scene, augment: DetectionAugment, tile: Tile | None, rng: np.random.Generator
-    ) -> tuple[Scene, Scale]:
-        """One image changed by itself and brought to the input size, or for a mosaic to the size of its tile."""
-        image = photometric_distortion(scene.image, augment.photometric, rng)
-        scene = rand_augment_boxes(scene._replace(image=image), augment.rand_layers, augment.rand_magnitude, rng)
-        image, boxes = horizontal_flip(scene.image, scene.boxes, augment.horizontal_flip, rng)
-        scene = Scene(image, boxes, scene.labels)
-        size = self.size if tile is None else (tile[0].stop - tile[0].start, tile[1].stop - tile[1].start)
+        self,
+        index: int,
+        augment: DetectionAugment,
+        size: tuple[int, int],
+        canvas: tuple[int, int],
+        rng: np.random.Generator,
+    ) -> tuple[Scene, Placement]:
+        """One row changed by itself in a canvas (H, W): that of the sample's `size`, or a tile of it."""
+        boxes, labels = self._objects(index)
+        height, width = (int(side) for side in self.annotations.sizes[index])
+        # RandAugment changes whole images; and where no size is annotated, the whole image tells it.
+        whole = self._decoded(index, 1) if augment.rand_layers or min(height, width) <= 0 else None
+        original = (height, width) if whole is None else whole.shape[:2]
         if augment.scale_jitter is None:
-            scene, scale = self._fitted(scene, size)
-            boxes, labels = visible_boxes(scene.boxes, scene.labels, size)
-            return Scene(scene.image, boxes, labels), scale
-        # Scales are relative to the whole input, in a tile too: objects are as large as without the mosaic.
-        ratio = _fitting(image, self.size) / _fitting(image, size)
-        smallest, largest = augment.scale_jitter
-        scales = smallest * ratio, largest * ratio
-        image, boxes, labels, scale = scale_jitter(*scene, size, scales, self.fill, rng)
-        return Scene(image, boxes, labels), scale
+            scale = fitting_scale(original, canvas)
+        else:  # relative to the whole sample, in a tile too: objects are as large as without the mosaic
+            scale = rng.uniform(*augment.scale_jitter) * fitting_scale(original, size)
+        coarsest = REDUCTIONS[0] if whole is None else 1
+        placement = draw_placement(original, canvas, scale, augment.horizontal_flip, coarsest, rng)
+        image = self._decoded(index, placement.reduction) if whole is None else whole
+        scene = Scene(photometric_distortion(image, augment.photometric, rng), boxes, labels)
+        if augment.rand_layers:
+            scene = rand_augment_boxes(scene, augment.rand_layers, augment.rand_magnitude, rng)
+        return place(scene, placement, canvas, self.fill), placement
 
-    def _fitted(self, scene: Scene, size: tuple[int, int]) -> tuple[Scene, Scale]:
-        """The whole scene in the letterbox of `size`."""
-        image, scale = letterbox(scene.image, size, self.fill)
-        vertical, horizontal = scale
-        boxes = scene.boxes * np.array([horizontal, vertical, horizontal, vertical], np.float32)
-        return Scene(image, boxes, scene.labels), scale
+    def _objects(self, index: int) -> tuple[Boxes, Labels]:
+        """Boxes, in pixels of the original, and labels of a row."""
+        rows = self.annotations.rows(index)
+        objects = ~self.annotations.crowd[rows]
+        return self.annotations.boxes[rows][objects], self.annotations.labels[rows][objects]
 
-    def _read(self, index: int) -> Scene:
-        """The image of a row with its objects.
+    def _decoded(self, index: int, reduction: int) -> Image:
+        """The image of a row at a reduction, not to be written to.
 
         Raises:
             DataError: the file is faulty, or not as annotated.
         """
-        image = decode_image(self.annotations.read(index), str(self.annotations.path(index)))
-        self._check_size(image, index)
-        rows = self.annotations.rows(index)
-        objects = ~self.annotations.crowd[rows]
-        return Scene(image, self.annotations.boxes[rows][objects], self.annotations.labels[rows][objects])
+        path = self.annotations.path(index)
 
-    def _check_size(self, image: Image, index: int) -> None:
+        def decode() -> Image:
+            return decode_image(self.annotations.read(index), str(path), reduction)
+
+        image = self.cache.image(index, path, reduction, decode) if self.cache else decode()
+        self._check_size(image, index, reduction)
+        return image
+
+    def _check_size(self, image: Image, index: int, reduction: int) -> None:
         height, width = (int(side) for side in self.annotations.sizes[index])
-        if min(height, width) <= 0 or image.shape[:2] == (height, width):
+        if min(height, width) <= 0 or image.shape[:2] == (-(-height // reduction), -(-width // reduction)):
             return
+        if reduction > 1:
+            image = self._decoded(index, 1)  # which tells the size that it has
         message = (
             f"{self.annotations.path(index)}: the image is {image.shape[1]} x {image.shape[0]} pixels, "
             f"its annotation says {width} x {height} (width x height)"
@@ -165,10 +191,3 @@ class DetectionDataset(Dataset[Sample | DataError]):
 def _happens(probability: float, rng: np.random.Generator) -> bool:
     """Whether something of a probability happens; what never does draws nothing, so that other draws stay the same."""
     return probability > 0 and rng.random() < probability
-
-
-def _fitting(image: Image, size: tuple[int, int]) -> float:
-    """The scale at which an image just fits into `size` (H, W)."""
-    height, width = image.shape[:2]
-    scale: float = min(size[0] / height, size[1] / width)
-    return scale

@@ -24,10 +24,9 @@ from urllib.parse import urlsplit
 from filelock import FileLock, Timeout
 
 from effdet.errors import WeightsError
-from effdet.files import write_text
+from effdet.files import HOME_VARIABLE, home_folder, write_text
 from effdet.weights.zoo import ZooEntry
 
-HOME_VARIABLE = "EFFDET_HOME"
 TIMEOUT = 30.0  # seconds in which a server must send something
 LOCK_TIMEOUT = 3600.0  # seconds to wait for another process that downloads the same file
 LOCK_PATIENCE = 1.0  # seconds of waiting before it is told
@@ -42,8 +41,7 @@ log = logging.getLogger("effdet")
 
 def cache_folder() -> Path:
     """The folder of downloaded weights: `weights` in $EFFDET_HOME, or in ~/.cache/effdet."""
-    home = os.environ.get(HOME_VARIABLE)
-    return (Path(home).expanduser() if home else Path.home() / ".cache" / "effdet") / "weights"
+    return home_folder() / "weights"
 
 
 def weights_path(entry: ZooEntry, show: Show | None = None) -> Path:

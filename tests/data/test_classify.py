@@ -7,10 +7,12 @@ import torch
 
 from effdet.config import ClassificationAugment, ProgressiveConfig
 from effdet.data.annotations import LabelMap
+from effdet.data.cache import DiskCache, MemoryCache
 from effdet.data.classify import ClassificationDataset, StageSettings, random_erasing, random_window, stage_of
 from effdet.data.images import read_image
 from effdet.data.labels import ImageLabels
 from effdet.data.resize import classification_view
+from effdet.data.sampling import Key
 from effdet.errors import DataError
 
 PLAIN = ClassificationAugment(crop_area=None, horizontal_flip=0)
@@ -71,6 +73,60 @@ def test_a_flip_mirrors_the_image(tmp_path):
     labels = table(tmp_path)
     flipped = data_set(labels, ClassificationAugment(crop_area=None, horizontal_flip=1))[0, 1][0]
     assert torch.equal(flipped, data_set(labels, PLAIN)[0, 1][0].flip(2))
+
+
+def photos(folder, size=(600, 803)):
+    """Smooth photos, the same as JPEG and as BMP, which does not tell its size before it is decoded."""
+    rng = np.random.default_rng(0)
+    for index in range(3):
+        image = cv2.resize(rng.integers(0, 256, (8, 8, 3), np.uint8), size[::-1], interpolation=cv2.INTER_CUBIC)
+        cv2.imwrite(str(folder / f"{index}.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, 95])
+        cv2.imwrite(str(folder / f"{index}.bmp"), cv2.imread(str(folder / f"{index}.jpg")))
+    return [
+        ImageLabels(
+            folder,
+            folder,
+            np.array([f"{index}{suffix}" for index in range(3)]),
+            np.zeros(3, np.int64),
+            LabelMap(("a", "b"), (0, 1)),
+        )
+        for suffix in (".jpg", ".bmp")
+    ]
+
+
+@pytest.mark.parametrize("augment", [ClassificationAugment(), PLAIN, ClassificationAugment(crop_area=(0.9, 1.0))])
+def test_a_crop_of_a_reduced_jpeg_is_that_of_the_whole_one(tmp_path, augment):
+    reduced, whole = (data_set(labels, augment, (48, 64)) for labels in photos(tmp_path))
+    differences = [
+        (reduced[epoch, row][0].float() - whole[epoch, row][0].float()).abs().mean().item()
+        for epoch in range(8)
+        for row in range(3)
+    ]
+    assert 0 < np.mean(differences) < 3
+    assert max(differences) < 5
+
+
+def test_evaluation_decodes_whole_images(tmp_path):
+    jpeg, bitmap = (data_set(labels) for labels in photos(tmp_path))
+    assert all(torch.equal(jpeg[0, row][0], bitmap[0, row][0]) for row in range(3))
+
+
+@pytest.mark.parametrize("augment", [None, ClassificationAugment()])
+def test_samples_are_the_same_with_a_cache(tmp_path, augment):
+    labels, _ = photos(tmp_path)
+    plain = data_set(labels, augment)
+    for cache in (MemoryCache(3, 10**7, 0), DiskCache(tmp_path / "cache", 10**7)):
+        cached = data_set(labels, augment)
+        cached.cache = cache
+        for epoch in (0, 1, 0, 1):
+            assert all(torch.equal(cached[epoch, row][0], plain[epoch, row][0]) for row in range(3))
+
+
+@pytest.mark.parametrize("augment", [None, ClassificationAugment()])
+def test_a_key_may_name_the_size_of_its_sample(tmp_path, augment):
+    labels = table(tmp_path)
+    image = data_set(labels, augment)[Key(1, 2, (32, 56))][0]
+    assert torch.equal(image, data_set(labels, augment, (32, 56))[1, 2][0])
 
 
 def test_a_sample_depends_on_seed_epoch_and_row_alone(tmp_path):

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -5,10 +7,11 @@ import torch
 
 from effdet.config import DetectionAugment
 from effdet.data.annotations import Annotations, LabelMap
-from effdet.data.augment import horizontal_flip, scale_jitter
+from effdet.data.augment import Scene, draw_placement, place
 from effdet.data.dataset import DetectionDataset
-from effdet.data.images import letterbox
+from effdet.data.images import decode_image, fitting_scale, letterbox
 from effdet.data.loader import train_batches
+from effdet.data.sampling import Key, TrainOrder
 from effdet.errors import DataError
 
 SIZE = (128, 160)
@@ -90,14 +93,17 @@ def test_by_default_images_are_flipped_and_scaled_alone(tmp_path):
     annotations = coloured(tmp_path)
     for row in range(5):
         rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([3, 4, row])))
-        image = cv2.imread(str(tmp_path / f"{row}.png"))[..., ::-1]
-        flipped = horizontal_flip(image.copy(), annotations.boxes[row : row + 1], 0.5, rng)
-        image, boxes, labels, scale = scale_jitter(*flipped, np.array([row]), SIZE, (0.1, 2.0), FILL, rng)
+        original = tuple(annotations.sizes[row].tolist())
+        scale = rng.uniform(0.1, 2.0) * fitting_scale(original, SIZE)
+        placement = draw_placement(original, SIZE, scale, 0.5, 8, rng)
+        image = decode_image((tmp_path / f"{row}.png").read_bytes(), "x", placement.reduction)
+        scene = Scene(image, annotations.boxes[row : row + 1], np.array([row]))
+        image, boxes, labels = place(scene, placement, SIZE, FILL)
         sample, target = made(annotations, DetectionAugment(), epochs=7)[4, row]
         assert (sample.permute(1, 2, 0).numpy() == image).all()
         assert (target.boxes.numpy() == boxes).all()
         assert target.labels.tolist() == labels.tolist()
-        assert (target.index, target.scale) == (row, scale)
+        assert (target.index, target.size, target.scale) == (row, original, placement.scale)
 
 
 @pytest.mark.parametrize("change", ["photometric", "mosaic", "copy_paste", "mixup", "random_erasing"])
@@ -111,7 +117,8 @@ def test_changes_that_never_happen_leave_the_other_draws_as_they_are(tmp_path, c
 
 @pytest.mark.parametrize("scales", [None, (0.5, 1.5)])
 def test_the_boxes_of_a_mosaic_lie_on_their_objects(tmp_path, scales):
-    dataset = made(coloured(tmp_path), DetectionAugment(mosaic=1, scale_jitter=scales))
+    # With this seed no image shows twice, once as a sliver, which has no box.
+    dataset = made(coloured(tmp_path), DetectionAugment(mosaic=1, scale_jitter=scales), seed=4)
     seen = 0
     for epoch in range(60):
         image, target = dataset[epoch, epoch % 5]
@@ -155,7 +162,67 @@ def test_the_scale_of_a_mosaic_is_that_of_its_own_image(tmp_path):
         original = cv2.imread(str(tmp_path / f"{row}.png"))[..., ::-1].copy()
         height, width = (round(side * scale) for side, scale in zip(original.shape, target.scale, strict=False))
         own, _ = letterbox(original, (height, width), FILL)
-        assert (image[:, :height, :width].permute(1, 2, 0).numpy() == own).all()
+        assert np.abs(image[:, :height, :width].permute(1, 2, 0).numpy() - own.astype(int)).mean() < 3
+
+
+def photos(folder):
+    """Smooth photos with a box each, as JPEGs."""
+    rng = np.random.default_rng(1)
+    sizes = [(427, 640), (480, 640), (333, 250), (600, 401)]
+    images = [
+        cv2.resize(rng.integers(0, 256, (8, 8, 3), np.uint8), size[::-1], interpolation=cv2.INTER_CUBIC)
+        for size in sizes
+    ]
+    annotations = table(folder, images, [[(20, 30, 200, 220)]] * 4)
+    for row, image in enumerate(images):
+        cv2.imwrite(str(folder / f"{row}.jpg"), image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
+    return replace(annotations, file_names=np.array([f"{row}.jpg" for row in range(4)]))
+
+
+def test_a_sample_from_a_reduced_image_is_that_from_the_whole_one(tmp_path):
+    annotations = photos(tmp_path)
+    augment = DetectionAugment(scale_jitter=(0.1, 1.0), copy_paste=0.2, mixup=0.2)
+    # Where no size is annotated, the whole image is decoded.
+    reduced, whole = made(annotations, augment), made(replace(annotations, sizes=annotations.sizes * 0), augment)
+    differences = []
+    for epoch in range(6):
+        for row in range(4):
+            (image, target), (wanted, wanted_target) = reduced[epoch, row], whole[epoch, row]
+            assert torch.equal(target.boxes, wanted_target.boxes)
+            assert torch.equal(target.labels, wanted_target.labels)
+            assert (target.size, target.scale) == (wanted_target.size, wanted_target.scale)
+            differences.append((image.float() - wanted.float()).abs().mean().item())
+    assert 0 < np.mean(differences) < 1
+    assert max(differences) < 2
+
+
+@pytest.mark.parametrize("augment", [None, EVERYTHING, DetectionAugment(scale_jitter=None)])
+def test_a_key_may_name_the_size_of_its_sample(tmp_path, augment):
+    annotations = coloured(tmp_path)
+    dataset = made(annotations, augment)
+    for size in ((64, 64), (96, 32)):
+        for row in range(5):
+            image, target = dataset[Key(1, row, size)]
+            other, other_target = made(annotations, augment, size=size)[1, row]
+            assert image.shape == (3, *size)
+            assert torch.equal(image, other)
+            assert torch.equal(target.boxes, other_target.boxes)
+            assert target.scale == other_target.scale
+    assert dataset[Key(1, 0)][0].shape == (3, *SIZE)
+
+
+@pytest.mark.parametrize("augment", [None, DetectionAugment(scale_jitter=(0.1, 0.1)), DetectionAugment()])
+def test_an_image_that_goes_or_is_replaced_during_the_run_is_one_sentence(tmp_path, augment):
+    dataset = made(photos(tmp_path), augment)
+    dataset[0, 1]
+    cv2.imwrite(str(tmp_path / "1.jpg"), np.zeros((470, 650, 3), np.uint8))
+    assert str(dataset[0, 1]) == (
+        f"{tmp_path / '1.jpg'}: the image is 650 x 470 pixels, its annotation says 640 x 480 (width x height); "
+        "use the image that was annotated"
+    )
+    (tmp_path / "1.jpg").unlink()
+    assert isinstance(dataset[0, 1], DataError)
+    assert str(dataset[0, 1]) == f"{tmp_path / '1.jpg'}: no such image; check the path"
 
 
 def test_a_sample_is_a_function_of_seed_epoch_and_row(tmp_path):
@@ -170,7 +237,8 @@ def test_a_sample_is_a_function_of_seed_epoch_and_row(tmp_path):
 
 def test_batches_do_not_depend_on_the_number_of_workers(tmp_path):
     dataset = made(noisy(tmp_path, [(50, 70)] * 6), EVERYTHING)
-    runs = [list(train_batches(dataset, 3, 0, 0, 4, workers, pin_memory=False)) for workers in (0, 2)]
+    order = TrainOrder(len(dataset), batch_size=3, seed=0)
+    runs = [list(train_batches(dataset, order, 0, 4, workers, pin_memory=False)) for workers in (0, 2)]
     for alone, helped in zip(*runs, strict=True):
         assert torch.equal(alone.images, helped.images)
         for one, other in zip(alone.targets, helped.targets, strict=True):
@@ -180,13 +248,13 @@ def test_batches_do_not_depend_on_the_number_of_workers(tmp_path):
 
 @pytest.mark.parametrize("change", ["mosaic", "copy_paste", "mixup"])
 def test_the_last_epochs_join_no_images(tmp_path, change):
-    annotations = noisy(tmp_path, [(50, 70)] * 4)
+    annotations = noisy(tmp_path, [(50, 70)] * 8)
     augment = DetectionAugment(close_mosaic_epochs=2, **{change: 1.0})
     dataset, plain = made(annotations, augment, epochs=5), made(annotations, DetectionAugment())
     for epoch, joined in enumerate([True, True, True, False, False]):
-        assert all(same(dataset[epoch, row], plain[epoch, row]) for row in range(4)) != joined
+        assert all(same(dataset[epoch, row], plain[epoch, row]) for row in range(8)) != joined
     endless = made(annotations, augment)
-    assert not all(same(endless[4, row], plain[4, row]) for row in range(4))
+    assert not all(same(endless[4, row], plain[4, row]) for row in range(8))
 
 
 def test_a_run_shorter_than_its_last_epochs_joins_none(tmp_path):
@@ -219,7 +287,7 @@ def test_crowds_of_other_images_are_no_targets_and_are_not_pasted(tmp_path, chan
 
 
 def test_everything_works_on_degenerate_images(tmp_path):
-    dataset = made(noisy(tmp_path, [(1, 1), (1, 900), (900, 1), (2, 3), (1500, 1600)]), EVERYTHING, size=(64, 96))
+    dataset = made(noisy(tmp_path, [(1, 1), (1, 900), (900, 1), (2, 3), (700, 800)]), EVERYTHING, size=(64, 96))
     for epoch in range(12):
         for row in range(5):
             image, target = dataset[epoch, row]

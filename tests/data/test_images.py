@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from effdet.data.images import decode_image, find_image, letterbox, read_image, undo_letterbox
+from effdet.data.images import decode_image, find_image, jpeg_size, letterbox, read_image, undo_letterbox
 from effdet.errors import DataError
 
 FILL = (10, 20, 30)
@@ -78,6 +78,60 @@ def test_the_exif_orientation_is_applied(orientation):
     assert largest_difference(decode_image(data, "x"), pillow(data)) == 0
 
 
+def mean_of_squares(image, reduction):
+    """An image whose edge pixels go on to whole squares, and the mean of each."""
+    height, width = image.shape[:2]
+    whole = np.pad(image, [(0, -height % reduction), (0, -width % reduction), (0, 0)], mode="edge")
+    squares = whole.reshape(whole.shape[0] // reduction, reduction, whole.shape[1] // reduction, reduction, 3)
+    return squares.mean(axis=(1, 3))
+
+
+@pytest.mark.parametrize("reduction", [1, 2, 4, 8])
+@pytest.mark.parametrize("size", [(160, 240), (61, 83), (70, 200), (1, 1)])
+@pytest.mark.parametrize("file_format", ["JPEG", "progressive", "grey", "PNG"])
+def test_a_reduced_image_is_the_mean_of_squares(file_format, size, reduction):
+    image = picture(*size).convert("L" if file_format == "grey" else "RGB")
+    options = {} if file_format == "PNG" else {"quality": 95, "progressive": file_format == "progressive"}
+    data = encoded(image, "PNG" if file_format == "PNG" else "JPEG", **options)
+    reduced, wanted = decode_image(data, "x", reduction), mean_of_squares(decode_image(data, "x"), reduction)
+    assert reduced.shape == wanted.shape
+    difference = np.abs(reduced - wanted)
+    assert difference.mean() < 2
+    assert difference.max() < 25
+
+
+@pytest.mark.parametrize("reduction", [2, 4, 8])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_squares_of_a_turned_photo_lie_as_those_of_an_upright_one(orientation, reduction):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for size in ((61, 83), (64, 80)):
+        data = encoded(picture(*size), "JPEG", exif=exif, quality=95)
+        wanted = mean_of_squares(decode_image(data, "x"), reduction)
+        assert np.abs(decode_image(data, "x", reduction) - wanted).mean() < 2
+
+
+@pytest.mark.parametrize("orientation", range(10))
+@pytest.mark.parametrize("order", ["II", "MM"])
+def test_a_jpeg_tells_its_upright_size(orientation, order):
+    sign = "<" if order == "II" else ">"
+    entries = struct.pack(sign + "HHIHH", 0x0100, 3, 1, 7, 0) + struct.pack(
+        sign + "HHIHH", 0x0112, 3, 1, orientation, 0
+    )
+    content = order.encode() + struct.pack(sign + "HIH", 42, 8, 2) + entries + bytes(4)
+    for options in ({}, {"progressive": True}, {"subsampling": 0}):
+        data = encoded(picture(), "JPEG", exif=b"Exif\0\0" + content, **options)
+        assert jpeg_size(data) == decode_image(data, "x").shape[:2]
+
+
+def test_what_does_not_tell_its_size_gives_none():
+    data = encoded(picture(), "JPEG")
+    assert jpeg_size(with_thumbnail(data)) == (60, 80)
+    assert jpeg_size(encoded(picture(), "PNG")) is None
+    for end in range(100):
+        assert jpeg_size(data[:end]) is None
+
+
 def test_paths_may_hold_any_letters(tmp_path):
     path = tmp_path / "Zürich 東京 #1.png"
     picture().save(path)
@@ -100,12 +154,15 @@ def test_a_cut_off_file_is_refused(kind, kept):
     decode_image(data, "whole")
     with pytest.raises(DataError, match=r"^a\.jpg: the image is cut off before its end; copy or download"):
         decode_image(data[: int(len(data) * kept)], "a.jpg")
+    with pytest.raises(DataError, match="is cut off before its end"):
+        decode_image(data[: int(len(data) * kept)], "a.jpg", 8)
 
 
 def test_what_follows_the_end_of_a_jpeg_does_not_matter():
     data = encoded(picture(), "JPEG")
     for trailer in (b"\x00" * 100, b"\xff\xda and more", encoded(picture(), "JPEG")[:200]):
         assert largest_difference(decode_image(data + trailer, "x"), pillow(data)) == 0
+        assert decode_image(data + trailer, "x", 4).shape == (15, 20, 3)
 
 
 def test_a_photo_of_several_pictures_is_its_first(tmp_path):

@@ -1,3 +1,4 @@
+import functools
 import itertools
 import multiprocessing
 import os
@@ -5,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 
 import cv2
 import numpy as np
@@ -12,13 +14,15 @@ import pytest
 import torch
 
 from effdet.config import ClassificationAugment, DetectionAugment, DetectionData, ProgressiveConfig, SplitConfig
+from effdet.data import loader
 from effdet.data.annotations import Annotations, LabelMap
 from effdet.data.classify import ClassificationDataset
 from effdet.data.dataset import DetectionDataset
 from effdet.data.formats import read_annotations
 from effdet.data.labels import ImageLabels
-from effdet.data.loader import TrainSampler, epoch_order, evaluation_batches, steps_per_epoch, train_batches
-from effdet.errors import DataError
+from effdet.data.loader import ahead, evaluation_batches, train_batches
+from effdet.data.sampling import Shapes, TrainOrder
+from effdet.errors import ConfigError, DataError
 from effdet.structures import Batch, LabelBatch
 
 SIZE = (64, 96)
@@ -61,6 +65,12 @@ def classifying(folder, augment=None, progressive=None, epochs=3):
     return ClassificationDataset(labels, SIZE, 0.875, "bicubic", augment, progressive, epochs, seed=3)
 
 
+def run_batches(dataset, batch_size, start, total, workers, **processes):
+    """Batches of the steps from `start` to before `total`."""
+    order = TrainOrder(len(dataset), batch_size, seed=0)
+    return train_batches(dataset, order, start, total, workers, pin_memory=False, **processes)
+
+
 def same(first, second):
     assert torch.equal(first.images, second.images)
     assert len(first.targets) == len(second.targets)
@@ -69,35 +79,6 @@ def same(first, second):
         assert torch.equal(one.labels, other.labels)
         assert (one.index, one.size, one.scale) == (other.index, other.size, other.scale)
     return True
-
-
-def test_only_full_batches_make_an_epoch_unless_there_is_none():
-    assert [steps_per_epoch(images, 4) for images in (12, 11, 4, 3, 1)] == [3, 2, 1, 1, 1]
-
-
-def test_an_epoch_has_every_image_once_in_an_order_of_its_own():
-    orders = [epoch_order(100, seed, epoch).tolist() for seed in (0, 1) for epoch in range(3)]
-    assert all(sorted(order) == list(range(100)) for order in orders)
-    assert len({tuple(order) for order in orders}) == 6
-    assert epoch_order(100, 1, 2).tolist() == orders[5]
-
-
-def test_the_sampler_gives_the_batches_of_the_whole_run():
-    batches = list(TrainSampler(11, 4, seed=0, start_step=0, total_steps=7))
-    assert [len(batch) for batch in batches] == [4] * 7
-    assert [batch[0][0] for batch in batches] == [0, 0, 1, 1, 2, 2, 3]
-    for epoch in range(3):
-        rows = [row for batch in batches for e, row in batch if e == epoch]
-        assert len(set(rows)) == 8
-    assert [len(batch) for batch in TrainSampler(3, 4, seed=0, start_step=0, total_steps=2)] == [3, 3]
-
-
-@pytest.mark.parametrize("start", [0, 1, 2, 5, 7])
-def test_a_resumed_sampler_gives_the_rest_of_the_same_run(start):
-    whole = list(TrainSampler(11, 4, seed=0, start_step=0, total_steps=7))
-    rest = TrainSampler(11, 4, seed=0, start_step=start, total_steps=7)
-    assert list(rest) == whole[start:]
-    assert len(rest) == 7 - start
 
 
 @pytest.mark.parametrize("augment", [DetectionAugment(), DetectionAugment(scale_jitter=None), None])
@@ -144,24 +125,35 @@ def test_a_sample_depends_on_seed_epoch_and_row_alone(tmp_path):
 
 def test_batches_do_not_depend_on_the_number_of_workers(tmp_path):
     dataset = training(tmp_path)
-    alone = list(train_batches(dataset, 2, 0, 0, 6, workers=0, pin_memory=False))
-    helped = list(train_batches(dataset, 2, 0, 0, 6, workers=2, pin_memory=False))
-    resumed = list(train_batches(dataset, 2, 0, 3, 6, workers=1, pin_memory=False))
+    alone = list(run_batches(dataset, 2, 0, 6, 0))
+    helped = list(run_batches(dataset, 2, 0, 6, 2))
+    resumed = list(run_batches(dataset, 2, 3, 6, 1))
     assert len(alone) == len(helped) == 6
     assert all(map(same, alone, helped))
     assert all(itertools.starmap(same, zip(alone[3:], resumed, strict=True)))
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_batch_has_the_size_of_its_step(tmp_path, workers):
+    dataset, shapes = training(tmp_path), Shapes(((64, 96), (64, 64)), np.array([0, 1, 0, 1, 0]))
+    order = TrainOrder(5, 2, 0, shapes=shapes, scales=(1.0, 2.0))
+    batches = list(train_batches(dataset, order, 0, 6, workers, pin_memory=False))
+    for batch, keys in zip(batches, order.batches(0, 6), strict=True):
+        assert {key.size for key in keys} == {tuple(batch.images.shape[2:])}
+        assert batch.indices == [key.row for key in keys]
+    assert len({batch.images.shape for batch in batches}) > 2
+
+
 def test_the_loader_leaves_the_global_random_streams_alone(tmp_path):
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    list(train_batches(training(tmp_path), 2, 0, 0, 2, workers=1, pin_memory=False))
+    list(run_batches(training(tmp_path), 2, 0, 2, 1))
     assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_images_are_channels_last(tmp_path, workers):
-    batch = next(train_batches(training(tmp_path), 4, 0, 0, 1, workers, pin_memory=False))
+    batch = next(run_batches(training(tmp_path), 4, 0, 1, workers))
     assert batch.images.shape == (4, 3, *SIZE)
     assert batch.images.dtype == torch.uint8
     assert batch.images.is_contiguous(memory_format=torch.channels_last)
@@ -185,7 +177,7 @@ def test_a_broken_image_is_one_sentence_and_ends_the_workers(tmp_path, workers):
 
 
 def test_leaving_early_ends_the_workers(tmp_path):
-    batches = train_batches(training(tmp_path), 2, 0, 0, 10_000, workers=2, pin_memory=False)
+    batches = run_batches(training(tmp_path), 2, 0, 10_000, 2)
     next(batches)
     assert len(multiprocessing.active_children()) == 2
     batches.close()
@@ -206,12 +198,11 @@ SCRIPT = """
     from pathlib import Path
     import multiprocessing
     sys.path[:0] = {path!r}
-    from test_loader import table, training
-    from effdet.data.loader import train_batches
+    from test_loader import run_batches, training
 
     if __name__ == "__main__":
         multiprocessing.set_start_method({method!r})
-        for batch in train_batches(training(Path({folder!r})), 2, 0, 0, {steps}, {workers}, False):
+        for batch in run_batches(training(Path({folder!r})), 2, 0, {steps}, {workers}):
             print(int(batch.images.sum()), flush=True)
             time.sleep({pause})
 """
@@ -227,7 +218,7 @@ def script(folder, **values):
 
 def test_workers_can_be_spawned(tmp_path):
     out, errors = script(tmp_path, method="spawn", steps=3, workers=1, pause=0).communicate(timeout=60)
-    alone = [int(batch.images.sum()) for batch in train_batches(training(tmp_path), 2, 0, 0, 3, 0, False)]
+    alone = [int(batch.images.sum()) for batch in run_batches(training(tmp_path), 2, 0, 3, 0)]
     assert [int(line) for line in out.split()] == alone, errors
 
 
@@ -255,12 +246,12 @@ def test_images_with_a_class_come_as_label_batches(tmp_path, workers):
 
 def test_label_batches_do_not_depend_on_the_number_of_workers(tmp_path):
     dataset = classifying(tmp_path, ClassificationAugment(rand_layers=2, random_erasing=0.5))
-    runs = [list(train_batches(dataset, 2, 0, 0, 6, workers, pin_memory=False)) for workers in (0, 2)]
+    runs = [list(run_batches(dataset, 2, 0, 6, workers)) for workers in (0, 2)]
     for alone, helped in zip(*runs, strict=True):
         assert torch.equal(alone.images, helped.images)
         assert torch.equal(alone.labels, helped.labels)
         assert alone.indices == helped.indices
-    resumed = next(train_batches(dataset, 2, 0, 3, 6, 1, pin_memory=False))
+    resumed = next(run_batches(dataset, 2, 3, 6, 1))
     assert torch.equal(resumed.images, runs[0][3].images)
 
 
@@ -268,7 +259,7 @@ def test_label_batches_do_not_depend_on_the_number_of_workers(tmp_path):
 def test_the_size_may_change_from_epoch_to_epoch(tmp_path, workers):
     stages = ProgressiveConfig(image_size=(32, 48, 64))
     dataset = classifying(tmp_path, ClassificationAugment(), stages)
-    batches = list(train_batches(dataset, 2, 0, 0, 6, workers, pin_memory=False))
+    batches = list(run_batches(dataset, 2, 0, 6, workers))
     assert [batch.images.shape[2:] for batch in batches] == [(side, side) for side in (32, 32, 48, 48, 64, 64)]
 
 
@@ -282,6 +273,137 @@ def test_a_broken_image_of_a_classifier_is_one_sentence_too(tmp_path, workers):
 
 def test_images_with_boxes_come_as_batches(tmp_path):
     assert isinstance(next(evaluation_batches(training(tmp_path), 2, 1, pin_memory=False)), Batch)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_the_parts_of_all_processes_are_the_batches_of_one(tmp_path, world_size):
+    dataset = classifying(tmp_path, ClassificationAugment())
+    whole = list(run_batches(dataset, 4, 0, 3, 0))
+    parts = [list(run_batches(dataset, 4, 0, 3, 0, rank=rank, world_size=world_size)) for rank in range(world_size)]
+    for batch, *shares in zip(whole, *parts, strict=True):
+        assert all(len(share.images) == 4 // world_size for share in shares)
+        assert torch.equal(torch.cat([share.images for share in shares]), batch.images)
+        assert [index for share in shares for index in share.indices] == batch.indices
+
+
+def test_processes_that_cannot_share_a_batch_are_refused_at_once(tmp_path):
+    with pytest.raises(ConfigError, match=r"set train\.batch_size to 3$"):
+        run_batches(training(tmp_path), 4, 0, 3, 0, rank=0, world_size=3)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
+def test_evaluation_over_processes_gives_every_batch_to_one_of_them(tmp_path, world_size):
+    dataset = classifying(tmp_path)
+    whole = list(evaluation_batches(dataset, 2, 0, False))
+    parts = [list(evaluation_batches(dataset, 2, 0, False, rank, world_size)) for rank in range(world_size)]
+    assert sum(map(len, parts)) == len(whole)
+    for number, batch in enumerate(whole):
+        share = parts[number % world_size][number // world_size]
+        assert share.indices == batch.indices
+        assert torch.equal(share.images, batch.images)
+
+
+class Rows:
+    """Ten black images with their rows; of row 7 something happens instead."""
+
+    def __init__(self, event=None):
+        self.event = event
+
+    def __len__(self):
+        return 10
+
+    def __getitem__(self, key):
+        if self.event is not None and key.row == 7:
+            self.event()
+        return torch.zeros(3, 4, 4, dtype=torch.uint8), key.row
+
+    def pack(self, samples):
+        return [row for _, row in samples]
+
+    def unpack(self, images, packed):
+        return packed
+
+
+def kill():
+    time.sleep(0.3)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def leave():
+    time.sleep(0.3)
+    os._exit(3)
+
+
+@pytest.mark.parametrize(
+    ("event", "how", "advice"),
+    [(kill, "SIGKILL", r"memory ran out: lower data\.workers"), (leave, "exit code 3", r"data\.workers=0")],
+)
+def test_a_loader_process_that_dies_is_one_sentence(event, how, advice):
+    with pytest.raises(
+        DataError, match=rf"^1 of the loader processes died \(process \d+: {how}\); .*{advice}"
+    ) as error:
+        list(evaluation_batches(Rows(event), 1, 2, False))
+    assert "\n" not in str(error.value)
+    assert not multiprocessing.active_children()
+
+
+def test_a_loader_process_that_dies_during_a_step_is_told_after_it():
+    list(evaluation_batches(Rows(), 10, 1, False))
+    handler = signal.getsignal(signal.SIGCHLD)
+    batches = evaluation_batches(Rows(kill), 4, 1, False)
+    assert next(batches) == [0, 1, 2, 3]
+    (worker,) = multiprocessing.active_children()
+    worker.join(20)  # it dies over the second batch, loaded ahead; the step is not interrupted by that
+    with pytest.raises(DataError, match="1 of the loader processes died"):
+        next(batches)
+    batches.close()
+    assert not multiprocessing.active_children()
+    assert signal.getsignal(signal.SIGCHLD) is handler
+
+
+def test_a_loader_that_gives_nothing_for_long_is_one_sentence(monkeypatch):
+    monkeypatch.setattr(loader, "LONGEST_WAIT", 0.3)
+    with pytest.raises(DataError, match=r"gave no batch within 0\.005 minutes; see whether the disk"):
+        list(evaluation_batches(Rows(functools.partial(time.sleep, 1)), 10, 1, False))
+
+
+def test_loader_processes_that_ended_well_are_no_error():
+    for _ in range(2):
+        assert list(evaluation_batches(Rows(), 5, 2, False)) == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
+    subprocess.run([sys.executable, "-c", ""], check=True)  # the end of any other process is none either
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing tells who sent a signal")
+def test_loader_processes_end_on_the_signal_of_their_parent_alone():
+    batches = evaluation_batches(Rows(), 1, 1, False)
+    next(batches)
+    (worker,) = multiprocessing.active_children()
+    subprocess.run(["sh", "-c", f"kill -TERM {worker.pid}"], check=True)
+    assert [row for (row,) in batches] == list(range(1, 10))
+    batches = evaluation_batches(Rows(), 1, 1, False)
+    next(batches)
+    (worker,) = multiprocessing.active_children()
+    worker.terminate()
+    worker.join(10)
+    assert worker.exitcode == 0
+    batches.close()
+
+
+def test_without_a_gpu_batches_come_as_they_are():
+    batches = evaluation_batches(Rows(), 5, 0, False)
+    assert ahead(batches, torch.device("cpu")) is batches
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_batches_are_copied_to_the_gpu_in_order(tmp_path):
+    device, dataset = torch.device("cuda"), classifying(tmp_path)
+    here = list(evaluation_batches(dataset, 2, 0, False))
+    there = list(ahead(evaluation_batches(dataset, 2, 1, True), device))
+    for batch, copied in zip(here, there, strict=True):
+        assert copied.images.device.type == copied.labels.device.type == "cuda"
+        assert torch.equal(copied.images.cpu(), batch.images)
+        assert copied.indices == batch.indices
 
 
 def test_real_photos_give_targets_inside_their_image(coco128):

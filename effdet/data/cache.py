@@ -1,0 +1,228 @@
+"""Decoded images kept for the next epochs, in memory or on a disk, within a bound.
+
+An entry is the image as `decode_image` gave it at one reduction, so that a sample is the same with and without a cache;
+an image that is shown in many sizes may take four entries, a third more room than the full one alone. When a cache is
+full, what is in it stays and nothing is added: in a random order of all images, throwing out what came first would
+throw out what comes next. Entries go by the path, the size and the time of change of the image's file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import mmap
+import multiprocessing
+import os
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from effdet.config import DataConfig
+from effdet.data.images import REDUCTIONS, Image
+from effdet.errors import DataError
+from effdet.files import HOME_VARIABLE, home_folder, replacing
+
+VERSION = 1  # of what is kept; another one where decoding changes
+ENTRY = np.dtype([("size", "i8"), ("changed", "i8"), ("start", "i8"), ("height", "i4"), ("width", "i4")])
+
+Decode = Callable[[], Image]
+
+
+class MemoryCache:
+    """Images in memory that the loader processes share: each is decoded once, whichever process needs it.
+
+    They share it where they are forked, as on Linux; where processes start anew, as on Windows and macOS, each has a
+    part of the room for itself.
+
+    Attributes:
+        num_images: rows of the table.
+        capacity: bytes, the index of the images included.
+        workers: processes among which the room is divided where they cannot share it.
+    """
+
+    def __init__(self, num_images: int, capacity: int, workers: int) -> None:
+        self.num_images = num_images
+        self.capacity = capacity
+        self.workers = workers
+        num_entries = num_images * len(REDUCTIONS)
+        # One more entry: its `start` is where the free room begins.
+        self._room = capacity - (num_entries + 1) * ENTRY.itemsize
+        if self._room <= 0:
+            raise DataError(
+                f"{capacity / 1e9:g} GB for the cache are less than the index of {num_images} images; "
+                f"raise data.cache_gb"
+            )
+        try:
+            # Anonymous shared memory: zeros, taken from the system where it is written to.
+            self._pixels = mmap.mmap(-1, self._room)
+            index = np.frombuffer(mmap.mmap(-1, (num_entries + 1) * ENTRY.itemsize), ENTRY)
+        except OSError as error:
+            raise DataError(
+                f"{capacity / 1e9:g} GB for the cache are more than the system gives ({error.strerror}); "
+                f"lower data.cache_gb"
+            ) from None
+        self._entries, self._end = index[:-1].reshape(num_images, len(REDUCTIONS)), index[-1:]
+        self._lock = multiprocessing.Lock()
+
+    def __reduce__(self) -> tuple[type[MemoryCache], tuple[int, int, int]]:
+        return MemoryCache, (self.num_images, self.capacity // max(self.workers, 1), 1)
+
+    def image(self, index: int, path: Path, reduction: int, decode: Decode) -> Image:
+        """The image of row `index`, kept or else decoded and, if there is room, kept; not to be written to.
+
+        Args:
+            index: row of the table.
+            path: its file.
+            reduction: at which it is decoded.
+            decode: gives the image.
+        """
+        stamp = _stamp(path)
+        column = REDUCTIONS.index(reduction)
+        with self._lock:
+            size, changed, start, height, width = self._entries[index, column].item()
+        if height and (size, changed) == stamp:
+            return self._view(start, (height, width, 3))
+        image = decode()
+        with self._lock:
+            start = int(self._end["start"][0])
+            if start + image.nbytes > self._room:
+                return image
+            self._end["start"] = start + image.nbytes
+        self._view(start, image.shape, writeable=True)[...] = image
+        with self._lock:
+            self._entries[index, column] = (*stamp, start, *image.shape[:2])
+        return image
+
+    def _view(self, start: int, shape: tuple[int, ...], writeable: bool = False) -> Image:
+        pixels = np.frombuffer(self._pixels, np.uint8, int(np.prod(shape)), start).reshape(shape)
+        pixels.flags.writeable = writeable
+        return pixels
+
+
+class DiskCache:
+    """Images in a folder, a file each, which stay for later runs; processes and runs may share it.
+
+    Attributes:
+        folder: where they are.
+        capacity: bytes of all of them together.
+    """
+
+    def __init__(self, folder: Path, capacity: int) -> None:
+        self.folder = folder
+        self.capacity = capacity
+        self._full = False
+        with self._telling():
+            folder.mkdir(parents=True, exist_ok=True)
+        with self._locked():
+            # Nobody writes now: what is half written was left by a process that was killed.
+            for partial in folder.glob(".*.partial"):
+                partial.unlink()
+            self._write_used(sum(entry.stat().st_size for entry in os.scandir(folder) if entry.name.endswith(".npy")))
+
+    def image(self, index: int, path: Path, reduction: int, decode: Decode) -> Image:
+        """The image of a file, kept or else decoded and, if there is room, kept. See `MemoryCache.image`.
+
+        Raises:
+            DataError: the folder cannot be read or written, or the disk is full.
+        """
+        key = f"{VERSION} {os.path.abspath(path)} {_stamp(path)} {reduction}"
+        file = self.folder / f"{hashlib.blake2b(key.encode(), digest_size=16).hexdigest()}.npy"
+        kept = self._read(file)
+        if kept is not None:
+            return kept
+        image = decode()
+        if not self._full:
+            self._add(file, image)
+        return image
+
+    def _read(self, file: Path) -> Image | None:
+        try:
+            stream = open(file, "rb", buffering=0)  # noqa: SIM115
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self._unusable(error) from None
+        with self._telling(), stream:
+            try:
+                image: Image = np.load(stream, allow_pickle=False)
+            except (ValueError, EOFError):
+                raise DataError(f"{file}: not a whole image of the cache; remove the file and start again") from None
+        return image
+
+    def _add(self, file: Path, image: Image) -> None:
+        with self._locked():
+            used = self._read_used() + image.nbytes + 128  # the header of an array file
+            self._full = used > self.capacity
+            if self._full or file.exists():
+                return
+            # Counted first: a process that is killed in between leaves a little room unused, until the next run.
+            self._write_used(used)
+            with replacing(file) as partial, partial.open("wb") as stream:
+                np.save(stream, image)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        from filelock import FileLock
+
+        with self._telling(), FileLock(str(self.folder / "lock")):
+            yield
+
+    @contextlib.contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Turns errors of the disk into sentences."""
+        try:
+            yield
+        except OSError as error:
+            raise self._unusable(error) from None
+
+    def _unusable(self, error: OSError) -> DataError:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return DataError(
+                f"{self.folder}: the disk is full before the cache of images has reached data.cache_gb; make room, "
+                f"lower data.cache_gb, or set data.cache_folder to a folder on another disk"
+            )
+        return DataError(
+            f"{self.folder}: the cache of images cannot be used ({error.strerror or error}); make it readable and "
+            f"writable, or set data.cache_folder or {HOME_VARIABLE} to another folder"
+        )
+
+    def _read_used(self) -> int:
+        return int((self.folder / "used").read_text(encoding="ascii"))
+
+    def _write_used(self, used: int) -> None:
+        (self.folder / "used").write_text(str(used), encoding="ascii")
+
+
+Cache = MemoryCache | DiskCache
+
+
+def make_cache(config: DataConfig, num_images: int, processes: int = 1) -> Cache | None:
+    """The cache that a recipe asks for; None for none.
+
+    Args:
+        config: the `data` section.
+        num_images: rows of the table.
+        processes: training processes on this machine, among which the memory is divided.
+
+    Raises:
+        DataError: there is no such memory, or the folder cannot be used.
+    """
+    capacity = int(config.cache_gb * 1e9)
+    if config.cache == "memory":
+        return MemoryCache(num_images, capacity // processes, config.workers)
+    if config.cache == "disk":
+        return DiskCache(config.cache_folder or home_folder() / "images", capacity)
+    return None
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """Size, and time of change in nanoseconds, of an image's file or of the shard it is in; zeros where neither is."""
+    for place in (path, path.parent):
+        with contextlib.suppress(OSError):  # that an image is missing is told where it is read
+            status = os.stat(place)
+            if stat.S_ISREG(status.st_mode):
+                return status.st_size, status.st_mtime_ns
+    return 0, 0

@@ -6,7 +6,10 @@ copied. The readers that fill it are in `data/formats`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import hashlib
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effdet.data.images import read_file
+from effdet.data.shards import ShardStore
 from effdet.errors import DataError
 
 
@@ -56,6 +60,7 @@ class Annotations:
         areas: [N] float64, square pixels, for the size classes of the evaluation.
         label_map: the classes.
         repairs: what was wrong with the file and what was done about it -> how often.
+        store: where the images lie in tar files; None where each is a file of its own.
     """
 
     source: Path
@@ -70,6 +75,7 @@ class Annotations:
     areas: NDArray[np.float64]
     label_map: LabelMap
     repairs: dict[str, int] = field(default_factory=dict)
+    store: ShardStore | None = None
 
     def __post_init__(self) -> None:
         if not len(self.file_names):
@@ -82,9 +88,14 @@ class Annotations:
         """Rows of the box arrays that belong to image `index`."""
         return slice(int(self.offsets[index]), int(self.offsets[index + 1]))
 
+    @property
+    def shards(self) -> NDArray[np.int64] | None:
+        """Number of the shard that holds each image, [I]; None where each is a file of its own."""
+        return self.store.shards if self.store else None
+
     def path(self, index: int) -> Path:
-        """Path of image `index` as the annotations spell it."""
-        return self.image_folder / str(self.file_names[index])
+        """Path of image `index` as the annotations spell it, or its shard and what it is called there."""
+        return self.image_folder / (self.store.path(index) if self.store else str(self.file_names[index]))
 
     def read(self, index: int) -> bytes:
         """Content of the file of image `index`.
@@ -92,7 +103,20 @@ class Annotations:
         Raises:
             DataError: it cannot be read.
         """
-        return read_file(self.path(index))
+        return self.store.read(index) if self.store else read_file(self.path(index))
+
+    def fingerprint(self) -> str:
+        """SHA-256 of what the table says, wherever its images lie: equal for equal data in the same order.
+
+        The bytes of the images are not part of it.
+        """
+        return hash_columns(
+            plain_names(self.file_names),
+            self.image_ids.tolist(),
+            self.label_map.names,
+            self.label_map.category_ids,
+            *(self.sizes, self.offsets, self.boxes, self.labels, self.crowd, self.areas),
+        )
 
     def notes(self) -> list[str]:
         """One line for every kind of repair, to be shown once to whoever uses the data set."""
@@ -101,9 +125,8 @@ class Annotations:
     def subset(self, indices: NDArray[np.int64]) -> Annotations:
         """The table of the given images alone, in the given order."""
         rows = np.concatenate([np.arange(self.offsets[i], self.offsets[i + 1]) for i in indices] or [np.empty(0, int)])
-        return Annotations(
-            source=self.source,
-            image_folder=self.image_folder,
+        return replace(
+            self,
             file_names=self.file_names[indices],
             image_ids=self.image_ids[indices],
             sizes=self.sizes[indices],
@@ -112,6 +135,21 @@ class Annotations:
             labels=self.labels[rows],
             crowd=self.crowd[rows],
             areas=self.areas[rows],
-            label_map=self.label_map,
-            repairs=self.repairs,
+            store=self.store.subset(indices) if self.store else None,
         )
+
+
+def plain_names(file_names: NDArray[np.str_]) -> list[str]:
+    """The file names, of absolute paths the last part alone, so that they are the same on every machine."""
+    return [os.path.basename(name) if os.path.isabs(name) else name for name in file_names.tolist()]
+
+
+def hash_columns(*columns: NDArray[Any] | Iterable[object]) -> str:
+    """SHA-256 of the columns of a table, arrays by their bytes and others by the text of their items."""
+    total = hashlib.sha256()
+    for column in columns:
+        array = isinstance(column, np.ndarray)
+        data = np.ascontiguousarray(column).data if array else "\0".join(map(str, column)).encode()
+        total.update(f"{len(data)} ".encode())
+        total.update(data)
+    return total.hexdigest()

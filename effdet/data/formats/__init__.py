@@ -14,11 +14,22 @@ from effdet.data.annotations import Annotations, LabelMap
 from effdet.data.formats.coco import read_coco
 from effdet.data.formats.folders import read_folders
 from effdet.data.formats.image_list import read_image_list
+from effdet.data.formats.shards import INDEX_SUFFIX, read_labelled_shards, read_shards
 from effdet.data.formats.voc import read_voc
 from effdet.data.labels import ImageLabels
+from effdet.data.shards import ShardAddress, ShardFolder
 from effdet.errors import DataError
 
-__all__ = ["read_annotations", "read_coco", "read_folders", "read_image_list", "read_labels", "read_voc"]
+__all__ = [
+    "read_annotations",
+    "read_coco",
+    "read_folders",
+    "read_image_list",
+    "read_labelled_shards",
+    "read_labels",
+    "read_shards",
+    "read_voc",
+]
 
 Part = Literal["train", "val"]
 
@@ -28,7 +39,8 @@ def read_annotations(data: DetectionData, part: Part, label_map: LabelMap | None
 
     Paths that are not given follow from `data.root`. COCO: the images in train2017/ and val2017/, the boxes in
     annotations/instances_train2017.json and so on. VOC: JPEGImages/, Annotations/, ImageSets/Main/train.txt and so on.
-    A relative path is looked for as it stands, then below the root.
+    Shards: train.index.npz and so on, in the root or at `data.url`. A relative path is looked for as it stands, then
+    below the root.
 
     Args:
         data: the data set.
@@ -40,6 +52,8 @@ def read_annotations(data: DetectionData, part: Part, label_map: LabelMap | None
         DataError: a file is missing or is not what it should be, or its classes do not fit `label_map`.
     """
     split = _split(data, part)
+    if data.format == "shards":
+        return read_shards(_shards(data, split, part), split.split or part, label_map)
     what = "FILE" if data.format == "coco" else "FOLDER"
     root = _root(data, split.annotations, f"data.{part}.images=FOLDER and data.{part}.annotations={what}")
     read = _read_coco_part if data.format == "coco" else _read_voc_part
@@ -50,8 +64,9 @@ def read_labels(data: ClassificationData, part: Part, label_map: LabelMap | None
     """Table of one part of a data set of images with a class each.
 
     Paths that are not given follow from `data.root`. Folders: train/CLASS/*.jpg and val/CLASS/*.jpg. CSV: train.csv and
-    val.csv, whose images are relative to `images` or, where that is not given, to the folder of the list. A relative
-    path is looked for as it stands, then below the root.
+    val.csv, whose images are relative to `images` or, where that is not given, to the folder of the list. Shards:
+    train.index.npz and so on, in the root or at `data.url`. A relative path is looked for as it stands, then below the
+    root.
 
     Args:
         data: the data set.
@@ -63,6 +78,8 @@ def read_labels(data: ClassificationData, part: Part, label_map: LabelMap | None
         DataError: a file is missing or is not what it should be, or its classes do not fit `label_map`.
     """
     split = _split(data, part)
+    if data.format == "shards":
+        return read_labelled_shards(_shards(data, split, part), split.split or part, label_map)
     if data.format == "folders":
         root = _root(data, split.images, f"data.{part}.images=FOLDER")
         folder = _locate(split.images, root, split.split or part)
@@ -97,6 +114,20 @@ def _root(data: DataConfig, given: Path | None, settings: str) -> Path | None:
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; set data.root=... to the folder of the data set")
     return root
+
+
+def _shards(data: DataConfig, split: SplitConfig, part: Part) -> ShardFolder | ShardAddress:
+    """Where the shards of the part lie; in a folder their index is there."""
+    if data.url is not None:
+        return ShardAddress(data.url)
+    root = _root(data, None, "data.url=ADDRESS")
+    assert root is not None
+    path = root / f"{split.split or part}{INDEX_SUFFIX}"
+    if not path.is_file():
+        there = ", ".join(sorted(path.name.removesuffix(INDEX_SUFFIX) for path in root.glob(f"*{INDEX_SUFFIX}")))
+        hint = f"of {there}" if there else "of a folder that `effdet shards` has written"
+        raise DataError(f"{path}: no such index of shards; set data.{part}.split=NAME to one {hint}")
+    return ShardFolder(root)
 
 
 def _read_coco_part(

@@ -16,6 +16,8 @@ from effdet.data.annotations import Annotations, LabelMap
 from effdet.data.images import find_image
 from effdet.errors import DataError
 
+OUTSIDE = "boxes outside their image dropped"  # of the repairs
+OVERHANGING = "boxes reaching beyond their image cut to it"
 ALLOWED_OVERHANG = 1.0  # pixels by which a box may reach beyond its image and still be kept as it is
 
 
@@ -110,8 +112,8 @@ def _repair(
     counts = {
         "boxes with coordinates that are no numbers dropped": ~finite,
         "boxes without area dropped": flat,
-        "boxes outside their image dropped": outside,
-        "boxes reaching beyond their image cut to it": overhanging,
+        OUTSIDE: outside,
+        OVERHANGING: overhanging,
     }
     repairs = {what: int(which.sum()) for what, which in counts.items() if which.any()}
     return np.where(overhanging[:, None], clipped, boxes), kept, repairs

@@ -1,0 +1,124 @@
+"""Copy a data set into shards: tar files of about one size that are trained on as they are, here or far away.
+
+  effdet shards configs/d0.yaml data.root=/data/coco --out /data/coco-shards
+
+Images are copied byte by byte; beside the tar files, which follow the WebDataset convention, an index of each part
+holds boxes and classes. Training images are shuffled by the recipe's seed, so that reading in the order of the shards
+is reading at random; --order table keeps them as they are listed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from effdet.cli.recipes import add_recipe_arguments, read_recipe
+from effdet.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from effdet.config import ClassificationConfig, DetectionConfig
+    from effdet.data.annotations import Annotations
+    from effdet.data.formats import Part
+    from effdet.data.labels import ImageLabels
+
+MEGABYTE = 1_000_000
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `shards` to a parser."""
+    add_recipe_arguments(parser)
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where to write")
+    parser.add_argument(
+        "--part", choices=("train", "val", "both"), default="both", help="which part to write (%(default)s)"
+    )
+    parser.add_argument(
+        "--shard-mb", type=float, default=256, metavar="MB", help="size at which a tar file is full (%(default)s)"
+    )
+    parser.add_argument(
+        "--order", choices=("shuffled", "table"), default="shuffled", help="of the training images (%(default)s)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Writes the shards; the exit status is 0.
+
+    Raises:
+        EffdetError: recipe or data cannot be used, or the folder holds shards already or cannot be written.
+    """
+    if not args.shard_mb > 0:
+        raise ConfigError(f"--shard-mb {args.shard_mb:g}: expected a size above 0")
+    config = read_recipe(args)
+
+    from rich.console import Console
+
+    from effdet.data.shard_writer import check_free
+
+    parts: list[Part] = [args.part]
+    if args.part == "both":
+        parts = ["train", "val"] if config.data.val is not None else ["train"]
+    for part in parts:
+        check_free(args.out, part)
+    console = Console(soft_wrap=True, markup=False, highlight=False)
+    tables = _tables(config, parts, console)
+    if "train" in tables and args.order == "shuffled":
+        tables["train"] = _shuffled(tables["train"], config.seed)
+    for part, table in tables.items():
+        console.print(_write(table, args.out, part, int(args.shard_mb * MEGABYTE)))
+    console.print(f"train on them by {' '.join(_overrides(config, args.out))}")
+    return 0
+
+
+def _tables(
+    config: DetectionConfig | ClassificationConfig, parts: list[Part], console: Console
+) -> dict[Part, Annotations | ImageLabels]:
+    """The table of each part, labelled as the first; shows what was repaired in them."""
+    from effdet.config import DetectionConfig
+    from effdet.data.formats import read_annotations, read_labels
+
+    tables: dict[Part, Annotations | ImageLabels] = {}
+    for part in parts:
+        label_map = next((table.label_map for table in tables.values()), None)
+        if isinstance(config, DetectionConfig):
+            tables[part] = read_annotations(config.data, part, label_map)
+        else:
+            tables[part] = read_labels(config.data, part, label_map)
+        for note in tables[part].notes():
+            console.print(note, style="yellow")
+    return tables
+
+
+def _shuffled(table: Annotations | ImageLabels, seed: int) -> Annotations | ImageLabels:
+    import numpy as np
+
+    return table.subset(np.random.Generator(np.random.PCG64(seed)).permutation(len(table)))
+
+
+def _write(table: Annotations | ImageLabels, folder: Path, part: str, shard_bytes: int) -> str:
+    """Writes a part while a bar on the error stream shows how far, and says what was written."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from effdet.data.shard_writer import write_shards
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        bar = progress.add_task(part, total=len(table))
+        paths = write_shards(table, folder, part, shard_bytes, lambda: progress.advance(bar))
+    size = sum(path.stat().st_size for path in paths) / MEGABYTE
+    shards = "1 shard" if len(paths) == 1 else f"{len(paths)} shards"
+    return f"{part}: {len(table)} images in {shards} of {size:.1f} MB together, in {folder}"
+
+
+def _overrides(config: DetectionConfig | ClassificationConfig, folder: Path) -> list[str]:
+    """What to change in the recipe so that it trains on the shards."""
+    changes = ["data.format=shards", shlex.quote(f"data.root={folder}")]
+    for part, split in (("train", config.data.train), ("val", config.data.val)):
+        changes += [f"data.{part}.{key}=null" for key, value in split or () if value is not None]
+    if getattr(config.data, "classes", None) is not None:
+        changes.append("data.classes=null")
+    return changes

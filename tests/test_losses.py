@@ -195,6 +195,47 @@ def test_focal_loss_and_its_gradient_follow_the_written_out_formula(gamma, smoot
     torch.testing.assert_close(results[0], results[1])
 
 
+@pytest.mark.parametrize("weights", [None, torch.tensor([0.5, 2.0, 1.0], dtype=torch.float64)])
+def test_the_gradient_of_the_focal_loss_is_that_of_its_values(weights):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 5, 3, generator=generator, dtype=torch.float64).requires_grad_()
+    positive = (torch.tensor([0, 1]), torch.tensor([3, 4]), torch.tensor([1, 2]))
+    assert torch.autograd.gradcheck(lambda logits: focal_loss_sum(logits, positive, 0.25, 1.5, 0.1, weights), logits)
+
+
+def test_pieces_of_the_focal_loss_add_up_to_the_whole(monkeypatch):
+    logits = torch.randn(2, 50, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
+    positive = (torch.tensor([0, 1]), torch.tensor([3, 49]), torch.tensor([1, 2]))
+    results = []
+    for pieces in (2**17, 7):
+        monkeypatch.setattr("effdet.losses.LOGITS_AT_ONCE_ON_CPU", pieces)
+        value = focal_loss_sum(logits, positive, 0.25, 1.5, 0.1)
+        results.append((value, torch.autograd.grad(value, logits)[0]))
+    torch.testing.assert_close(results[0], results[1])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_focal_loss_of_short_floats_is_computed_in_float32(dtype):
+    short = (torch.randn(2, 50, 3, generator=torch.Generator().manual_seed(0)) * 4 - 6).to(dtype).requires_grad_()
+    logits = short.detach().float().requires_grad_()
+    positive = (torch.tensor([0, 1]), torch.tensor([3, 49]), torch.tensor([1, 2]))
+    value, expected = (focal_loss_sum(values, positive, 0.25, 1.5, 0.0) for values in (short, logits))
+    torch.testing.assert_close(value, expected)
+    factor = 2.0**16 / 100  # as a loss scaler and the positives make it
+    (value * factor).backward()
+    (expected * factor).backward()
+    assert short.grad.dtype == dtype
+    torch.testing.assert_close(short.grad.float(), logits.grad, rtol=0.01, atol=1e-7)
+
+
+def test_the_focal_loss_keeps_nothing_but_its_gradient():
+    kept = []
+    logits = torch.randn(2, 50, 3).bfloat16().requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+        focal_loss_sum(logits, (torch.tensor([0]), torch.tensor([3]), torch.tensor([1])), 0.25, 1.5, 0.0)
+    assert [(tensor.shape, tensor.dtype) for tensor in kept] == [(logits.shape, torch.bfloat16)]
+
+
 def test_without_focus_and_balance_it_is_half_the_cross_entropy():
     logits = torch.randn(7, 3)
     one_hot = torch.zeros(7, 3)

@@ -23,6 +23,7 @@ from effdet.models.layers import (
     convolutions,
     init_neck_conv,
     max_pool,
+    recomputed,
 )
 
 Fusion = Literal["fast", "sum"]
@@ -184,7 +185,11 @@ class BiFPNCell(nn.Module):
 
 
 class BiFPN(nn.Module):
-    """The whole neck: coarser levels made from C5, then the cells."""
+    """The whole neck: coarser levels made from C5, then the cells.
+
+    Attributes:
+        recomputes: whether training keeps what the cells give alone and computes the rest again going backward.
+    """
 
     def __init__(
         self,
@@ -200,6 +205,7 @@ class BiFPN(nn.Module):
         resampling: Resampling = "pool",
     ) -> None:
         super().__init__()
+        self.recomputes = False
         self.num_extra = num_levels - len(in_channels)
         self.padding = padding
         self.resampling = resampling
@@ -230,5 +236,5 @@ class BiFPN(nn.Module):
             coarser = resample(coarser, ((height + 1) // 2, (width + 1) // 2), self.resampling, self.padding)
             features.append(coarser)
         for cell in self.cells:
-            features = cell(features)
+            features = recomputed(self.recomputes, cell, cell, features)
         return features

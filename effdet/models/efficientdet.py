@@ -245,14 +245,25 @@ class EfficientDet(nn.Module):
         self.box_head = head(4)
         self.register_buffer("anchors", self.anchors_of(spec.image_size), persistent=False)
 
+    def anchors_at(self, image_size: tuple[int, int]) -> Tensor:
+        """Anchors [A, 4] of an image size (H, W), xyxy in pixels, where the model is."""
+        return self.anchors if image_size == self.image_size else self.anchors_of(image_size).to(self.anchors.device)
+
     def anchors_of(self, image_size: tuple[int, int]) -> Tensor:
         """Anchors [A, 4] of an image size (H, W), xyxy in pixels, in host memory."""
         spec = self.spec
         return anchor_boxes(image_size, MIN_LEVEL, spec.max_level, spec.anchor_scale, spec.anchor_aspects)
 
+    def checkpoint_activations(self, enabled: bool = True) -> None:
+        """Saves memory in training for a third more time: the activations within the backbone's blocks, the neck's
+        cells and the heads are not kept but computed again when the backward pass needs them.
+        """
+        self.backbone.checkpoint_activations(enabled)
+        for part in (self.neck, self.class_head, self.box_head):
+            part.recomputes = enabled
+
     def forward(self, images: Tensor) -> Outputs:
         """Raw outputs of images [B, C, H, W], uint8 or float, 0..255; RGB unless the spec says otherwise."""
         features = self.neck(self.backbone.features(images))
-        size = (images.shape[-2], images.shape[-1])
-        anchors = self.anchors if size == self.image_size else self.anchors_of(size).to(images.device)
+        anchors = self.anchors_at((images.shape[-2], images.shape[-1]))
         return Outputs(self.class_head(features), self.box_head(features), anchors)

@@ -27,6 +27,7 @@ from effdet.models.layers import (
     convolutions,
     init_backbone_conv,
     normalise,
+    recomputed,
 )
 
 Block = Literal["separable", "inverted", "conv", "fused"]
@@ -462,6 +463,7 @@ class EfficientNet(nn.Module):
         feature_strides: their strides in pixels.
         mean: [C] of the images, 0..255.
         std: [C], their spread.
+        recomputes: whether training keeps the outputs of the blocks alone, see `checkpoint_activations`.
     """
 
     mean: Tensor
@@ -470,6 +472,7 @@ class EfficientNet(nn.Module):
     def __init__(self, spec: EfficientNetSpec, num_classes: int) -> None:
         super().__init__()
         self.spec = spec
+        self.recomputes = False
         stages = spec.scaled_stages()
         self.conv_stem = Conv2d(spec.in_channels, spec.stem_channels, 3, 2, padding=spec.padding)
         self.bn1 = _norm(spec.stem_channels, spec)
@@ -504,6 +507,10 @@ class EfficientNet(nn.Module):
         nn.init.uniform_(self.classifier.weight, -limit, limit)
         nn.init.zeros_(self.classifier.bias)
 
+    def checkpoint_activations(self, enabled: bool = True) -> None:
+        """Saves memory in training: of each block the output alone is kept, the rest computed again going backward."""
+        self.recomputes = enabled
+
     def features(self, images: Tensor) -> list[Tensor]:
         """C3, C4, C5 of images [B, C, H, W], 0..255: outputs of the last blocks at strides 8, 16 and 32."""
         outputs = self._stage_outputs(images)
@@ -522,12 +529,18 @@ class EfficientNet(nn.Module):
         return logits
 
     def _stage_outputs(self, images: Tensor) -> list[Tensor]:
-        features = self.act(self.bn1(self.conv_stem(normalise(images, self.mean, self.std))))
+        features = recomputed(self.recomputes, self, self._stem, images)
         outputs: list[Tensor] = []
         for stage in self.blocks:
-            features = stage(features)
+            assert isinstance(stage, nn.Sequential)
+            for block in stage:
+                features = recomputed(self.recomputes, block, block, features)
             outputs.append(features)
         return outputs
+
+    def _stem(self, images: Tensor) -> Tensor:
+        features: Tensor = self.act(self.bn1(self.conv_stem(normalise(images, self.mean, self.std))))
+        return features
 
 
 def _last_stages_by_stride(stages: list[Stage]) -> dict[int, int]:

@@ -11,7 +11,15 @@ import math
 import torch
 from torch import Tensor, nn
 
-from effdet.models.layers import Activation, NormFactory, SeparableConv, activation, convolutions, init_head_conv
+from effdet.models.layers import (
+    Activation,
+    NormFactory,
+    SeparableConv,
+    activation,
+    convolutions,
+    init_head_conv,
+    recomputed,
+)
 
 PRIOR = 0.01  # score of every class at every anchor before training
 
@@ -23,6 +31,7 @@ class Head(nn.Module):
 
     Attributes:
         outputs: values predicted per anchor: K classes or 4 deltas.
+        recomputes: whether training keeps the predictions alone and computes the rest again going backward.
     """
 
     def __init__(
@@ -37,6 +46,7 @@ class Head(nn.Module):
     ) -> None:
         super().__init__()
         self.outputs = outputs
+        self.recomputes = False
         self.convs = nn.ModuleList(SeparableConv(channels, channels) for _ in range(num_repeats))
         self.norms = nn.ModuleList(nn.ModuleList(norm(channels) for _ in range(num_levels)) for _ in range(num_repeats))
         self.act = activation(act)
@@ -46,7 +56,10 @@ class Head(nn.Module):
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """[B, A, outputs] over all levels, from fine to coarse, of the features [B, C, H, W] of L levels."""
-        return torch.cat([self._level(feature, level) for level, feature in enumerate(features)], dim=1)
+        levels = [
+            recomputed(self.recomputes, self, self._level, feature, level) for level, feature in enumerate(features)
+        ]
+        return torch.cat(levels, dim=1)
 
     def _level(self, feature: Tensor, level: int) -> Tensor:
         for conv, norms in zip(self.convs, self.norms, strict=True):

@@ -7,21 +7,25 @@ strided layers pad the odd pixel at the bottom and right; "symmetric" pads alike
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
 
 Padding = Literal["same", "symmetric"]
 NormFactory = Callable[[int], nn.BatchNorm2d]
 Activation = Literal["silu", "relu6"]
+Result = TypeVar("Result")
 
 
 def activation(name: Activation) -> nn.Module:
-    """A fresh activation layer that works in place."""
-    return nn.SiLU(inplace=True) if name == "silu" else nn.ReLU6(inplace=True)
+    """A fresh activation layer; ReLU6 works in place, while SiLU would have to copy its input for the gradient."""
+    return nn.SiLU() if name == "silu" else nn.ReLU6(inplace=True)
 
 
 class Conv2d(nn.Conv2d):
@@ -56,16 +60,16 @@ class Conv2d(nn.Conv2d):
                 features, padding = F.pad(features, (left, right, top, bottom)), (0, 0)
         if self.groups > 1 and features.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
             dtype = torch.get_autocast_dtype("cpu")
-            out: Tensor = _DepthwiseConv.apply(features.to(dtype), self.weight.to(dtype), self.stride, padding)
+            out: Tensor = _DepthwiseConv.apply(features.to(dtype), self.weight, self.stride, padding)
             return out
         return F.conv2d(features, self.weight, None, self.stride, padding, 1, self.groups)
 
 
 class _DepthwiseConv(torch.autograd.Function):
-    """Depthwise convolution in bfloat16 on the CPU whose gradients are computed in float32.
+    """Depthwise convolution in bfloat16 on the CPU with gradients by other ways than oneDNN's own.
 
-    oneDNN's bfloat16 gradients of depthwise kernels are 5 to 100 times slower than its float32 ones, worst for stride 2
-    and 5x5 kernels, which makes training in bfloat16 slower than in float32 without this.
+    Its bfloat16 gradients of depthwise kernels are 5 to 100 times slower than its float32 ones, worst for stride 2 and
+    for kernels wider than 3, whose float32 weight gradient is slow too.
     """
 
     @staticmethod
@@ -74,32 +78,101 @@ class _DepthwiseConv(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(features, weight)
         ctx.geometry = stride, padding
-        return F.conv2d(features, weight, None, stride, padding, 1, len(weight))
+        return F.conv2d(features, weight.to(features.dtype), None, stride, padding, 1, len(weight))
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        features, weight = ctx.saved_tensors
-        stride, padding = ctx.geometry
-        wanted = [ctx.needs_input_grad[0], ctx.needs_input_grad[1], False]
-        to_features, to_weight, _ = torch.ops.aten.convolution_backward(
-            gradient.float(),
-            features.float(),
-            weight.float(),
-            None,
-            stride,
-            padding,
-            [1, 1],
-            False,
-            [0, 0],
-            len(weight),
-            wanted,
-        )
-        return (
-            to_features.to(features.dtype) if wanted[0] else None,
-            to_weight.to(weight.dtype) if wanted[1] else None,
-            None,
-            None,
-        )
+        known = gradient, *ctx.saved_tensors, *ctx.geometry
+        to_features = _depthwise_to_features(*known) if ctx.needs_input_grad[0] else None
+        to_weight = _depthwise_to_weight(*known) if ctx.needs_input_grad[1] else None
+        return to_features, to_weight, None, None
+
+
+def _depthwise_to_features(
+    gradient: Tensor, features: Tensor, weight: Tensor, stride: tuple[int, int], padding: tuple[int, int]
+) -> Tensor:
+    """With stride 1 this is a convolution with the kernel turned round, which is fast in bfloat16."""
+    if stride == (1, 1):
+        height, width = weight.shape[-2:]
+        turned = weight.to(gradient.dtype).flip(2, 3)
+        around = (height - 1 - padding[0], width - 1 - padding[1])
+        return F.conv2d(gradient, turned, None, stride, around, 1, len(weight))
+    shape = torch.empty_like(features, dtype=torch.float32)  # only its shape is read
+    return _convolution_gradients(gradient.float(), shape, weight.float(), stride, padding, (True, False))[0].to(
+        features.dtype
+    )
+
+
+def _depthwise_to_weight(
+    gradient: Tensor, features: Tensor, weight: Tensor, stride: tuple[int, int], padding: tuple[int, int]
+) -> Tensor:
+    """In float32, three columns of the kernel at a time."""
+    gradient, width = gradient.float(), weight.shape[-1]
+    columns = []
+    for start in range(0, width, 3):
+        kernel = weight[..., start : start + 3].float()
+        # The columns from `start` on are a kernel of their own, over features that are padded as far as they reach.
+        before = padding[1] - start
+        after = padding[1] - (width - start - kernel.shape[-1])
+        sides = (padding[0], before) if before == after else (padding[0], 0)
+        shifted = features if before == after else F.pad(features, (before, after))
+        columns.append(_convolution_gradients(gradient, shifted.float(), kernel, stride, sides, (False, True))[1])
+    return columns[0] if width <= 3 else torch.cat(columns, -1)
+
+
+def _convolution_gradients(
+    gradient: Tensor,
+    features: Tensor,
+    weight: Tensor,
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    wanted: tuple[bool, bool],
+) -> tuple[Tensor, Tensor]:
+    """Gradients of a depthwise convolution to its features and its weight."""
+    to_features, to_weight, _ = torch.ops.aten.convolution_backward(
+        gradient, features, weight, None, stride, padding, [1, 1], False, [0, 0], len(weight), [*wanted, False]
+    )
+    return to_features, to_weight
+
+
+def recomputed(wanted: bool, module: nn.Module, function: Callable[..., Result], *inputs: Any) -> Result:
+    """What a function of a module gives; where wanted and training, its activations are not kept but computed again
+    when the backward pass needs them, with the same random numbers and without moving the norms' statistics again.
+
+    Args:
+        wanted: whether memory is to be saved so.
+        module: the norms that the function uses are in it.
+        function: the module itself, or a method of it.
+        inputs: of the function; it must not change them.
+    """
+    if not (wanted and module.training and torch.is_grad_enabled()):
+        return function(*inputs)
+    if torch.compiler.is_compiling():  # a compiled program moves the statistics once by itself
+        compiled: Result = checkpoint(function, *inputs, use_reentrant=False)
+        return compiled
+    result: Result = checkpoint(
+        function, *inputs, use_reentrant=False, context_fn=lambda: (nullcontext(), _statistics_kept(module))
+    )
+    return result
+
+
+@contextmanager
+def _statistics_kept(module: nn.Module) -> Iterator[None]:
+    """Within it, norms move copies of their running statistics."""
+    kept = [
+        (layer, name, buffer)
+        for layer in module.modules()
+        if layer.training
+        for name, buffer in layer.named_buffers(recurse=False)
+    ]
+    for layer, name, buffer in kept:
+        setattr(layer, name, buffer.clone())
+    try:
+        yield
+    finally:
+        for layer, name, buffer in kept:
+            setattr(layer, name, buffer)
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
@@ -131,8 +204,29 @@ class SqueezeExcite(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Multiplies the features by their gates in 0..1."""
-        gates: Tensor = self.conv_expand(self.act(self.conv_reduce(features.mean((2, 3), keepdim=True))))
-        return features * gates.sigmoid()
+        if self.training:
+            features, means = _WithMeans.apply(features)
+        else:
+            means = features.mean((2, 3), keepdim=True)
+        gates: Tensor = self.conv_expand(self.act(self.conv_reduce(means)))
+        gated: Tensor = features * gates.sigmoid()
+        return gated
+
+
+class _WithMeans(torch.autograd.Function):
+    """Features [B, C, H, W] and their channel means [B, C, 1, 1], with the sum of both gradients in one pass, where
+    autograd would spread the one to the size of the features first.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.area = features.shape[2] * features.shape[3]
+        return features.view_as(features), features.mean((2, 3), keepdim=True)
+
+    @staticmethod
+    def backward(ctx: Any, to_features: Tensor, to_means: Tensor) -> Tensor:
+        gradient: Tensor = to_features + to_means / ctx.area
+        return gradient
 
 
 class DropPath(nn.Module):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from effdet.errors import ConfigError
 from effdet.models.anchors import level_sizes
 from effdet.models.efficientnet import IMAGENET_MEAN, IMAGENET_STD, Channels
-from effdet.models.layers import normalise
+from effdet.models.layers import normalise, recomputed
 
 PREFIX = "timm/"
 STRIDES = (8, 16, 32)
@@ -55,6 +55,7 @@ class TimmBackbone(nn.Module):
         feature_strides: their strides in pixels.
         mean: [C] of the images, 0..255.
         std: [C], their spread.
+        recomputes: whether training keeps the features alone, see `checkpoint_activations`.
     """
 
     mean: Tensor
@@ -63,11 +64,16 @@ class TimmBackbone(nn.Module):
     def __init__(self, spec: TimmSpec) -> None:
         super().__init__()
         self.spec = spec
+        self.recomputes = False
         self.net = make_timm_network(spec)
         self.feature_channels = tuple(self.net.feature_info.channels())
         self.feature_strides = tuple(self.net.feature_info.reduction())
         self.register_buffer("mean", torch.tensor(spec.mean, dtype=torch.float32), persistent=False)
         self.register_buffer("std", torch.tensor(spec.std, dtype=torch.float32), persistent=False)
+
+    def checkpoint_activations(self, enabled: bool = True) -> None:
+        """Saves memory in training: the network's activations are not kept but computed again going backward."""
+        self.recomputes = enabled
 
     def features(self, images: Tensor) -> list[Tensor]:
         """C3, C4, C5 of images [B, C, H, W], 0..255."""
@@ -75,7 +81,7 @@ class TimmBackbone(nn.Module):
         images = normalise(images, self.mean, self.std)
         if height % STRIDES[-1] or width % STRIDES[-1]:  # some of these networks round up, as ours do, and some down
             images = F.pad(images, (0, -width % STRIDES[-1], 0, -height % STRIDES[-1]))
-        features: list[Tensor] = self.net(images)
+        features: list[Tensor] = recomputed(self.recomputes, self.net, self.net, images)
         sizes = level_sizes((height, width), 3, 5)
         return [feature[:, :, :rows, :columns] for feature, (rows, columns) in zip(features, sizes, strict=True)]
 

@@ -226,3 +226,34 @@ def test_head_kernels_start_truncated_normal_by_fan_in(name):
     assert conv.weight.std().item() == pytest.approx(std, rel=0.02)
     assert conv.weight.abs().max() <= 2 * std / 0.8796 * 1.001
     assert (conv.bias == 0).all()
+
+
+def test_squeeze_and_excitation_learns_as_it_evaluates():
+    torch.manual_seed(0)
+    layer = SqueezeExcite(6, 2, "silu").double()
+    features = torch.randn(2, 6, 5, 3, dtype=torch.float64, requires_grad=True)
+    results = [
+        (value, *torch.autograd.grad(value.square().sum(), [features, *layer.parameters()]))
+        for value in (layer.train()(features), layer.eval()(features))
+    ]
+    torch.testing.assert_close(results[0], results[1])
+    assert torch.autograd.gradcheck(layer.train(), features)
+
+
+@pytest.mark.parametrize("kernel", [3, 5, 7])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("padding", ["same", "symmetric"])
+def test_depthwise_gradients_in_bfloat16_are_those_of_float32(kernel, stride, padding):
+    torch.manual_seed(0)
+    conv = Conv2d(8, 8, kernel, stride, groups=8, padding=padding)
+    conv.weight.data = conv.weight.data.bfloat16().float()
+    features = torch.randn(2, 8, 12, 9).bfloat16().float().to(memory_format=torch.channels_last).requires_grad_()
+    expected = conv(features)
+    with torch.autocast("cpu", torch.bfloat16):
+        value = conv(features)
+    assert value.dtype == torch.bfloat16
+    gradient = torch.randn_like(value).float()
+    to_features, to_weight = torch.autograd.grad(value, [features, conv.weight], gradient.bfloat16())
+    wanted_features, wanted_weight = torch.autograd.grad(expected, [features, conv.weight], gradient)
+    torch.testing.assert_close(to_features, wanted_features, rtol=0.01, atol=0.03)
+    torch.testing.assert_close(to_weight, wanted_weight, rtol=1e-4, atol=1e-4)

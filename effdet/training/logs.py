@@ -1,6 +1,6 @@
 """What a run tells: log.jsonl and log.csv in its folder, and a progress line in the terminal.
 
-Both files are only ever appended to, so that a resumed run continues them.
+Both files are only ever appended to, so that a resumed run continues them. Trackers get the same from `trackers.py`.
 """
 
 from __future__ import annotations
@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
+import math
+import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -18,16 +20,24 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from effdet.files import write_text
+from effdet.training.trackers import Trackers
 
 Record = dict[str, float]
 BatchType = TypeVar("BatchType")
+MUCH_WAITING = 0.2  # share of the time
+_JUDGED_STEPS, _JUDGED_SECONDS = 20, 30  # enough of either to tell how long a run waits for data
 
 
 class RunLog:
     """The two log files of a run: a line of training figures or of metrics at a time.
 
     JSON lines hold what a record has; the CSV has all columns, empty where a record has nothing to say.
+
+    Attributes:
+        trackers: where records go besides, or None.
     """
+
+    trackers: Trackers | None = None
 
     def __init__(
         self, folder: Path, losses: Sequence[str] = (), settings: Sequence[str] = (), metrics: Sequence[str] = ()
@@ -40,7 +50,7 @@ class RunLog:
             settings: names of what changes from epoch to epoch.
             metrics: names of what an evaluation tells.
         """
-        self.jsonl, self.table = folder / "log.jsonl", folder / "log.csv"
+        self.jsonl, self.table, self.metrics = folder / "log.jsonl", folder / "log.csv", frozenset(metrics)
         self.columns = (
             *("step", "epoch", "seconds", "learning_rate"),
             *losses,
@@ -51,7 +61,7 @@ class RunLog:
         )
 
     def write(self, record: Record) -> None:
-        """Appends one record to both files."""
+        """Appends one record to both files, and gives it to the trackers."""
         with self.jsonl.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         new = not self.table.exists()
@@ -60,6 +70,14 @@ class RunLog:
             if new:
                 writer.writeheader()
             writer.writerow(record)
+        if self.trackers is not None:
+            self.trackers.write(int(record["step"]), self._named(record))
+
+    def _named(self, record: Record) -> Record:
+        """Figures as trackers get them: train/loss, val/AP; what could not be measured is left out."""
+        if self.metrics.isdisjoint(record):
+            return {f"train/{name}": value for name, value in record.items() if name != "step"}
+        return {f"val/{name}": record[name] for name in record if name in self.metrics and record[name] >= 0}
 
     def rewind(self, step: int) -> None:
         """Drops what was logged after a step, and a line that was cut off by a kill."""
@@ -121,11 +139,66 @@ class Meter:
         self._reading += away
 
 
-class ProgressLine:
-    """A bar with the latest figures in a terminal, a line per record where the output is a file."""
+def usable_cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
-    def __init__(self, console: Console, losses: Sequence[str], total_steps: int, step: int) -> None:
-        self.console, self.losses = console, losses
+
+def advice(data_wait: float, workers: int, cores: int, cache: str) -> str | None:
+    """What to change where a training waits for its data for more than a fifth of the time; None where it does not.
+
+    Args:
+        data_wait: share of the time spent waiting.
+        workers: processes that load, `data.workers`.
+        cores: cores for this process and its workers.
+        cache: `data.cache`.
+    """
+    if data_wait <= MUCH_WAITING:
+        return None
+    told = f"{data_wait:.0%} of the time goes into waiting for data; "
+    if workers < cores:
+        # A batch is loaded in so many times the time of a step by one process, and computed in the rest of it.
+        loading, computing = workers or data_wait, max(1 - data_wait, 0.01)
+        enough = min(max(math.ceil(loading / computing), workers + 1), cores)
+        return f"{told}raise data.workers from {workers} to {enough} (there are {cores} cores)"
+    if cache == "none":
+        return (
+            f"{told}{workers} workers keep all {cores} cores busy: set data.cache=memory or data.cache=disk, "
+            "or store smaller images"
+        )
+    return (
+        f"{told}{workers} workers keep all {cores} cores busy: store smaller images, or switch off costly augment keys"
+    )
+
+
+class ProgressLine:
+    """A bar with the latest figures in a terminal, a line per record where the output is a file.
+
+    Says once, as soon as enough steps tell so, that the run waits too long for its data. The first record is not
+    judged: the start of the workers is in it.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        losses: Sequence[str],
+        total_steps: int,
+        step: int,
+        advise: Callable[[float], str | None] | None = None,
+    ) -> None:
+        """A line at its start.
+
+        Args:
+            console: where it is shown.
+            losses: names of the parts of the loss.
+            total_steps: steps of the run.
+            step: steps that are done.
+            advise: what to say of a share of the time spent waiting for data, see `advice`.
+        """
+        self.console, self.losses, self.advise = console, losses, advise
+        self._judged_from: Record | None = None
+        self._waited = 0.0  # seconds since then
+        self._latest: Record | None = None
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
@@ -162,3 +235,22 @@ class ProgressLine:
             self.bar.update(self.task, description=text)
         else:
             self.console.print(f"step {record['step']}  {text}")
+        self._advise(record)
+
+    def _advise(self, record: Record) -> None:
+        """Judges the waiting for data once there is enough to judge."""
+        if self.advise is None:
+            return
+        begin, latest, self._latest = self._judged_from, self._latest, record
+        if begin is None or latest is None:
+            self._judged_from = record
+            return
+        self._waited += record["data_wait"] * (record["seconds"] - latest["seconds"])
+        steps, seconds = record["step"] - begin["step"], record["seconds"] - begin["seconds"]
+        if steps < _JUDGED_STEPS and seconds < _JUDGED_SECONDS:
+            return
+        advice = self.advise(self._waited / max(seconds, 1e-9))
+        if advice is not None:
+            self.console.print(advice, style="yellow")
+            self.advise = None
+        self._judged_from, self._waited = record, 0.0

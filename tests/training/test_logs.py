@@ -5,7 +5,7 @@ import json
 import pytest
 from rich.console import Console
 
-from effdet.training.logs import Meter, ProgressLine, RunLog
+from effdet.training.logs import Meter, ProgressLine, RunLog, advice, usable_cores
 
 FIGURES = {"step": 1, "epoch": 1, "seconds": 0.5, "learning_rate": 1e-3, "loss": 2.0, "class_loss": 1.0}
 METRICS = {"step": 1, "epoch": 1, "seconds": 0.5, "AP": 0.25}
@@ -122,3 +122,73 @@ def test_a_terminal_gets_a_bar_with_the_figures():
         progress.advance(5)
     assert "5/10" in output.getvalue()
     assert "loss 2.000" in output.getvalue()
+
+
+# Advice on waiting for data
+
+
+def test_a_fifth_of_the_time_may_go_into_waiting():
+    assert advice(0.0, workers=0, cores=8, cache="none") is None
+    assert advice(0.2, workers=0, cores=8, cache="none") is None
+
+
+@pytest.mark.parametrize(
+    ("data_wait", "workers", "enough"),
+    [
+        (0.21, 0, 1),
+        (0.75, 0, 3),  # loading takes three times as long as computing
+        (0.75, 2, 8),  # two workers take four times as long as computing
+        (0.25, 7, 8),
+        (0.9, 2, 8),  # no more than there are cores
+        (1.0, 1, 8),
+    ],
+)
+def test_as_many_workers_are_advised_as_keep_up(data_wait, workers, enough):
+    text = advice(data_wait, workers, cores=8, cache="none")
+    assert f"{data_wait:.0%} of the time" in text
+    assert f"raise data.workers from {workers} to {enough} (there are 8 cores)" in text
+
+
+def test_where_all_cores_load_a_cache_or_less_work_is_advised():
+    assert "data.cache=memory or data.cache=disk" in advice(0.5, workers=8, cores=8, cache="none")
+    text = advice(0.5, workers=9, cores=8, cache="disk")
+    assert "cache" not in text
+    assert "smaller images" in text
+
+
+def test_there_is_a_core_to_use():
+    assert usable_cores() >= 1
+
+
+def advised(*records, step=0):
+    """What a progress line says besides the records (step, seconds, data wait)."""
+    output = io.StringIO()
+    console = Console(file=output, width=200)
+    with ProgressLine(
+        console, ("loss",), 1000, step, lambda share: f"{share:.2f}" if share > 0.2 else None
+    ) as progress:
+        for done, seconds, data_wait in records:
+            progress.show({**FIGURES, "step": done, "seconds": seconds, "data_wait": data_wait, "images_per_second": 1})
+    return [line for line in output.getvalue().splitlines() if not line.startswith("step")]
+
+
+def test_long_waiting_is_told_once():
+    assert advised((20, 10.0, 0.5), (40, 20.0, 0.5), (60, 30.0, 0.6), (80, 40.0, 0.7)) == ["0.50"]
+
+
+def test_the_start_of_the_workers_is_not_judged():
+    assert advised((20, 10.0, 0.9), (40, 20.0, 0.1), step=0) == []
+    assert advised((120, 10.0, 0.9), (140, 20.0, 0.1), step=100) == []
+
+
+def test_a_few_steps_are_not_judged_before_more_have_come():
+    assert advised((5, 10.0, 0.9), (10, 11.0, 0.9), (15, 12.0, 0.9)) == []
+    assert advised((5, 10.0, 0.9), (10, 11.0, 0.1), (15, 12.0, 0.1), (20, 13.0, 0.7), (25, 14.0, 0.7)) == ["0.40"]
+
+
+def test_half_a_minute_is_enough_to_judge():
+    assert advised((1, 10.0, 0.9), (2, 41.0, 0.3)) == ["0.30"]
+
+
+def test_waiting_that_begins_later_is_told_then():
+    assert advised((20, 10.0, 0.1), (40, 20.0, 0.1), (60, 30.0, 0.8)) == ["0.80"]

@@ -14,7 +14,7 @@ from torch import nn
 
 from effdet.errors import ConfigError
 
-Precision = Literal["auto", "fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 def pick_device(name: str | None = None) -> torch.device:
@@ -44,13 +44,13 @@ def place(model: Module, device: torch.device, channels_last: bool = True) -> Mo
 
 
 def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | None:
-    """Type in which the network computes while training: bfloat16, or None for float32.
+    """Type in which the network computes while training: bfloat16, float16, or None for float32.
 
     'auto' takes bfloat16 on GPUs that have it, and on CPUs with bfloat16 instructions, where it is about twice as fast.
     """
     if precision == "auto":
         return torch.bfloat16 if _fast_at_bfloat16(device) else None
-    return torch.bfloat16 if precision == "bf16" else None
+    return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
 
 def _fast_at_bfloat16(device: torch.device) -> bool:

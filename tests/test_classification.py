@@ -73,7 +73,7 @@ def offline(tmp_path, monkeypatch):
 def test_a_run_leaves_all_its_files(shapes_run, shapes_recipe):
     assert {path.name for path in shapes_run.iterdir()} == {
         *("best.pt", "config.yaml", "confusion.csv", "confusion.png", "last.pt", "previous.pt"),
-        *("log.csv", "log.jsonl", "metrics.json", "predictions.json"),
+        *("log.csv", "log.jsonl", "metrics.json", "predictions.json", "manifest.json", "curves.png"),
     }
     config = load_config(shapes_run / "config.yaml")
     assert config == load_config(shapes_recipe, [f"output_dir={shapes_run}"])

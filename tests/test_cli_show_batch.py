@@ -5,9 +5,9 @@ import torch
 from rich.console import Console
 
 from effdet.cli import main
-from effdet.cli.show_batch import GAP, SIDE, contact_sheet
 from effdet.config import load_config
 from effdet.data.images import read_image
+from effdet.data.sheet import GAP, SIDE, contact_sheet
 from effdet.training.classification import ClassificationTask
 from effdet.training.detection import DetectionTask
 

@@ -13,7 +13,7 @@ import torch
 
 from effdet.cli import main
 from effdet.cli.train import run_folder
-from effdet.data.loader import epoch_order
+from effdet.data.sampling import TrainOrder
 from effdet.data.synthetic import write_video
 from effdet.weights.checkpoint import load_checkpoint
 
@@ -354,7 +354,8 @@ def test_a_broken_image_is_named(capsys, train, data, content, message, workers)
 
 def test_what_was_trained_before_a_broken_image_is_kept(capsys, train, tiny_recipe, tiny_run, data):
     root, folder = f"data.root={data}", data.parent / "run"
-    name = read(data / TRAIN_JSON)["images"][epoch_order(12, seed=0, epoch=0)[5]]["file_name"]  # for the second step
+    (order,) = TrainOrder(num_images=12, batch_size=12, seed=0).batches(0, 1)
+    name = read(data / TRAIN_JSON)["images"][order[5].row]["file_name"]  # for the second step
     image = data / "train2017" / name
     whole = image.read_bytes()
     image.write_bytes(whole[:-100])

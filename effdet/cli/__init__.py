@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -20,8 +21,11 @@ VERBS = {
     "models": "list the networks",
     "info": "show what a network is and costs",
     "weights": "list, download and convert public weights",
+    "plan": "find what batch and settings fit into a memory",
     "show-batch": "draw what the network sees in training",
+    "replay": "take a failed step of a training again",
     "config": "show a recipe with everything that it leaves to defaults",
+    "shards": "copy a data set into tar files of about one size",
     "synthetic": "draw the demo data set",
 }
 
@@ -64,7 +68,8 @@ def run_verb(verb: str, arguments: Sequence[str] | None = None, prog: str | None
     try:
         status: int = module.run(args)
     except EffdetError as error:
-        print(f"error: {error}", file=sys.stderr)
+        rank = os.environ.get("RANK") if os.environ.get("WORLD_SIZE", "1") != "1" else None  # as torchrun tells
+        print(f"error: {error}" if rank is None else f"error in process {rank}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

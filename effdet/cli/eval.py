@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from effdet.config import ClassificationConfig, DetectionConfig
+    from effdet.distributed import Processes
     from effdet.evaluation.run import Evaluator
     from effdet.weights.checkpoint import Checkpoint, ModelCard
 
@@ -46,12 +47,11 @@ def run(args: argparse.Namespace) -> int:
     """
     from rich.console import Console
 
-    from effdet.devices import pick_device, place
+    from effdet.devices import place
+    from effdet.distributed import processes
     from effdet.evaluation.tables import metrics_table
     from effdet.weights.sources import open_checkpoint
 
-    console = Console(soft_wrap=True, markup=False, highlight=False)
-    device = pick_device(args.device)
     checkpoint = open_checkpoint(args.weights)
     config = _config(args, checkpoint.card)
     out = args.out or (Path(args.weights).parent if Path(args.weights).is_file() else Path("runs/eval"))
@@ -59,11 +59,14 @@ def run(args: argparse.Namespace) -> int:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"{out}: cannot be written ({error.strerror}); choose another folder with --out") from None
-    place(checkpoint.model, device, config.train.channels_last)
-    evaluator, images = _evaluate(checkpoint, config, console)
-    metrics = evaluator.metrics()
-    evaluator.write(out, metrics)
-    console.print(metrics_table(metrics))
+    with processes(args.device, config.train.timeout_minutes) as (together, device):
+        console = Console(soft_wrap=True, markup=False, highlight=False, quiet=not together.is_main)
+        place(checkpoint.model, device, config.train.channels_last)
+        evaluator, images = _evaluate(checkpoint, config, together, console)
+        if together.is_main:
+            metrics = evaluator.metrics()
+            evaluator.write(out, metrics)
+            console.print(metrics_table(metrics))
     console.print(f"{images} images; metrics.json and predictions.json are in {out}")
     return 0
 
@@ -84,7 +87,7 @@ def _config(args: argparse.Namespace, card: ModelCard) -> DetectionConfig | Clas
 
 
 def _evaluate(
-    checkpoint: Checkpoint, config: DetectionConfig | ClassificationConfig, console: Console
+    checkpoint: Checkpoint, config: DetectionConfig | ClassificationConfig, together: Processes, console: Console
 ) -> tuple[Evaluator, int]:
     """The results on the validation part, and of how many images they are."""
     from effdet.config import DetectionConfig
@@ -99,11 +102,12 @@ def _evaluate(
         boxes = read_annotations(config.data, "val", labels)
         _tell(boxes.notes(), console)
         assert isinstance(model, EfficientDet)
-        return evaluate_detector(model, boxes, config.postprocess.model_dump(), batch_size, workers), len(boxes)
+        options = config.postprocess.model_dump()
+        return evaluate_detector(model, boxes, options, batch_size, workers, together), len(boxes)
     classes = read_labels(config.data, "val", labels)
     _tell(classes.notes(), console)
     assert not isinstance(model, EfficientDet)
-    return evaluate_classifier(model, classes, batch_size, workers), len(classes)
+    return evaluate_classifier(model, classes, batch_size, workers, together), len(classes)
 
 
 def _tell(notes: list[str], console: Console) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from effdet.data.images import Image
+    from effdet.distributed import Processes
     from effdet.inference.predictor import Predictor
     from effdet.inference.sources import Source
 
 INTERRUPTED = 130  # exit status of a program ended by Ctrl-C
+TIMEOUT_MINUTES = 24 * 60  # how long processes wait for the slowest share
 
 
 @dataclass
@@ -32,6 +34,12 @@ class _Tally:
     objects: int = 0
     failures: list[DataError] = field(default_factory=list)
     interrupted: bool = False
+
+    def add(self, other: _Tally) -> None:
+        """Takes in what came of another process."""
+        self.images, self.objects = self.images + other.images, self.objects + other.objects
+        self.failures.extend(other.failures)
+        self.interrupted = self.interrupted or other.interrupted
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,14 +75,22 @@ def run(args: argparse.Namespace) -> int:
     """
     from rich.console import Console
 
-    from effdet.inference.predictor import Predictor
+    from effdet.distributed import processes
     from effdet.inference.sources import open_sources
 
-    console = Console(soft_wrap=True)
     sources = open_sources(args.sources)
+    with processes(args.device, TIMEOUT_MINUTES) as (together, device):
+        console = Console(soft_wrap=True, quiet=not together.is_main)
+        return _run(args, sources, together, str(device), console)
+
+
+def _run(args: argparse.Namespace, sources: list[Source], together: Processes, device: str, console: Console) -> int:
+    """Predicts with the processes that there are; the exit status."""
+    from effdet.inference.predictor import Predictor
+
     predictor = Predictor(
         args.weights,
-        args.device,
+        device,
         score_threshold=args.conf,
         suppression=args.nms,
         iou_threshold=args.iou,
@@ -84,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
     )
     try:
         args.out.mkdir(parents=True, exist_ok=True)
-        tally = _predict(sources, predictor, args.out, not args.no_images, console)
+        tally = _predict(sources, predictor, args.out, not args.no_images, together, console)
     except OSError as error:
         raise DataError(
             f"{error.filename or args.out}: cannot be written: {error.strerror or error};"
@@ -97,8 +113,15 @@ def run(args: argparse.Namespace) -> int:
     return INTERRUPTED if tally.interrupted else 1 if tally.failures else 0
 
 
-def _predict(sources: list[Source], predictor: Predictor, out: Path, save_images: bool, console: Console) -> _Tally:
-    """Run the sources through the network and write what is found; Ctrl-C ends it with what is done."""
+def _predict(
+    sources: list[Source], predictor: Predictor, out: Path, save_images: bool, together: Processes, console: Console
+) -> _Tally:
+    """Run the sources through the network and write what is found; Ctrl-C ends it with what is done.
+
+    Of several processes each takes a share of the sources and draws its pictures; the main one writes the tables.
+    """
+    from contextlib import ExitStack
+
     from rich.progress import Progress
 
     from effdet.inference.drawing import draw_classification, draw_detections
@@ -117,20 +140,27 @@ def _predict(sources: list[Source], predictor: Predictor, out: Path, save_images
     if predictor.task == "classification":
         json_writer, csv_writer, draw = ClassificationJsonWriter, ClassificationCsvWriter, draw_classification
 
-    lengths = [source.num_frames for source in sources]
+    share = [
+        sources[number] for number in range(len(sources)) if number * together.size // len(sources) == together.rank
+    ]
+    lengths = [source.num_frames for source in share]
     total = None if None in lengths else sum(length or 0 for length in lengths)
-    tally = _Tally()
-    with (
-        json_writer(out / "predictions.json", predictor.label_map) as results,
-        csv_writer(out / "predictions.csv", predictor.label_map) as lines,
-        PictureWriter(out, [source.path for source in sources]) as pictures,
-        Progress(console=console, transient=True) as progress,
-    ):
+    tally, kept = _Tally(), []
+    with ExitStack() as stack:
+        if together.is_main:
+            results = stack.enter_context(json_writer(out / "predictions.json", predictor.label_map))
+            lines = stack.enter_context(csv_writer(out / "predictions.csv", predictor.label_map))
+        pictures = stack.enter_context(PictureWriter(out, [source.path for source in sources]))
+        progress = stack.enter_context(Progress(console=console, transient=True))
+        pictures.reserve(sources)
         task = progress.add_task("predict", total=total)
         try:
-            for frame, found in predictor.predict_frames(read_frames(sources, tally.failures)):
-                results.write(frame, found)
-                lines.write(frame, found)
+            for frame, found in predictor.predict_frames(read_frames(share, tally.failures)):
+                if together.is_main:
+                    results.write(frame, found)
+                    lines.write(frame, found)
+                else:
+                    kept.append((replace(frame, image=frame.image[:0]), found))
                 if save_images:
                     pictures.write(frame, draw(frame.image, found))
                 tally.images += 1
@@ -138,6 +168,11 @@ def _predict(sources: list[Source], predictor: Predictor, out: Path, save_images
                 progress.update(task, completed=tally.images + len(tally.failures))
         except KeyboardInterrupt:
             tally.interrupted = True
+        for others, others_kept in together.gather((tally, kept))[1:]:
+            tally.add(others)
+            for frame, found in others_kept:
+                results.write(frame, found)
+                lines.write(frame, found)
     return tally
 
 

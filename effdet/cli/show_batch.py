@@ -16,19 +16,13 @@ from effdet.cli.recipes import add_recipe_arguments, read_recipe
 from effdet.errors import ConfigError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from effdet.data.images import Image
     from effdet.structures import Batch, LabelBatch
     from effdet.training.classification import ClassificationTask
     from effdet.training.detection import DetectionTask
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
-COLUMNS = 8  # most images in a row
-SIDE = 384  # pixels of the longer side of an image in the sheet
-GAP = 4  # pixels between images
 SMALLEST_SHARE = 0.005  # of a class in a mixed image; what is less reads 0.00
-WHITE = (255, 255, 255)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from effdet.data.images import write_image
+    from effdet.data.sheet import contact_sheet
     from effdet.training.optim import make_schedule
     from effdet.training.run import make_task
 
@@ -72,22 +67,6 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def contact_sheet(batches: list[list[Image]]) -> Image:
-    """Pictures, uint8 RGB and at most `SIDE` high and wide, in rows on white; every batch begins a row."""
-    import numpy as np
-
-    columns = min(COLUMNS, max(map(len, batches)))
-    rows = [pictures[first : first + columns] for pictures in batches for first in range(0, len(pictures), columns)]
-    height = max(picture.shape[0] for row in rows for picture in row) + GAP
-    width = max(picture.shape[1] for row in rows for picture in row) + GAP
-    sheet: Image = np.full((len(rows) * height + GAP, columns * width + GAP, 3), WHITE, np.uint8)
-    for line, row in enumerate(rows):
-        for column, picture in enumerate(row):
-            top, left = line * height + GAP, column * width + GAP
-            sheet[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
-    return sheet
-
-
 def _drawn(task: DetectionTask | ClassificationTask, batch: Batch | LabelBatch, epoch: int, step: int) -> list[Image]:
     from effdet.structures import Batch
     from effdet.training.detection import DetectionTask
@@ -102,18 +81,20 @@ def _drawn(task: DetectionTask | ClassificationTask, batch: Batch | LabelBatch, 
 def _with_boxes(batch: Batch, names: tuple[str, ...]) -> list[Image]:
     import torch
 
+    from effdet.data.sheet import in_sheet
     from effdet.inference.drawing import draw_detections
     from effdet.structures import Detections
 
     pictures = []
     for image, target in zip(batch.images, batch.targets, strict=True):
-        picture, scale = _in_sheet(image)
+        picture, scale = in_sheet(image)
         found = Detections(target.boxes * scale, torch.ones(len(target.labels)), target.labels, names)
         pictures.append(draw_detections(picture, found))
     return pictures
 
 
 def _with_classes(task: ClassificationTask, batch: LabelBatch, epoch: int, step: int) -> list[Image]:
+    from effdet.data.sheet import in_sheet
     from effdet.inference.drawing import draw_classification
     from effdet.structures import Classification
 
@@ -123,17 +104,6 @@ def _with_classes(task: ClassificationTask, batch: LabelBatch, epoch: int, step:
     for image, shares in zip(images, targets, strict=True):
         scores, labels = shares.topk(min(2, len(shares)))
         some = scores >= SMALLEST_SHARE
-        picture, _ = _in_sheet(image)
+        picture, _ = in_sheet(image)
         pictures.append(draw_classification(picture, Classification(scores[some], labels[some], names)))
     return pictures
-
-
-def _in_sheet(image: Tensor) -> tuple[Image, float]:
-    """An image [3, H, W] as [H, W, 3] with its longer side as in the sheet, and the scale from one to the other."""
-    import cv2
-
-    pixels = image.permute(1, 2, 0).numpy()
-    scale = SIDE / max(pixels.shape[:2])
-    size = max(round(pixels.shape[1] * scale), 1), max(round(pixels.shape[0] * scale), 1)
-    smooth = cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST
-    return cv2.resize(pixels, size, interpolation=smooth), scale  # type: ignore[return-value]

@@ -41,18 +41,36 @@ def run(args: argparse.Namespace) -> int:
     config = read_recipe(args)
     recipe = recipe_path(args)
     assert recipe is not None
-    resume = newest_run(config.output_dir, recipe.stem) if args.resume == "auto" else args.resume and Path(args.resume)
-    folder = run_folder(config.output_dir, recipe.stem, resume)
 
+    from effdet.distributed import processes
     from effdet.training.engine import train
 
-    console = Console(soft_wrap=True, markup=False, highlight=False)
-    ending = train(config, folder, args.device, resume, console)
+    with processes(args.device, config.train.timeout_minutes) as (together, device):
+        console = Console(soft_wrap=True, markup=False, highlight=False, quiet=not together.is_main)
+        # The main process chooses for all, before any of them writes.
+        chosen = where(config.output_dir, recipe.stem, args.resume) if together.is_main else (None, Path())
+        resume, folder = together.share(chosen)
+        ending = train(config, folder, str(device), resume, console, together)
     if ending == "finished":
         console.print(f"done: {folder}/best.pt")
     else:
         console.print(f"{ending}; go on with --resume {folder}")
     return EXIT_STATUS[ending]
+
+
+def where(output_dir: Path | None, name: str, resume: str | None) -> tuple[Path | None, Path]:
+    """What to resume, if anything, and the folder to write to, of a recipe's name and the argument of --resume.
+
+    Raises:
+        ConfigError: see `run_folder`.
+    """
+    if resume != "auto":
+        earlier = Path(resume) if resume else None
+        return earlier, run_folder(output_dir, name, earlier)
+    earlier = newest_run(output_dir, name)
+    if earlier is None and output_dir is not None:  # of a run that was killed before it saved anything, too
+        return None, output_dir.expanduser()
+    return earlier, run_folder(output_dir, name, earlier)
 
 
 def newest_run(output_dir: Path | None, name: str) -> Path | None:

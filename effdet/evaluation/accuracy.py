@@ -29,6 +29,9 @@ MEANINGS = {
 }
 METRIC_NAMES = tuple(MEANINGS)
 
+# Rows [I] of images, their true labels [I], their best classes [I, min(5, K)] and the scores of these.
+Answers = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
+
 # Of the confusion picture, in pixels:
 _LARGEST_WITH_TEXT = 30  # classes of one with names and counts
 _SIDE_WITHOUT_TEXT = 1000  # most of a side of one without
@@ -85,6 +88,16 @@ class AccuracyEvaluator:
         self._scores[rows] = scores.cpu().numpy()
         self._best[rows] = best.cpu().numpy()
         self._labels[rows] = labels.cpu().numpy()
+
+    def collected(self) -> Answers:
+        """What was added, to be taken in by an evaluator of another process."""
+        rows = np.flatnonzero(self._labels >= 0)
+        return rows, self._labels[rows], self._best[rows], self._scores[rows]
+
+    def take(self, answers: Answers) -> None:
+        """Take in what another evaluator of the same images has collected."""
+        rows, labels, best, scores = answers
+        self._labels[rows], self._best[rows], self._scores[rows] = labels, best, scores
 
     def metrics(self) -> dict[str, float]:
         """The numbers named in `METRIC_NAMES` as fractions; -1 before any image was added.

@@ -35,6 +35,9 @@ MEANINGS = {
 }
 METRIC_NAMES = tuple(MEANINGS)
 
+# Boxes [M, 4], scores [M] and labels [M] by row of the image.
+Found = dict[int, tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]]
+
 
 class CocoEvaluator:
     """Collects the detections of a data set image by image, and measures them.
@@ -44,7 +47,7 @@ class CocoEvaluator:
 
     def __init__(self, annotations: Annotations) -> None:
         self.annotations = annotations
-        self._detections: dict[int, tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]] = {}
+        self._detections: Found = {}
 
     def add(self, index: int, detections: Detections) -> None:
         """Take in the detections of image `index`, a row of the table; given twice, the later ones count.
@@ -61,6 +64,14 @@ class CocoEvaluator:
                 f" only {classes} classes; evaluate on a data set with the classes that the model was trained on"
             )
         self._detections[index] = (detections.boxes.cpu().numpy(), detections.scores.cpu().numpy(), labels)
+
+    def collected(self) -> Found:
+        """What was added, to be taken in by an evaluator of another process."""
+        return self._detections
+
+    def take(self, found: Found) -> None:
+        """Take in what another evaluator of the same table has collected."""
+        self._detections.update(found)
 
     def results(self) -> list[dict[str, Any]]:
         """All detections in the COCO results format, with the image and category ids of the data set."""

@@ -18,6 +18,7 @@ from effdet.data.dataset import DetectionDataset
 from effdet.data.images import undo_letterbox
 from effdet.data.labels import ImageLabels
 from effdet.data.loader import evaluation_batches
+from effdet.distributed import SINGLE, Processes
 from effdet.evaluation.accuracy import AccuracyEvaluator
 from effdet.evaluation.coco import CocoEvaluator
 from effdet.models import EfficientDet, EfficientNet
@@ -36,9 +37,16 @@ class Evaluator(Protocol):
 
 @torch.inference_mode()
 def evaluate_detector(
-    model: EfficientDet, annotations: Annotations, options: dict[str, Any], batch_size: int, workers: int
+    model: EfficientDet,
+    annotations: Annotations,
+    options: dict[str, Any],
+    batch_size: int,
+    workers: int,
+    processes: Processes = SINGLE,
 ) -> CocoEvaluator:
     """An evaluator with the detections of all images, boxes in pixels of the original images.
+
+    Over several processes each takes its share of the batches, and the main one's evaluator gets all results.
 
     Args:
         model: the detector; it is put into evaluation mode.
@@ -46,6 +54,7 @@ def evaluate_detector(
         options: keyword arguments of `postprocess`.
         batch_size: images per forward pass.
         workers: processes that load images.
+        processes: those that evaluate together.
 
     Raises:
         DataError: an image cannot be read.
@@ -53,23 +62,31 @@ def evaluate_detector(
     model.eval()
     evaluator = CocoEvaluator(annotations)
     dataset = DetectionDataset(annotations, model.image_size, model.spec.fill_color, augment=None, seed=0)
-    for batch in evaluation_batches(dataset, batch_size, workers, pin_memory=model.anchors.is_cuda):
+    pin_memory = model.anchors.is_cuda
+    for batch in evaluation_batches(dataset, batch_size, workers, pin_memory, processes.rank, processes.size):
         outputs = model(batch.images.to(model.anchors.device, non_blocking=True))
         for target, detections in zip(batch.targets, postprocess(outputs, **options), strict=True):
             boxes = undo_letterbox(detections.boxes, target.scale, target.size)
             evaluator.add(target.index, replace(detections, boxes=boxes))
+    for found in processes.gather(evaluator.collected())[1:]:
+        evaluator.take(found)
     return evaluator
 
 
 @torch.inference_mode()
-def evaluate_classifier(model: EfficientNet, labels: ImageLabels, batch_size: int, workers: int) -> AccuracyEvaluator:
+def evaluate_classifier(
+    model: EfficientNet, labels: ImageLabels, batch_size: int, workers: int, processes: Processes = SINGLE
+) -> AccuracyEvaluator:
     """An evaluator with the most probable classes of all images, resized and cropped as the weights want it.
+
+    Over several processes each takes its share of the batches, and the main one's evaluator gets all results.
 
     Args:
         model: the classifier; it is put into evaluation mode.
         labels: the images and their classes, with the labels of the model.
         batch_size: images per forward pass.
         workers: processes that load images.
+        processes: those that evaluate together.
 
     Raises:
         DataError: an image cannot be read.
@@ -79,7 +96,10 @@ def evaluate_classifier(model: EfficientNet, labels: ImageLabels, batch_size: in
     evaluator = AccuracyEvaluator(labels.label_map, labels.file_names)
     spec = model.spec
     dataset = ClassificationDataset(labels, spec.image_size, spec.crop, spec.interpolation, None, None, 1, seed=0)
-    for batch in evaluation_batches(dataset, batch_size, workers, pin_memory=model.mean.is_cuda):
+    pin_memory = model.mean.is_cuda
+    for batch in evaluation_batches(dataset, batch_size, workers, pin_memory, processes.rank, processes.size):
         logits = model(batch.images.to(model.mean.device, non_blocking=True))
         evaluator.add(batch.indices, logits, batch.labels)
+    for answers in processes.gather(evaluator.collected())[1:]:
+        evaluator.take(answers)
     return evaluator

@@ -18,7 +18,7 @@ from effdet.data.annotations import LabelMap
 from effdet.data.images import Image, write_image
 from effdet.errors import DataError
 from effdet.evaluation.accuracy import SCORE_DECIMALS, named_classes
-from effdet.inference.sources import Frame
+from effdet.inference.sources import Frame, Source
 from effdet.structures import Classification, Detections
 
 BOX_DECIMALS = 2
@@ -163,12 +163,18 @@ class PictureWriter:
     def __init__(self, folder: Path, sources: Iterable[Path]) -> None:
         self.folder = folder
         self._taken = {_comparable(path) for path in sources}
+        self._reserved: dict[Path, Path] = {}
         self._video_of: Path | None = None
         self._video: VideoWriter | None = None
         self._open = ExitStack()
 
     def __enter__(self) -> PictureWriter:
         return self
+
+    def reserve(self, sources: Iterable[Source]) -> None:
+        """Settle the names of what comes from `sources`, so that processes that share the sources agree on them."""
+        for source in sources:
+            self._reserved[source.path] = self._free_path(_picture_name(source.name, source.fps))
 
     def write(self, frame: Frame, image: Image) -> None:
         """Save the annotated `image` (uint8 RGB [H, W, 3]) of a frame; the frames of a video come one after the other.
@@ -177,19 +183,21 @@ class PictureWriter:
             DataError: the picture cannot be written.
         """
         if frame.fps is None:
-            suffix = frame.name.suffix if frame.name.suffix.lower() in _PICTURE_SUFFIXES else ".png"
-            write_image(self._free_path(frame.name.with_suffix(suffix)), image)
+            write_image(self._path_of(frame), image)
             return
         if self._video is None or self._video_of != frame.path:
             self._open.close()
             self._video_of = frame.path
-            self._video = self._open.enter_context(
-                VideoWriter(self._free_path(frame.name.with_suffix(".mp4")), frame.fps)
-            )
+            self._video = self._open.enter_context(VideoWriter(self._path_of(frame), frame.fps))
         self._video.write(image)
 
     def __exit__(self, *exception: object) -> None:
         self._open.close()
+
+    def _path_of(self, frame: Frame) -> Path:
+        path = self._reserved.get(frame.path) or self._free_path(_picture_name(frame.name, frame.fps))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
 
     def _free_path(self, name: Path) -> Path:
         """A path in the folder that is neither a source nor written before."""
@@ -197,7 +205,6 @@ class PictureWriter:
         while _comparable(path) in self._taken:
             path, number = self.folder / name.with_stem(f"{name.stem}_{number}"), number + 1
         self._taken.add(_comparable(path))
-        path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
 
@@ -264,6 +271,13 @@ def _rows(detections: Detections) -> Iterable[tuple[list[float], float, int]]:
 def _partial(path: Path) -> Path:
     """Where a file lies until it is whole: in the same folder, hidden, with the same suffix."""
     return path.with_name(f".{path.stem}.partial{path.suffix}")
+
+
+def _picture_name(name: Path, fps: float | None) -> Path:
+    """Name of the annotated copy of an image, or of a video where there is a frame rate."""
+    if fps is not None:
+        return name.with_suffix(".mp4")
+    return name if name.suffix.lower() in _PICTURE_SUFFIXES else name.with_suffix(".png")
 
 
 def _comparable(path: Path) -> str:

@@ -5,23 +5,27 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Mapping
 
 import numpy as np
+import torch
 from rich.console import Console
 from torch import Tensor
 
 from effdet.config import ClassificationConfig
+from effdet.data.cache import make_cache
 from effdet.data.classify import ClassificationDataset
 from effdet.data.formats import read_labels
 from effdet.data.labels import ImageLabels
 from effdet.data.loader import train_batches
 from effdet.data.mixing import mix_batch
+from effdet.data.sampling import TrainOrder
+from effdet.distributed import SINGLE, Processes
 from effdet.evaluation.accuracy import METRIC_NAMES, AccuracyEvaluator
 from effdet.evaluation.run import evaluate_classifier
-from effdet.losses import cross_entropy_sum
 from effdet.models import EfficientNet
 from effdet.models.anchors import level_sizes
 from effdet.structures import LabelBatch
-from effdet.training.checks import check_parts
-from effdet.training.start import first_model
+from effdet.training.checks import check_parts, notes_on_labels
+from effdet.training.parts import classifier_losses
+from effdet.training.start import start_of
 from effdet.training.tasks import Forward
 from effdet.weights.checkpoint import ModelCard
 
@@ -34,14 +38,17 @@ class ClassificationTask:
     metric_names = METRIC_NAMES
     metric = "top1"
 
-    def __init__(self, config: ClassificationConfig, console: Console) -> None:
-        self.config = config
+    def __init__(self, config: ClassificationConfig, console: Console, processes: Processes = SINGLE) -> None:
+        self.config, self.processes = config, processes
         self.train_table, self.val_table = read_tables(config, console)
         self.num_images, self.num_validation = len(self.train_table), len(self.val_table) if self.val_table else 0
-        model = first_model(config.model, self.train_table.label_map.names, console)
-        assert isinstance(model, EfficientNet)
-        self.model = model
+        start = start_of(config.model, self.train_table.label_map.names, console)
+        assert isinstance(start.model, EfficientNet)
+        self.model, self.loaded_norms = start.model, start.norms
+        self.first_loss = "loss" if start.new_head else None
         spec = self.model.spec
+        self.order = TrainOrder(self.num_images, config.train.batch_size, config.seed, shards=self.train_table.shards)
+        self.order.check_processes(processes.size)
         self.train_set = ClassificationDataset(
             self.train_table,
             spec.image_size,
@@ -51,6 +58,7 @@ class ClassificationTask:
             config.progressive,
             config.train.epochs,
             config.seed,
+            make_cache(config.data, self.num_images, processes.local_size),
         )
         for size in {self.train_set.settings_of(epoch).image_size for epoch in range(config.train.epochs)}:
             check_parts(config.train, self.num_images, size, *level_sizes(size, 5, 5))
@@ -60,13 +68,19 @@ class ClassificationTask:
         labels = self.train_table.label_map
         return ModelCard(self.model.spec, labels.names, labels.category_ids)
 
+    def fingerprints(self) -> dict[str, str]:
+        """Hashes of the training and of the validation table."""
+        tables = {"train": self.train_table, "val": self.val_table}
+        return {part: table.fingerprint() for part, table in tables.items() if table is not None}
+
+    def counts(self) -> dict[str, int]:
+        """Images of the training set."""
+        return {"images": len(self.train_table)}
+
     def batches(self, start_step: int, total_steps: int, pin_memory: bool) -> Generator[LabelBatch, None, None]:
         """The batches of the run from `start_step` on."""
-        config = self.config
-        workers = config.data.workers
-        return train_batches(
-            self.train_set, config.train.batch_size, config.seed, start_step, total_steps, workers, pin_memory
-        )
+        workers, rank, size = self.config.data.workers, self.processes.rank, self.processes.size
+        return train_batches(self.train_set, self.order, start_step, total_steps, workers, pin_memory, rank, size)
 
     def file_name(self, index: int) -> str:
         """File of an image, by its row in the table."""
@@ -86,22 +100,26 @@ class ClassificationTask:
     def mixed(self, batch: LabelBatch, epoch: int, step: int) -> tuple[Tensor, Tensor]:
         """Images [B, 3, H, W] uint8 as the network sees them in a step, and targets [B, K]; see `mix_batch`."""
         stage = self.train_set.settings_of(epoch)
-        rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([self.config.seed, step], spawn_key=(2,))))
+        seeds = [self.config.seed, step, *([self.processes.rank] if self.processes.rank else [])]
+        rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seeds, spawn_key=(2,))))
         return mix_batch(batch.images, batch.labels, self.model.num_classes, stage.mixup, stage.cutmix, rng)
 
     def losses(
         self, forward: Forward, batch: LabelBatch, parts: int, epoch: int, step: int
     ) -> Iterator[tuple[Tensor, ...]]:
-        """Cross-entropy, part by part, normalised by the images of the whole batch, which is mixed as a whole."""
+        """Cross-entropy, part by part, normalised by the images of the whole batch; a process mixes its share."""
         images, targets = self.mixed(batch, epoch, step)
-        count = min(parts, len(images))
-        for piece, target in zip(images.tensor_split(count), targets.tensor_split(count), strict=True):
-            yield (cross_entropy_sum(forward(piece), target, self.config.loss.label_smoothing) / len(images),)
+        return classifier_losses(forward, images, targets, parts, self.config.loss.label_smoothing, self.processes)
+
+    def untrained(self, images: Tensor) -> Tensor:
+        """Logits [B, K] of a network that takes all classes of images [B, 3, H, W] for equally probable."""
+        return torch.zeros(len(images), self.model.num_classes, device=images.device)
 
     def evaluate(self, model: EfficientNet) -> AccuracyEvaluator:
         """The network's answers on the validation images."""
         assert self.val_table is not None
-        return evaluate_classifier(model, self.val_table, self.config.eval.batch_size, self.config.data.workers)
+        batch_size, workers = self.config.eval.batch_size, self.config.data.workers
+        return evaluate_classifier(model, self.val_table, batch_size, workers, self.processes)
 
     def describe(self) -> str:
         """Network, input size, classes and images in a few words."""
@@ -115,6 +133,6 @@ def read_tables(config: ClassificationConfig, console: Console) -> tuple[ImageLa
     val_table = None
     if config.data.val is not None:
         val_table = read_labels(config.data, "val", train_table.label_map)
-    for note in [*train_table.notes(), *(val_table.notes() if val_table else [])]:
+    for note in [*train_table.notes(), *notes_on_labels(train_table), *(val_table.notes() if val_table else [])]:
         console.print(note, style="yellow")
     return train_table, val_table

@@ -10,18 +10,22 @@ from torch import Tensor
 
 from effdet.config import DetectionConfig
 from effdet.data.annotations import Annotations
+from effdet.data.cache import make_cache
 from effdet.data.dataset import DetectionDataset
 from effdet.data.formats import read_annotations
 from effdet.data.loader import train_batches
+from effdet.data.sampling import detection_order
+from effdet.distributed import SINGLE, Processes
 from effdet.evaluation.coco import METRIC_NAMES, CocoEvaluator
 from effdet.evaluation.run import evaluate_detector
-from effdet.losses import DetectionLoss, weights_of_classes
 from effdet.models import EfficientDet
 from effdet.models.anchors import level_sizes
-from effdet.structures import Batch
-from effdet.training.checks import check_parts
+from effdet.models.heads import PRIOR
+from effdet.structures import Batch, Outputs
+from effdet.training.checks import check_boxes, check_parts, notes_on_boxes
 from effdet.training.optim import make_schedule
-from effdet.training.start import first_model
+from effdet.training.parts import detection_loss, detector_losses
+from effdet.training.start import start_of
 from effdet.training.tasks import Forward
 from effdet.weights.checkpoint import ModelCard
 
@@ -34,14 +38,20 @@ class DetectionTask:
     metric_names = METRIC_NAMES
     metric = "AP"
 
-    def __init__(self, config: DetectionConfig, console: Console) -> None:
-        self.config = config
+    def __init__(self, config: DetectionConfig, console: Console, processes: Processes = SINGLE) -> None:
+        self.config, self.processes = config, processes
         self.train_table, self.val_table = read_tables(config, console)
-        self.num_images, self.num_validation = len(self.train_table), len(self.val_table) if self.val_table else 0
-        model = first_model(config.model, self.train_table.label_map.names, console)
-        assert isinstance(model, EfficientDet)
-        self.model = model
+        self.num_validation = len(self.val_table) if self.val_table else 0
+        start = start_of(config.model, self.train_table.label_map.names, console)
+        assert isinstance(start.model, EfficientDet)
+        self.model, self.loaded_norms = start.model, start.norms
+        self.first_loss = "class_loss" if start.new_head else None
         spec = self.model.spec
+        for note in notes_on_boxes(self.train_table, spec.image_size):
+            console.print(note, style="yellow")
+        self.order = detection_order(config, self.train_table, spec.image_size)
+        self.order.check_processes(processes.size)
+        self.num_images = self.order.num_samples
         check_parts(
             config.train,
             self.num_images,
@@ -56,9 +66,9 @@ class DetectionTask:
             config.augment,
             config.seed,
             math.ceil(schedule.total_steps / schedule.steps_per_epoch),
+            make_cache(config.data, len(self.train_table), processes.local_size),
         )
-        weights = weights_of_classes(config.loss.class_weights, self.train_table.label_map.names)
-        self.loss = DetectionLoss(**config.loss.model_dump(exclude={"class_weights"}), class_weights=weights)
+        self.loss = detection_loss(config.loss, self.train_table.label_map.names)
 
     def card(self) -> ModelCard:
         """Describes the weights that are saved."""
@@ -66,13 +76,19 @@ class DetectionTask:
         options = self.config.postprocess.model_dump()
         return ModelCard(self.model.spec, labels.names, labels.category_ids, postprocess=options)
 
+    def fingerprints(self) -> dict[str, str]:
+        """Hashes of the training and of the validation table."""
+        tables = {"train": self.train_table, "val": self.val_table}
+        return {part: table.fingerprint() for part, table in tables.items() if table is not None}
+
+    def counts(self) -> dict[str, int]:
+        """Images and objects of the training set."""
+        return {"images": len(self.train_table), "objects": len(self.train_table.boxes)}
+
     def batches(self, start_step: int, total_steps: int, pin_memory: bool) -> Generator[Batch, None, None]:
         """The batches of the run from `start_step` on."""
-        config = self.config
-        workers = config.data.workers
-        return train_batches(
-            self.train_set, config.train.batch_size, config.seed, start_step, total_steps, workers, pin_memory
-        )
+        workers, rank, size = self.config.data.workers, self.processes.rank, self.processes.size
+        return train_batches(self.train_set, self.order, start_step, total_steps, workers, pin_memory, rank, size)
 
     def file_name(self, index: int) -> str:
         """File of an image, by its row in the table."""
@@ -84,23 +100,28 @@ class DetectionTask:
 
     def losses(self, forward: Forward, batch: Batch, parts: int, epoch: int, step: int) -> Iterator[tuple[Tensor, ...]]:
         """Total, class and box loss, part by part, normalised by the positives of the whole batch."""
-        pieces = batch.split(parts)
-        assignments = [self.loss.assign(self.model.anchors, piece.targets) for piece in pieces]
-        num_positives = sum(len(assignment) for assignment in assignments)
-        for piece, assignment in zip(pieces, assignments, strict=True):
-            yield self.loss(forward(piece.images), assignment, num_positives)
+        anchors = self.model.anchors_at((batch.images.shape[-2], batch.images.shape[-1]))
+        return detector_losses(self.loss, anchors, forward, batch, parts, self.processes)
+
+    def untrained(self, images: Tensor) -> Outputs:
+        """What a network whose scores are all `PRIOR` gives for images [B, 3, H, W]."""
+        anchors = self.model.anchors_at((images.shape[-2], images.shape[-1]))
+        logits = anchors.new_full((len(images), len(anchors), self.model.num_classes), math.log(PRIOR / (1 - PRIOR)))
+        return Outputs(logits, anchors.new_zeros(len(images), len(anchors), 4), anchors)
 
     def evaluate(self, model: EfficientDet) -> CocoEvaluator:
         """The network's detections on the validation images."""
         assert self.val_table is not None
         config = self.config
         options = config.postprocess.model_dump()
-        return evaluate_detector(model, self.val_table, options, config.eval.batch_size, config.data.workers)
+        batch_size, workers = config.eval.batch_size, config.data.workers
+        return evaluate_detector(model, self.val_table, options, batch_size, workers, self.processes)
 
     def describe(self) -> str:
         """Network, input size, classes and images in a few words."""
         height, width = self.model.image_size
-        return f"{self.model.spec.name} {height} x {width}, {self.model.num_classes} classes; {self.num_images} images"
+        network = f"{self.model.spec.name} {height} x {width}, {self.model.num_classes} classes"
+        return f"{network}; {len(self.train_table)} images"
 
 
 def read_tables(config: DetectionConfig, console: Console) -> tuple[Annotations, Annotations | None]:
@@ -111,4 +132,5 @@ def read_tables(config: DetectionConfig, console: Console) -> tuple[Annotations,
         val_table = read_annotations(config.data, "val", train_table.label_map)
     for note in [*train_table.notes(), *(val_table.notes() if val_table else [])]:
         console.print(note, style="yellow")
+    check_boxes(train_table)
     return train_table, val_table

@@ -5,6 +5,7 @@ What is done with them is in `engine.py`; data, model and loss are the task's, s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -16,14 +17,19 @@ from torch import nn
 
 from effdet.config import ClassificationConfig, DetectionConfig
 from effdet.devices import autocast_dtype, keep_freed_memory, pick_device, place
+from effdet.distributed import SINGLE, Processes
 from effdet.errors import WeightsError
+from effdet.training.changes import data_changes, differences
 from effdet.training.classification import ClassificationTask
 from effdet.training.detection import DetectionTask
 from effdet.training.ema import WeightAverage
 from effdet.training.logs import RunLog
+from effdet.training.network import Network
+from effdet.training.norms import apply_norms, choose_norms, describe_norms
 from effdet.training.optim import Schedule, freeze, make_optimizer, make_schedule
 from effdet.training.state import TrainState
 from effdet.training.tasks import Task
+from effdet.training.trackers import check_trackers
 from effdet.weights.checkpoint import ModelCard, card_in, is_checkpoint, read_tensors
 
 
@@ -34,8 +40,8 @@ class Run:
     Attributes:
         config: the recipe.
         folder: where everything is written.
-        device: where the network computes.
-        dtype: its type under autocast, or None for float32.
+        processes: the processes that train together; the main one writes and prints.
+        network: the model as it is called in a step.
         task: data, losses and evaluation.
         schedule: learning rate of each step.
         frozen: modules that are not trained.
@@ -46,8 +52,8 @@ class Run:
 
     config: DetectionConfig | ClassificationConfig
     folder: Path
-    device: torch.device
-    dtype: torch.dtype | None
+    processes: Processes
+    network: Network
     task: Task
     schedule: Schedule
     frozen: Sequence[nn.Module]
@@ -57,31 +63,43 @@ class Run:
 
 
 def set_up(
-    config: DetectionConfig | ClassificationConfig, folder: Path, device_name: str | None, console: Console
+    config: DetectionConfig | ClassificationConfig,
+    folder: Path,
+    device_name: str | None,
+    console: Console,
+    processes: Processes = SINGLE,
 ) -> tuple[Run, TrainState]:
     """The run of a recipe and its state before the first step; tells the console what it found.
 
     Raises:
         EffdetError: data, weights or recipe cannot be used; nothing has been written then.
     """
+    check_trackers(config.log.to)
     device = pick_device(device_name)
     if device.type == "cpu":
         keep_freed_memory()
     torch.manual_seed(config.seed)
     torch.use_deterministic_algorithms(config.train.deterministic)
-    task: Task = make_task(config, console)
+    task: Task = make_task(config, console, processes)
+    dtype = autocast_dtype(config.train.precision, device)
     model = place(task.model, device, config.train.channels_last)
+    model.checkpoint_activations(config.train.checkpoint_activations)
     frozen = freeze(model, config.train.freeze)
+    part = math.ceil(min(config.train.batch_size, task.num_images) / processes.size / config.train.accumulate)
+    norms = choose_norms(config.train.norms, part, processes.size, device.type == "cuda", task.loaded_norms)
+    frozen += apply_norms(model, norms)
     state = TrainState(
         model=model,
         average=None if config.train.ema_decay is None else WeightAverage(model, config.train.ema_decay),
         optimizer=make_optimizer(model, config.optim),
+        scaler=torch.amp.GradScaler(device.type, enabled=dtype == torch.float16),
+        data={"fingerprints": dict(task.fingerprints()), **task.counts()},
     )
     run = Run(
         config=config,
         folder=folder,
-        device=device,
-        dtype=autocast_dtype(config.train.precision, device),
+        processes=processes,
+        network=Network(model, device, dtype, processes, config.train.compile),
         task=task,
         schedule=make_schedule(config.optim, config.train, task.num_images),
         frozen=frozen,
@@ -90,18 +108,21 @@ def set_up(
         console=console,
     )
     _describe(run, console)
+    console.print(describe_norms(model, norms))
     return run, state
 
 
-def make_task(config: DetectionConfig | ClassificationConfig, console: Console) -> DetectionTask | ClassificationTask:
+def make_task(
+    config: DetectionConfig | ClassificationConfig, console: Console, processes: Processes = SINGLE
+) -> DetectionTask | ClassificationTask:
     """The task of a recipe; tells the console what it found in data and weights.
 
     Raises:
         EffdetError: data, weights or recipe cannot be used.
     """
     if isinstance(config, DetectionConfig):
-        return DetectionTask(config, console)
-    return ClassificationTask(config, console)
+        return DetectionTask(config, console, processes)
+    return ClassificationTask(config, console, processes)
 
 
 def resume(checkpoint: Path, run: Run, state: TrainState) -> None:
@@ -123,7 +144,8 @@ def resume(checkpoint: Path, run: Run, state: TrainState) -> None:
         path, content = previous, read_tensors(previous)
     if not is_checkpoint(content) or not content["training"]:
         raise WeightsError(f"{path}: holds no state of a training; resume from the last.pt of a run")
-    difference = _difference(card_in(content, path), run.card)
+    card = card_in(content, path)
+    difference = _difference(card, run.card)
     if difference:
         raise WeightsError(f"{path}: {difference}; resume with the recipe of the run")
     try:
@@ -131,7 +153,11 @@ def resume(checkpoint: Path, run: Run, state: TrainState) -> None:
     except (RuntimeError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0]
         raise WeightsError(f"{path}: does not fit this recipe ({reason}); resume with the recipe of the run") from None
+    run.processes.share(None)  # the file may be replaced from here on
     run.console.print(f"resumed from {path} after step {state.step}")
+    changes = differences(card.config, run.config.to_dict())
+    for line in [*data_changes(content["training"].get("data", {}), state.data), *changes]:
+        run.console.print(line, style="yellow")
 
 
 def _difference(saved: ModelCard, made: ModelCard) -> str | None:
@@ -157,8 +183,10 @@ def _versions() -> dict[str, str]:
 def _describe(run: Run, console: Console) -> None:
     """One line on what is about to be trained."""
     validation = f", {run.task.num_validation} to evaluate" if run.task.num_validation else ", none to evaluate"
+    network = run.network
+    together = f" by {run.processes.size} processes" if run.processes.size > 1 else ""
     console.print(
         f"{run.task.describe()} to train{validation}; {run.schedule.total_steps} steps of "
-        f"{run.config.train.batch_size} images on {run.device.type} in "
-        f"{'float32' if run.dtype is None else 'bfloat16'}; writing to {run.folder}"
+        f"{run.config.train.batch_size} images{together} on {network.device.type} in "
+        f"{str(network.dtype or torch.float32).removeprefix('torch.')}; writing to {run.folder}"
     )

@@ -12,7 +12,10 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Literal
 
+from effdet.distributed import Processes
+
 Ending = Literal["finished", "interrupted", "terminated", "out of time"]
+REASONS: tuple[Ending | None, ...] = (None, "out of time", "interrupted", "terminated")
 
 
 class StopRequest:
@@ -28,6 +31,10 @@ class StopRequest:
         if self._reason is None and self._deadline is not None and time.monotonic() >= self._deadline:
             self._reason = "out of time"
         return self._reason
+
+    def agreed(self, processes: Processes) -> Ending | None:
+        """Why all processes should stop: the reason of any of them; all must ask."""
+        return REASONS[processes.largest(REASONS.index(self.reason))]
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """Notes the first signal: the step in hand is finished and saved; a second Ctrl-C ends the run at once."""

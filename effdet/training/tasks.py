@@ -27,8 +27,12 @@ class Task(Protocol):
         """The network to train."""
 
     @property
+    def loaded_norms(self) -> frozenset[str]:
+        """Names of the network's norms whose statistics came with the weights."""
+
+    @property
     def num_images(self) -> int:
-        """Images to train on."""
+        """Images that an epoch trains on, each as often as it is taken."""
 
     @property
     def num_validation(self) -> int:
@@ -37,6 +41,10 @@ class Task(Protocol):
     @property
     def loss_names(self) -> tuple[str, ...]:
         """The parts of the loss in the order in which `losses` gives them; the first is their total."""
+
+    @property
+    def first_loss(self) -> str | None:
+        """The one of them that is known before the first step, since its head starts anew; None for none."""
 
     @property
     def setting_names(self) -> tuple[str, ...]:
@@ -53,6 +61,12 @@ class Task(Protocol):
     def card(self) -> ModelCard:
         """Describes the weights that are saved; recipe and versions are the engine's to add."""
 
+    def fingerprints(self) -> Mapping[str, str]:
+        """Hash of each part of the data set."""
+
+    def counts(self) -> Mapping[str, int]:
+        """How many images, and objects, the training set has."""
+
     def batches(self, start_step: int, total_steps: int, pin_memory: bool) -> Generator[AnyBatch, None, None]:
         """The batches of the run from `start_step` on."""
 
@@ -64,6 +78,9 @@ class Task(Protocol):
 
     def losses(self, forward: Forward, batch: Any, parts: int, epoch: int, step: int) -> Iterator[tuple[Tensor, ...]]:
         """Losses of a batch, part by part; the parts add up to the batch. The engine goes backward after each."""
+
+    def untrained(self, images: Tensor) -> Any:
+        """What a network whose head knows nothing gives for images [B, 3, H, W]."""
 
     def evaluate(self, model: Any) -> Evaluator:
         """The network's results on the validation images."""

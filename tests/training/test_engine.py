@@ -166,7 +166,12 @@ def test_images_without_objects_are_trained_on(tiny_recipe, tmp_path, empty):
 
 def test_a_run_leaves_all_its_files(tiny_run, tiny_recipe):
     names = {"best.pt", "config.yaml", "last.pt", "previous.pt", "log.csv", "log.jsonl"}
-    assert {path.name for path in tiny_run.iterdir()} == names | {"metrics.json", "predictions.json"}
+    assert {path.name for path in tiny_run.iterdir()} == names | {
+        "metrics.json",
+        "predictions.json",
+        "manifest.json",
+        "curves.png",
+    }
     config = load_config(tiny_run / "config.yaml")
     assert config == load_config(tiny_recipe, [f"output_dir={tiny_run}"])
     checkpoint = load_checkpoint(tiny_run / "best.pt")

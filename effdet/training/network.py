@@ -1,0 +1,55 @@
+"""The model as a training calls it: in its precision, compiled if asked, and one with those of the other processes.
+
+The model itself knows nothing of this; it is what is evaluated and saved.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from effdet.distributed import Processes, lost_processes
+from effdet.errors import TrainingError
+
+
+class Network:
+    """Calls a model; over several processes the gradients of a backward pass become the mean over all of them.
+
+    Attributes:
+        device: where it computes.
+        dtype: its type under autocast, or None for float32.
+    """
+
+    def __init__(
+        self, model: nn.Module, device: torch.device, dtype: torch.dtype | None, processes: Processes, compiled: bool
+    ) -> None:
+        self.device, self.dtype = device, dtype
+        self._shared: DistributedDataParallel | None = None
+        self._called: Any = model
+        if processes.size > 1:
+            with lost_processes():
+                self._called = self._shared = DistributedDataParallel(model, gradient_as_bucket_view=True)
+            # Buffers stay each process's own: norms that are to be the same everywhere are synchronised themselves.
+            self._shared.broadcast_buffers = False
+        self._failures: tuple[type[Exception], ...] = ()
+        if compiled:
+            from torch._dynamo.exc import TorchDynamoException  # as slow to load as all else together
+
+            self._failures = (TorchDynamoException,)
+            self._called = torch.compile(self._called)
+
+    def __call__(self, images: Tensor, last: bool = True) -> Any:
+        """Outputs of images; gradients are exchanged in the backward pass of the `last` of a step's parts."""
+        alone = contextlib.nullcontext() if self._shared is None or last else self._shared.no_sync()
+        with alone, torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
+            try:
+                return self._called(images)
+            except self._failures as error:
+                raise TrainingError(
+                    f"train.compile: the network cannot be compiled here ({str(error).splitlines()[0]}); "
+                    "set it to false"
+                ) from None

@@ -1,0 +1,159 @@
+"""Several processes, started by torchrun over gloo, do what one does."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from rich.console import Console
+
+from effdet.cli import main
+from effdet.config import load_config
+from effdet.errors import TrainingError
+from effdet.training.run import set_up
+
+CLOCKS = ("seconds", "images_per_second", "data_wait")
+CPU = ("--device", "cpu")
+
+
+def start(*arguments, processes=2, restarts=0):
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    script = f"{os.path.dirname(__file__)}/../../tools/{arguments[0]}.py"
+    command = [sys.executable, *torchrun, f"--max-restarts={restarts}", script, *map(str, arguments[1:])]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def records(folder):
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key not in CLOCKS} for line in lines]
+
+
+def weights(folder):
+    return torch.load(folder / "last.pt", weights_only=True)["model"]
+
+
+@pytest.fixture(scope="module")
+def frozen(tiny_run):
+    """What makes a run one whose norms do not see the batch."""
+    return ["train.norms=frozen", f"model.weights={tiny_run}/best.pt", *CPU]
+
+
+@pytest.fixture(scope="module")
+def pair(tiny_recipe, frozen, tmp_path_factory):
+    """The folder of a run of two processes, whose norms are frozen, and what they printed."""
+    folder = tmp_path_factory.mktemp("processes") / "pair"
+    process = start("train", tiny_recipe, f"output_dir={folder}", *frozen)
+    printed, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, printed
+    return folder, printed
+
+
+def test_two_processes_train_as_one(pair, tiny_recipe, frozen, tmp_path):
+    assert main(["train", str(tiny_recipe), f"output_dir={tmp_path}", *frozen]) == 0
+    alone, together = records(tmp_path), records(pair[0])
+    assert [line["step"] for line in alone] == [line["step"] for line in together]
+    for one, two in zip(alone, together, strict=True):
+        for name in one.keys() & {"loss", "class_loss", "box_loss", "learning_rate"}:
+            assert two[name] == pytest.approx(one[name], rel=1e-5), name
+        assert two.get("AP50") == pytest.approx(one.get("AP50"), abs=1e-3)
+    together = weights(pair[0])
+    for name, value in weights(tmp_path).items():
+        assert torch.allclose(value, together[name], rtol=1e-4, atol=2e-5), name
+
+
+def test_only_one_process_prints(pair):
+    assert pair[1].count("done: ") == 1
+    assert pair[1].count("step 1 ") == 1
+
+
+def test_a_killed_process_is_started_again_and_the_run_ends_the_same(pair, tiny_recipe, frozen, tmp_path):
+    often = ["train.save_minutes=0.000001", "--resume", "auto"]
+    process = start("train", tiny_recipe, f"output_dir={tmp_path}", *often, *frozen, restarts=1)
+    log, deadline = tmp_path / "log.jsonl", time.monotonic() + 120
+    while not (log.exists() and '"step": 2,' in log.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    children = subprocess.run(["ps", "--ppid", str(process.pid), "-o", "pid="], capture_output=True, text=True)
+    os.kill(int(children.stdout.split()[-1]), signal.SIGKILL)
+    printed, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, printed
+    assert "resumed from" in printed
+    assert records(tmp_path) == records(pair[0])
+    undisturbed = weights(pair[0])
+    for name, value in weights(tmp_path).items():
+        assert torch.equal(value, undisturbed[name]), name
+
+
+def test_evaluation_by_three_processes_counts_each_image_once(tiny_run, tiny_recipe, tmp_path):
+    given = [str(tiny_recipe), "--weights", str(tiny_run / "best.pt"), "eval.batch_size=1", "--device", "cpu"]
+    assert main(["eval", *given, "--out", str(tmp_path / "one")]) == 0
+    process = start("eval", *given, "--out", tmp_path / "three", processes=3)
+    printed, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, printed
+    for name in ("metrics.json", "predictions.json"):
+        assert (tmp_path / "three" / name).read_text() == (tmp_path / "one" / name).read_text()
+
+
+def test_prediction_by_two_processes_writes_what_one_writes(tiny_run, tiny_data, tmp_path):
+    images = tiny_data / "val2017"
+    given = [str(images), "--weights", str(tiny_run / "best.pt"), "--conf", "0.001", "--batch-size", "1"]
+    assert main(["predict", *given, "--device", "cpu", "--out", str(tmp_path / "one")]) == 0
+    process = start("predict", *given, "--device", "cpu", "--out", tmp_path / "two")
+    printed, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, printed
+    names = sorted(path.name for path in (tmp_path / "one").iterdir())
+    assert names == sorted(path.name for path in (tmp_path / "two").iterdir())
+    for name in names:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_an_image_that_one_process_cannot_read_ends_all_with_its_name(tiny_data, tmp_path):
+    root = tmp_path / "data"
+    subprocess.run(["cp", "-r", str(tiny_data), str(root)], check=True)
+    broken = sorted((root / "train2017").iterdir())[3]
+    broken.write_bytes(b"")
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        f"model: {{name: efficientdet_lite0, image_size: [64, 64]}}\ndata: {{root: {root}, workers: 0, val: null}}\n"
+        "train: {epochs: 2, batch_size: 4}\n"
+    )
+    process = start("train", recipe, f"output_dir={tmp_path / 'run'}", *CPU)
+    printed, _ = process.communicate(timeout=240)
+    assert process.returncode == 1
+    assert broken.name in printed
+    assert "another process cannot read its images" in printed
+    assert "effdet/training/engine.py" not in printed  # no traceback of ours
+
+
+def test_a_batch_that_processes_cannot_share_is_refused(tiny_recipe, tmp_path):
+    process = start("train", tiny_recipe, f"output_dir={tmp_path / 'run'}", "train.batch_size=3", *CPU)
+    printed, _ = process.communicate(timeout=240)
+    assert process.returncode == 1
+    assert "train.batch_size" in printed
+    assert not (tmp_path / "run").exists()
+
+
+def test_float16_gradients_that_overflow_are_computed_again_with_a_smaller_factor(tiny_recipe, tmp_path):
+    from effdet.training.engine import train_step
+    from effdet.training.optim import train_mode
+
+    config = load_config(tiny_recipe, ["train.precision=fp16"])
+    run, state = set_up(config, tmp_path, "cpu", Console(quiet=True))
+    train_mode(state.model, run.frozen)
+    assert state.scaler.get_scale() == 65536
+    figures = train_step(run, state, next(run.task.batches(0, 1, pin_memory=False)))
+    assert state.step == 1
+    assert figures["gradient_norm"] < 1e4
+    assert state.scaler.get_scale() < 65536
+
+
+def test_lost_processes_are_told_in_words():
+    from effdet.distributed import lost_processes
+
+    with pytest.raises(TrainingError, match="another process has ended"), lost_processes():
+        raise RuntimeError("[../gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:1")
+    with pytest.raises(RuntimeError, match="shapes"), lost_processes():
+        raise RuntimeError("shapes do not fit")

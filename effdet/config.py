@@ -127,7 +127,9 @@ class DataConfig(Section):
     )
     train: SplitConfig = Field(SplitConfig(), description="The part to train on.")
     val: SplitConfig | None = Field(SplitConfig(), description="The part to evaluate on; null for none.")
-    workers: int = Field(2, ge=0, description="Processes that load images; 0 loads in the main process.")
+    workers: int = Field(
+        2, ge=0, description="Processes that load images, for each training process; 0 loads in that one itself."
+    )
     cache: Literal["none", "memory", "disk"] = Field(
         "none", description="Where training images are kept decoded for the next epochs, which are then loaded faster."
     )
@@ -356,7 +358,7 @@ class TrainConfig(Section):
     max_steps: int | None = Field(
         None, ge=1, description="Stop after this many optimiser steps; the schedule ends there too."
     )
-    batch_size: int = Field(64, ge=1, description="Images per optimiser step.")
+    batch_size: int = Field(64, ge=1, description="Images per optimiser step, over all processes.")
     accumulate: int = Field(1, ge=1, description="Parts in which a batch is computed, to save memory.")
     checkpoint_activations: bool = Field(
         False,

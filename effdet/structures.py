@@ -65,9 +65,6 @@ class Batch:
         """The same batch on `device`; from pinned memory the copy does not wait."""
         return Batch(self.images.to(device, non_blocking=True), tuple(target.to(device) for target in self.targets))
 
-    def pin_memory(self) -> Batch:
-        """The same batch with its images in page-locked memory (called by the loader when training on a GPU)."""
-        return replace(self, images=self.images.pin_memory())
 
 
 @dataclass(frozen=True)
@@ -97,9 +94,6 @@ class LabelBatch:
             self, images=self.images.to(device, non_blocking=True), labels=self.labels.to(device, non_blocking=True)
         )
 
-    def pin_memory(self) -> LabelBatch:
-        """The same batch with its images in page-locked memory (called by the loader when training on a GPU)."""
-        return replace(self, images=self.images.pin_memory())
 
 
 class Outputs(NamedTuple):

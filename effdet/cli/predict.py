@@ -160,7 +160,7 @@ def _predict(
                     results.write(frame, found)
                     lines.write(frame, found)
                 else:
-                    kept.append((replace(frame, image=frame.image[:0]), found))
+                    kept.append((replace(frame, image=frame.image[:0].copy()), found))  # a view would hold it all
                 if save_images:
                     pictures.write(frame, draw(frame.image, found))
                 tally.images += 1

@@ -1,6 +1,6 @@
 """Samples of a classifier: an image of the input size with its class, from one row of the labels.
 
-How rows are ordered and batched is in `data/loader.py`; the images of a batch are mixed in `data/mixing.py`.
+How rows are ordered is in `data/sampling.py`; the images of a batch are mixed in `data/mixing.py`.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def stage_of(epoch: int, epochs: int, num_stages: int) -> int:
 class ClassificationDataset(Dataset[Sample | DataError]):
     """Images of a table at the input size, with their classes.
 
-    A sample is a function of the seed, the epoch and the row alone, whichever process makes it and whatever was made
+    A sample is a function of the seed and the key alone, whichever process makes it and whatever was made
     before. A faulty image is returned as its error and not raised, so that it reaches the user from a loader process in
     one sentence.
 

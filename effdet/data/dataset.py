@@ -1,6 +1,6 @@
 """Samples of a detector: an image of the input size with its target, from one row of the annotations.
 
-How rows are ordered and batched is in `data/loader.py`; single random changes are in `data/augment.py` and its
+How rows are ordered is in `data/sampling.py`; single random changes are in `data/augment.py` and its
 neighbours; samples of a classifier are in `data/classify.py`.
 """
 
@@ -32,7 +32,7 @@ PackedTarget = tuple[Boxes, Labels, int, tuple[int, int], Scale]
 class DetectionDataset(Dataset[Sample | DataError]):
     """Images of a table at the input size, with their targets.
 
-    A sample is a function of the seed, the epoch and the row alone, whichever process makes it and whatever was made
+    A sample is a function of the seed and the key alone, whichever process makes it and whatever was made
     before. A faulty image is returned as its error and not raised, so that it reaches the user from a loader process in
     one sentence, and so is a faulty one that is joined to it. Crowd regions are no targets.
 

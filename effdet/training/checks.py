@@ -31,7 +31,9 @@ def check_classes(wanted: int | None, num_classes: int) -> None:
         )
 
 
-def check_parts(train: TrainConfig, num_images: int, image_size: tuple[int, int], coarsest: tuple[int, int]) -> None:
+def check_parts(
+    train: TrainConfig, num_images: int, image_size: tuple[int, int], coarsest: tuple[int, int], processes: int = 1
+) -> None:
     """Does nothing if every part of a batch has values enough for the norms of the coarsest features.
 
     Args:
@@ -39,11 +41,12 @@ def check_parts(train: TrainConfig, num_images: int, image_size: tuple[int, int]
         num_images: images to train on.
         image_size: (H, W) of the input.
         coarsest: (H, W) of the coarsest features.
+        processes: how many share a batch.
 
     Raises:
         ConfigError: a part is a single image whose coarsest features are a single pixel.
     """
-    smallest = min(train.batch_size, num_images) // train.accumulate
+    smallest = min(train.batch_size, num_images) // processes // train.accumulate
     if smallest <= 1 and coarsest == (1, 1):
         raise ConfigError(
             f"one image of {image_size[0]} x {image_size[1]} at a time is too little for batch norm, whose coarsest "

@@ -57,6 +57,7 @@ class DetectionTask:
             self.num_images,
             spec.image_size,
             *level_sizes(spec.image_size, spec.max_level, spec.max_level),
+            processes.size,
         )
         schedule = make_schedule(config.optim, config.train, self.num_images)
         self.train_set = DetectionDataset(

@@ -384,7 +384,7 @@ class TrainConfig(Section):
     norms: Literal["auto", "batch", "sync", "frozen"] = Field(
         "auto",
         description="Statistics of the batch norms: of the images computed together (batch), over all processes (sync) "
-        "or those that came with the weights (frozen); auto freezes these under 8 images, and synchronises GPUs.",
+        "or as they are (frozen); auto keeps those that came with the weights under 8 images, and synchronises GPUs.",
     )
     log_every: int = Field(20, ge=1, description="Steps between two lines of the log.")
     save_minutes: float | None = Field(

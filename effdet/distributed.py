@@ -111,10 +111,11 @@ def processes(device: str | None, timeout_minutes: float) -> Iterator[tuple[Proc
     backend = "cpu:gloo,cuda:nccl" if picked.type == "cuda" else "gloo"
     timeout = timedelta(minutes=timeout_minutes)
     try:
-        # torchrun keeps its store over restarts: without a place of its own, a start finds the addresses of the last.
         store, rank, size = next(rendezvous("env://", timeout=timeout))
-        place = PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
-        dist.init_process_group(backend, timeout=timeout, store=place, rank=rank, world_size=size)
+        if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+            # torchrun keeps this store over restarts: without a place of its own, a start finds addresses of the last.
+            store = PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT')}", store)
+        dist.init_process_group(backend, timeout=timeout, store=store, rank=rank, world_size=size)
     except (RuntimeError, ValueError) as error:
         raise ConfigError(
             f"process {os.environ.get('RANK')} of {size} does not reach the others ({_first_line(error)}); start all "

@@ -66,7 +66,6 @@ class Batch:
         return Batch(self.images.to(device, non_blocking=True), tuple(target.to(device) for target in self.targets))
 
 
-
 @dataclass(frozen=True)
 class LabelBatch:
     """Images of one size with the class of each.
@@ -93,7 +92,6 @@ class LabelBatch:
         return replace(
             self, images=self.images.to(device, non_blocking=True), labels=self.labels.to(device, non_blocking=True)
         )
-
 
 
 class Outputs(NamedTuple):

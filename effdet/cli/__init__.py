@@ -7,6 +7,7 @@ it runs, so that asking for help is quick.
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import os
 import sys
@@ -68,13 +69,22 @@ def run_verb(verb: str, arguments: Sequence[str] | None = None, prog: str | None
     try:
         status: int = module.run(args)
     except EffdetError as error:
-        rank = os.environ.get("RANK") if os.environ.get("WORLD_SIZE", "1") != "1" else None  # as torchrun tells
-        print(f"error: {error}" if rank is None else f"error in process {rank}: {error}", file=sys.stderr)
-        return 1
+        return _failed(str(error))
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        return _failed(f"{error.filename or 'a file'} cannot be written ({error.strerror}); make room and start again")
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
     return status
+
+
+def _failed(message: str) -> int:
+    """Prints what is wrong, of several processes with the number of this one, and gives the exit status."""
+    rank = os.environ.get("RANK") if os.environ.get("WORLD_SIZE", "1") != "1" else None  # as torchrun tells
+    print(f"error: {message}" if rank is None else f"error in process {rank}: {message}", file=sys.stderr)
+    return 1
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):

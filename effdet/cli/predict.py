@@ -110,7 +110,8 @@ def _run(args: argparse.Namespace, sources: list[Source], together: Processes, d
     if predictor.task == "detection" and tally.images and not tally.objects:
         threshold = SCORE_THRESHOLD if args.conf is None else args.conf
         console.print(f"nothing reaches a score of {threshold}; a smaller --conf shows more", markup=False)
-    return INTERRUPTED if tally.interrupted else 1 if tally.failures else 0
+    # One status of all, told once everything is written: torchrun ends the others when one process fails.
+    return together.share(INTERRUPTED if tally.interrupted else 1 if tally.failures else 0)
 
 
 def _predict(

@@ -10,6 +10,7 @@ and so does the end of train.max_hours (75). --resume goes on as if the run had 
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 
 from effdet.cli.recipes import add_recipe_arguments, read_recipe, recipe_path
@@ -50,7 +51,8 @@ def run(args: argparse.Namespace) -> int:
         # The main process chooses for all, before any of them writes.
         chosen = where(config.output_dir, recipe.stem, args.resume) if together.is_main else (None, Path())
         resume, folder = together.share(chosen)
-        ending = train(config, folder, str(device), resume, console, together)
+        # Nobody leaves before the main process has saved: torchrun ends the others when one leaves with a status.
+        ending = together.share(train(config, folder, str(device), resume, console, together))
     if ending == "finished":
         console.print(f"done: {folder}/best.pt")
     else:
@@ -75,8 +77,11 @@ def where(output_dir: Path | None, name: str, resume: str | None) -> tuple[Path 
 
 def newest_run(output_dir: Path | None, name: str) -> Path | None:
     """The folder of the newest run of a recipe that can be resumed, or None."""
+    own = re.compile(re.escape(name) + r"(-\d+)?")  # not those of another recipe, such as NAME-640px
     folders = (
-        [output_dir.expanduser()] if output_dir else [*Path("runs").glob(name), *Path("runs").glob(f"{name}-[0-9]*")]
+        [output_dir.expanduser()]
+        if output_dir
+        else [path for path in Path("runs").glob("*") if own.fullmatch(path.name)]
     )
     saved = [path for folder in folders for path in (folder / "last.pt", folder / "previous.pt") if path.exists()]
     return max(saved, key=lambda path: path.stat().st_mtime).parent if saved else None

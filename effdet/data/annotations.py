@@ -97,6 +97,10 @@ class Annotations:
         """Path of image `index` as the annotations spell it, or its shard and what it is called there."""
         return self.image_folder / (self.store.path(index) if self.store else str(self.file_names[index]))
 
+    def identity(self, index: int) -> Path:
+        """What a cache knows image `index` by: its path, or its shard with the image's place and checksum in it."""
+        return self.image_folder / self.store.identity(index) if self.store else self.path(index)
+
     def read(self, index: int) -> bytes:
         """Content of the file of image `index`.
 

@@ -3,7 +3,8 @@
 An entry is the image as `decode_image` gave it at one reduction, so that a sample is the same with and without a cache;
 an image that is shown in many sizes may take four entries, a third more room than the full one alone. When a cache is
 full, what is in it stays and nothing is added: in a random order of all images, throwing out what came first would
-throw out what comes next. Entries go by the path, the size and the time of change of the image's file.
+throw out what comes next. Entries go by the path, the size and the time of change of the image's file; of one in a
+shard by those of the shard, as far as they are known, and by place and checksum in it.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from effdet.errors import DataError
 from effdet.files import HOME_VARIABLE, home_folder, replacing
 
 VERSION = 1  # of what is kept; another one where decoding changes
+LONGEST_WAIT = 300.0  # seconds for the other processes to let go of the folder
 ENTRY = np.dtype([("size", "i8"), ("changed", "i8"), ("start", "i8"), ("height", "i4"), ("width", "i4")])
 
 Decode = Callable[[], Image]
@@ -75,7 +77,7 @@ class MemoryCache:
 
         Args:
             index: row of the table.
-            path: its file.
+            path: its file, or its shard with a name in it that tells it from others.
             reduction: at which it is decoded.
             decode: gives the image.
         """
@@ -120,7 +122,7 @@ class DiskCache:
             # Nobody writes now: what is half written was left by a process that was killed.
             for partial in folder.glob(".*.partial"):
                 partial.unlink()
-            self._write_used(sum(entry.stat().st_size for entry in os.scandir(folder) if entry.name.endswith(".npy")))
+            self._write_used(self._count_used())
 
     def image(self, index: int, path: Path, reduction: int, decode: Decode) -> Image:
         """The image of a file, kept or else decoded and, if there is room, kept. See `MemoryCache.image`.
@@ -167,7 +169,7 @@ class DiskCache:
     def _locked(self) -> Iterator[None]:
         from filelock import FileLock
 
-        with self._telling(), FileLock(str(self.folder / "lock")):
+        with self._telling(), FileLock(str(self.folder / "lock"), timeout=LONGEST_WAIT):
             yield
 
     @contextlib.contextmanager
@@ -190,7 +192,11 @@ class DiskCache:
         )
 
     def _read_used(self) -> int:
-        return int((self.folder / "used").read_text(encoding="ascii"))
+        text = (self.folder / "used").read_text(encoding="ascii")
+        return int(text) if text else self._count_used()  # empty where a process was killed while it wrote
+
+    def _count_used(self) -> int:
+        return sum(entry.stat().st_size for entry in os.scandir(self.folder) if entry.name.endswith(".npy"))
 
     def _write_used(self, used: int) -> None:
         (self.folder / "used").write_text(str(used), encoding="ascii")
@@ -214,7 +220,8 @@ def make_cache(config: DataConfig, num_images: int, processes: int = 1) -> Cache
     if config.cache == "memory":
         return MemoryCache(num_images, capacity // processes, config.workers)
     if config.cache == "disk":
-        return DiskCache(config.cache_folder or home_folder() / "images", capacity)
+        folder = config.cache_folder.expanduser() if config.cache_folder else home_folder() / "images"
+        return DiskCache(folder, capacity)
     return None
 
 

@@ -62,9 +62,9 @@ def stage_of(epoch: int, epochs: int, num_stages: int) -> int:
 class ClassificationDataset(Dataset[Sample | DataError]):
     """Images of a table at the input size, with their classes.
 
-    A sample is a function of the seed and the key alone, whichever process makes it and whatever was made
-    before. A faulty image is returned as its error and not raised, so that it reaches the user from a loader process in
-    one sentence.
+    A sample is a function of the seed and the key alone, whichever process makes it and whatever was made before. A
+    faulty image is returned as its error and not raised, so that it reaches the user from a loader process in one
+    sentence.
 
     Attributes:
         labels: the table.
@@ -181,12 +181,12 @@ class ClassificationDataset(Dataset[Sample | DataError]):
 
     def _decoded(self, index: int, data: bytes, reduction: int) -> Image:
         """The image of a row at a reduction, not to be written to."""
-        path = self.labels.path(index)
 
         def decode() -> Image:
-            return decode_image(data, str(path), reduction)
+            return decode_image(data, str(self.labels.path(index)), reduction)
 
-        return self.cache.image(index, path, reduction, decode) if self.cache else decode()
+        cache = self.cache
+        return cache.image(index, self.labels.identity(index), reduction, decode) if cache else decode()
 
 
 def draw_crop(

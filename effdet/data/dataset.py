@@ -1,7 +1,7 @@
 """Samples of a detector: an image of the input size with its target, from one row of the annotations.
 
-How rows are ordered is in `data/sampling.py`; single random changes are in `data/augment.py` and its
-neighbours; samples of a classifier are in `data/classify.py`.
+How rows are ordered is in `data/sampling.py`; single random changes are in `data/augment.py` and its neighbours;
+samples of a classifier are in `data/classify.py`.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ PackedTarget = tuple[Boxes, Labels, int, tuple[int, int], Scale]
 class DetectionDataset(Dataset[Sample | DataError]):
     """Images of a table at the input size, with their targets.
 
-    A sample is a function of the seed and the key alone, whichever process makes it and whatever was made
-    before. A faulty image is returned as its error and not raised, so that it reaches the user from a loader process in
-    one sentence, and so is a faulty one that is joined to it. Crowd regions are no targets.
+    A sample is a function of the seed and the key alone, whichever process makes it and whatever was made before. A
+    faulty image is returned as its error and not raised, so that it reaches the user from a loader process in one
+    sentence, and so is a faulty one that is joined to it. Crowd regions are no targets.
 
     Attributes:
         annotations: the table.
@@ -93,8 +93,8 @@ class DetectionDataset(Dataset[Sample | DataError]):
     def unpack(self, images: Tensor, packed: list[PackedTarget]) -> Batch:
         """The batch of images [B, 3, H, W] and of their packed targets."""
         targets = (
-            Target(torch.from_numpy(boxes), torch.from_numpy(labels), index, size, scale)
-            for boxes, labels, index, size, scale in packed
+            Target(torch.from_numpy(boxes), torch.from_numpy(labels), index, (height, width), (vertical, horizontal))
+            for boxes, labels, index, (height, width), (vertical, horizontal) in packed
         )
         return Batch(images, tuple(targets))
 
@@ -162,12 +162,12 @@ class DetectionDataset(Dataset[Sample | DataError]):
         Raises:
             DataError: the file is faulty, or not as annotated.
         """
-        path = self.annotations.path(index)
 
         def decode() -> Image:
-            return decode_image(self.annotations.read(index), str(path), reduction)
+            return decode_image(self.annotations.read(index), str(self.annotations.path(index)), reduction)
 
-        image = self.cache.image(index, path, reduction, decode) if self.cache else decode()
+        cache = self.cache
+        image = cache.image(index, self.annotations.identity(index), reduction, decode) if cache else decode()
         self._check_size(image, index, reduction)
         return image
 

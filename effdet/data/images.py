@@ -246,11 +246,13 @@ def _exif_orientation(content: bytes) -> int:
 def _segments(data: bytes) -> Iterator[tuple[int, int]]:
     """Marker and first byte of each part of a JPEG's header; where the last one (0xDA) is, the pixels begin."""
     position = 2
-    while position + 4 <= len(data) and data[position] == 0xFF:
+    while 0 <= position <= len(data) - 4:
         marker = data[position + 1]
-        if marker == 0xFF:  # fill byte
+        if data[position] != 0xFF:  # decoders pass over what lies between two segments
+            position = data.find(b"\xff", position)
+        elif marker == 0xFF:  # fill byte
             position += 1
-        elif marker == 0x01 or 0xD0 <= marker <= 0xD7:  # markers without a segment
+        elif marker <= 0x01 or 0xD0 <= marker <= 0xD7:  # no marker, or one without a segment
             position += 2
         else:
             yield marker, position

@@ -135,6 +135,8 @@ def _copied(batches: Iterator[Movable], device: torch.device, copying: torch.cud
 def _batches(
     dataset: BatchSource[BatchType], keys: Iterable[list[Key]], workers: int, pin_memory: bool
 ) -> Generator[BatchType, None, None]:
+    # A forkserver, Linux's default from Python 3.14 on, shares no memory, and its processes die without telling us.
+    forked = workers > 0 and multiprocessing.get_start_method() == "forkserver"
     loader = DataLoader(
         cast("Dataset[Any]", dataset),
         batch_sampler=keys,
@@ -142,6 +144,7 @@ def _batches(
         collate_fn=functools.partial(_collate, dataset),
         pin_memory=pin_memory,
         timeout=LONGEST_WAIT if workers else 0,
+        multiprocessing_context="fork" if forked else None,
         worker_init_fn=_start_worker,
         generator=torch.Generator(),  # else the loader draws from the global stream and a resumed run goes another way
     )

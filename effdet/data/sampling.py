@@ -118,6 +118,14 @@ class TrainOrder:
             taken = zip(rows[position].tolist(), copies[position].tolist(), strict=True)
             yield [Key(epoch, row, size, copy) for row, copy in taken]
 
+    def smallest_size(self, image_size: Size) -> Size:
+        """(H, W) of the smallest samples, where those of no shape or scale of their own are of `image_size`."""
+        sizes = [image_size] if self.shapes is None else [self.shapes.sizes[group] for group in set(self.shapes.groups)]
+        height, width = min(sizes, key=lambda size: size[0] * size[1])
+        if self.scales is None:
+            return height, width
+        return _scaled_side(height, self.scales[0]), _scaled_side(width, self.scales[0])
+
     def check_processes(self, world_size: int) -> None:
         """Sees that processes can share every batch equally.
 

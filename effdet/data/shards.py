@@ -51,6 +51,12 @@ class ShardStore:
         """Shard and member of image `index`, for messages."""
         return Path(self.names[self.shards[index]], str(self.members[index]))
 
+    def identity(self, index: int) -> Path:
+        """Shard, place and checksum of image `index`, which tell it from an image that takes its place one day."""
+        return Path(
+            self.names[self.shards[index]], f"{self.starts[index]} {self.lengths[index]} {self.checksums[index]}"
+        )
+
     def read(self, index: int) -> bytes:
         """Bytes of image `index`.
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from effdet.config import TASKS
 
-# Keys, or sections, that change how long a run goes on and what it tells, not what a step does.
+# Keys, or sections, that users change in good faith: how long a run goes on, where it runs and what it tells.
 MINOR = (
     "output_dir",
     *("eval", "postprocess", "log"),

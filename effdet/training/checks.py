@@ -47,7 +47,7 @@ def check_parts(
         ConfigError: a part is a single image whose coarsest features are a single pixel.
     """
     smallest = min(train.batch_size, num_images) // processes // train.accumulate
-    if smallest <= 1 and coarsest == (1, 1):
+    if smallest <= 1 and coarsest == (1, 1) and train.norms not in ("frozen", "sync"):
         raise ConfigError(
             f"one image of {image_size[0]} x {image_size[1]} at a time is too little for batch norm, whose coarsest "
             "level has a single value then; raise train.batch_size, lower train.accumulate or enlarge model.image_size"

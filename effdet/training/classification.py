@@ -61,7 +61,8 @@ class ClassificationTask:
             make_cache(config.data, self.num_images, processes.local_size),
         )
         for size in {self.train_set.settings_of(epoch).image_size for epoch in range(config.train.epochs)}:
-            check_parts(config.train, self.num_images, size, *level_sizes(size, 5, 5), processes.size)
+            (coarsest,) = level_sizes(size, 5, 5)
+            check_parts(config.train, self.num_images, size, coarsest, processes.size)
 
     def card(self) -> ModelCard:
         """Describes the weights that are saved."""

@@ -52,13 +52,9 @@ class DetectionTask:
         self.order = detection_order(config, self.train_table, spec.image_size)
         self.order.check_processes(processes.size)
         self.num_images = self.order.num_samples
-        check_parts(
-            config.train,
-            self.num_images,
-            spec.image_size,
-            *level_sizes(spec.image_size, spec.max_level, spec.max_level),
-            processes.size,
-        )
+        smallest = self.order.smallest_size(spec.image_size)
+        (coarsest,) = level_sizes(smallest, spec.max_level, spec.max_level)
+        check_parts(config.train, self.num_images, smallest, coarsest, processes.size)
         schedule = make_schedule(config.optim, config.train, self.num_images)
         self.train_set = DetectionDataset(
             self.train_table,

@@ -31,11 +31,11 @@ from effdet.training.curves import draw_curves
 from effdet.training.forensics import leave_bundle
 from effdet.training.logs import Meter, ProgressLine, advice, usable_cores
 from effdet.training.manifest import write_manifest
-from effdet.training.memory import is_out_of_memory, out_of_memory
+from effdet.training.memory import is_out_of_memory, out_of_memory, out_of_memory_in_evaluation
 from effdet.training.optim import set_rate, train_mode
 from effdet.training.run import Run, resume, set_up
 from effdet.training.state import Figures, TrainState
-from effdet.training.stopping import Ending, stop_request
+from effdet.training.stopping import Ending, StopRequest, stop_request
 from effdet.training.tasks import AnyBatch
 from effdet.training.trackers import open_trackers
 from effdet.weights.checkpoint import ModelCard, save_checkpoint
@@ -71,17 +71,17 @@ def train(
     if processes.is_main:
         try:
             write_text(folder / "config.yaml", config.to_yaml())
+            run.log.rewind(state.step)  # what a killed run had logged after its last checkpoint is logged again
+            write_manifest(
+                folder,
+                device=run.network.device,
+                processes=processes.size,
+                seed=config.seed,
+                resumed_after=None if resume_from is None else state.step,
+                fingerprints=state.data["fingerprints"],
+            )
         except OSError as error:
             raise ConfigError(f"{folder}: cannot be written ({error.strerror}); set another output_dir") from None
-        run.log.rewind(state.step)  # what a run that was killed had logged after its last checkpoint is logged again
-        write_manifest(
-            folder,
-            device=run.network.device,
-            processes=processes.size,
-            seed=config.seed,
-            resumed_after=None if resume_from is None else state.step,
-            fingerprints=state.data["fingerprints"],
-        )
     to = config.log.to if processes.is_main else ()
     with open_trackers(to, config.log.project, folder, config.to_dict(), state.step, console) as run.log.trackers:
         return go_on(run, state)
@@ -90,21 +90,22 @@ def train(
 def go_on(run: Run, state: TrainState) -> Ending:
     """What is left of a run, from an evaluation that it still owes on, and how it ended."""
     if state.evaluation_due:
-        end_epoch(run, state, evaluating=True)
+        end_epoch(run, state, evaluating=run.task.num_validation > 0)  # unless the recipe of now has none
     if is_last(run, state) or out_of_patience(run, state):
         return "finished"
-    try:
-        return train_steps(run, state)
-    except DataError:  # a file that can be mended: what was learned up to here is kept
-        if state.step > 0:
-            save_last(run, state, run.card)
-            run.console.print(
-                f"saved after step {state.step}; once the data is mended, go on with --resume {run.folder}"
-            )
-        raise
+    with stop_request(run.config.train.max_hours) as stop:  # torchrun sends SIGTERM while the main process still saves
+        try:
+            return train_steps(run, state, stop)
+        except DataError:  # a file that can be mended: what was learned up to here is kept
+            if state.step > 0:
+                save_last(run, state, run.card)
+                run.console.print(
+                    f"saved after step {state.step}; once the data is mended, go on with --resume {run.folder}"
+                )
+            raise
 
 
-def train_steps(run: Run, state: TrainState) -> Ending:
+def train_steps(run: Run, state: TrainState, stop: StopRequest) -> Ending:
     """All steps that are left, unless something stops them, and how they ended."""
     train, processes = run.config.train, run.processes
     device = run.network.device
@@ -114,7 +115,6 @@ def train_steps(run: Run, state: TrainState) -> Ending:
     advise = functools.partial(advice, workers=run.config.data.workers, cores=cores, cache=run.config.data.cache)
     with (
         contextlib.closing(batches),
-        stop_request(train.max_hours) as stop,
         ProgressLine(run.console, run.task.loss_names, run.schedule.total_steps, state.step, advise) as progress,
     ):
         meter = Meter(state.seconds)
@@ -280,7 +280,12 @@ def evaluate_and_keep(run: Run, state: TrainState) -> dict[str, float]:
     """Metrics of the weights that would be deployed now, logged and shown; best.pt is theirs if none were better."""
     processes, epoch = run.processes, epoch_of(run, state)
     processes.share_statistics(state.evaluated)
-    evaluator = run.task.evaluate(state.evaluated)
+    try:
+        evaluator = run.task.evaluate(state.evaluated)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise out_of_memory_in_evaluation(run.config.eval.batch_size) from None
     train_mode(state.model, run.frozen)
     metrics = processes.share(evaluator.metrics() if processes.is_main else {})
     value = metrics[run.task.metric]
@@ -289,11 +294,11 @@ def evaluate_and_keep(run: Run, state: TrainState) -> dict[str, float]:
     state.best = value if best else state.best
     if processes.is_main:
         run.log.write({"step": state.step, "epoch": epoch, "seconds": round(state.seconds, 2), **metrics})
-        draw_curves(run.folder)
         run.console.print(f"after epoch {epoch}:", metrics_table(metrics))
         if best:
             save_checkpoint(run.folder / "best.pt", state.evaluated.state_dict(), replace(run.card, metrics=metrics))
             evaluator.write(run.folder, metrics)
+        draw_curves(run.folder)
     return metrics
 
 

@@ -1,6 +1,7 @@
 """What a run tells: log.jsonl and log.csv in its folder, and a progress line in the terminal.
 
-Both files are only ever appended to, so that a resumed run continues them. Trackers get the same from `trackers.py`.
+Both files are appended to, and a resumed run continues them after dropping what came after its checkpoint. Trackers get
+the same from `trackers.py`.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from effdet.config import ClassificationConfig, DetectionConfig, TrainConfig
 from effdet.data.sampling import SIDE_STEP
 from effdet.devices import autocast_dtype, keep_freed_memory, pick_device, place
 from effdet.distributed import SINGLE
-from effdet.errors import ConfigError, TrainingError
+from effdet.errors import ConfigError, EffdetError, TrainingError
 from effdet.losses import DetectionLoss, cross_entropy_sum
 from effdet.models import EfficientDet, EfficientNet
 from effdet.models.anchors import level_sizes
@@ -200,6 +200,8 @@ def measure_step(
     except EOFError:  # killed, as systems do with a process that takes more memory than there is
         memory, seconds, message = None, math.nan, None
     process.join()
+    if memory is None and message is None and (process.exitcode or 0) > 0:  # by an error, which it has printed
+        raise ConfigError("a step could not be measured, for the reason above")
     if message is not None:
         raise ConfigError(message)
     return Measured(images, checkpointing, memory, seconds)
@@ -214,7 +216,7 @@ def _report_step(
 ) -> None:
     try:
         seconds = run_step(config, images, checkpointing, device)
-    except ConfigError as error:
+    except EffdetError as error:
         sender.send((None, math.nan, str(error)))
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
@@ -343,4 +345,14 @@ def out_of_memory(
     return TrainingError(
         f"not enough memory for a step with {part} image{'s' if part > 1 else ''} of {height} x {width} at a time; "
         f"{advice} (`effdet plan CONFIG --memory 11GB` finds what fits)"
+    )
+
+
+def out_of_memory_in_evaluation(batch_size: int) -> TrainingError:
+    """What to tell the user of an evaluation that found not enough memory for `batch_size` images at a time."""
+    if batch_size == 1:
+        return TrainingError("not enough memory to evaluate a single image; train with a smaller model.image_size")
+    return TrainingError(
+        f"not enough memory to evaluate {batch_size} images at a time; set eval.batch_size={batch_size // 2} and go on "
+        "with --resume"
     )

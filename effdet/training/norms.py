@@ -24,12 +24,12 @@ class NormPlan:
     """What is to become of the norms.
 
     Attributes:
-        frozen: names of those that keep the statistics they have; their scales and shifts are trained.
+        frozen: names of those that keep the statistics they have, None for all; their scales and shifts are trained.
         others: whether the rest takes its statistics in each process alone or over all of them.
         reason: why, in words.
     """
 
-    frozen: frozenset[str]
+    frozen: frozenset[str] | None
     others: Literal["batch", "sync"]
     reason: str
 
@@ -38,8 +38,8 @@ def choose_norms(policy: NormPolicy, part_size: int, processes: int, on_gpu: boo
     """What `train.norms` means in a run.
 
     `auto` takes the statistics of the images, over all GPUs where there are several, if that is of at least 8 images;
-    of fewer it trusts those that came with the weights more. A norm that starts at random has none to keep: whatever
-    is frozen, it goes on with the images.
+    of fewer it trusts those that came with the weights more, while a norm that starts at random has none to keep and
+    goes on with the images. `frozen` is all norms, those too, which do not normalise then.
 
     Args:
         policy: what the recipe says.
@@ -56,21 +56,15 @@ def choose_norms(policy: NormPolicy, part_size: int, processes: int, on_gpu: boo
             "train.norms is sync, but torch takes statistics over several processes on GPUs alone; set it to batch, "
             "frozen or auto"
         )
-    if policy == "frozen" and not loaded:
-        raise ConfigError(
-            "train.norms is frozen, but no statistics come with the weights; set model.weights, or train.norms to auto"
-        )
+    if policy == "frozen":
+        return NormPlan(None, "batch", "as train.norms says")
     synced = processes > 1 and on_gpu and policy != "batch"
     count = f"{part_size} image{'s' if part_size > 1 else ''} at a time"
     if synced:
         count += f" in each of {processes} processes"
     few = (part_size * processes if synced else part_size) < ENOUGH
-    frozen: Collection[str] = ()
-    if policy == "frozen" or (policy == "auto" and few and loaded):
-        frozen = loaded
-    if policy == "frozen":
-        count = "as train.norms says"
-    elif policy == "auto" and few:
+    frozen = loaded if policy == "auto" and few else ()
+    if policy == "auto" and few:
         count += f", under {ENOUGH}" if loaded else ", and no statistics came with the weights"
     return NormPlan(frozenset(frozen), "sync" if synced else "batch", count)
 
@@ -83,17 +77,17 @@ def apply_norms(model: nn.Module, plan: NormPlan) -> list[nn.Module]:
     """
     norms = _trained_norms(model)
     if plan.others == "sync":
-        for name in norms.keys() - plan.frozen:
+        for name in norms.keys() - (plan.frozen or ()):
             parent, _, child = name.rpartition(".")
             setattr(model.get_submodule(parent), child, _over_processes(norms[name]))
-    return [norm for name, norm in norms.items() if name in plan.frozen]
+    return [norm for name, norm in norms.items() if plan.frozen is None or name in plan.frozen]
 
 
 def describe_norms(model: nn.Module, plan: NormPlan) -> str:
     """The plan in one line, by the parts of the model."""
     parts: dict[bool, list[str]] = {True: [], False: []}
     for name in _trained_norms(model):
-        part, names = _part(model, name), parts[name in plan.frozen]
+        part, names = _part(model, name), parts[plan.frozen is None or name in plan.frozen]
         if part not in names:
             names.append(part)
     kept, others = parts[True], parts[False]

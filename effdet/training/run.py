@@ -8,13 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 from rich.console import Console
 from torch import nn
 
+from effdet import __version__
 from effdet.config import ClassificationConfig, DetectionConfig
 from effdet.devices import autocast_dtype, keep_freed_memory, pick_device, place
 from effdet.distributed import SINGLE, Processes
@@ -31,6 +31,10 @@ from effdet.training.state import TrainState
 from effdet.training.tasks import Task
 from effdet.training.trackers import check_trackers
 from effdet.weights.checkpoint import ModelCard, card_in, is_checkpoint, read_tensors
+
+# Keys of optim for which the state of the optimiser was made; with others it could not be used, or not be told apart.
+KEPT = ("name", "rates", "layer_decay")
+VERSIONS = {"efficientdet-torch": __version__, "torch": str(torch.__version__)}
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,7 @@ def set_up(
         task=task,
         schedule=make_schedule(config.optim, config.train, task.num_images),
         frozen=frozen,
-        card=replace(task.card(), config=config.to_dict(), versions=_versions()),
+        card=replace(task.card(), config=config.to_dict(), versions=VERSIONS),
         log=RunLog(folder, task.loss_names, task.setting_names, task.metric_names),
         console=console,
     )
@@ -131,7 +135,7 @@ def resume(checkpoint: Path, run: Run, state: TrainState) -> None:
     Of a folder whose last.pt is damaged or missing, previous.pt is taken.
 
     Raises:
-        WeightsError: the file has no training state, or its model is another one.
+        WeightsError: the file has no training state, or its model or optimiser is another one.
     """
     path = checkpoint / "last.pt" if checkpoint.is_dir() else checkpoint
     previous = path.with_name("previous.pt")
@@ -153,7 +157,7 @@ def resume(checkpoint: Path, run: Run, state: TrainState) -> None:
     except (RuntimeError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0]
         raise WeightsError(f"{path}: does not fit this recipe ({reason}); resume with the recipe of the run") from None
-    run.processes.share(None)  # the file may be replaced from here on
+    run.processes.largest(0)  # waits for all, none of which reads the file from here on
     run.console.print(f"resumed from {path} after step {state.step}")
     changes = differences(card.config, run.config.to_dict())
     for line in [*data_changes(content["training"].get("data", {}), state.data), *changes]:
@@ -161,7 +165,7 @@ def resume(checkpoint: Path, run: Run, state: TrainState) -> None:
 
 
 def _difference(saved: ModelCard, made: ModelCard) -> str | None:
-    """In what a saved network is another than the one of the recipe, in words; None where it is the same."""
+    """In what a saved network, or how it was optimised, is another than in the recipe, in words; None for the same."""
     if (saved.spec.name, saved.class_names) != (made.spec.name, made.class_names):
         return (
             f"is of an {saved.spec.name} with classes {', '.join(saved.class_names)}, but the recipe makes an "
@@ -169,15 +173,12 @@ def _difference(saved: ModelCard, made: ModelCard) -> str | None:
         )
     before, now = vars(saved.spec), vars(made.spec)
     changed = [f"{key} {before[key]} and now {now[key]}" for key in before if before[key] != now[key]]
-    return f"is of an {saved.spec.name} with {'; '.join(changed)}" if changed else None
-
-
-def _versions() -> dict[str, str]:
-    try:
-        own = version("efficientdet-torch")
-    except PackageNotFoundError:  # used from a source folder that was never installed
-        own = "unknown"
-    return {"efficientdet-torch": own, "torch": str(torch.__version__)}
+    if changed:
+        return f"is of an {saved.spec.name} with {'; '.join(changed)}"
+    before, now = (card.config.get("optim", {}) for card in (saved, made))
+    differing = [key for key in KEPT if before.get(key, now.get(key)) != now.get(key)]
+    changed = [f"optim.{key} {before[key]} and now {now[key]}" for key in differing]
+    return f"is of a run with {'; '.join(changed)}" if changed else None
 
 
 def _describe(run: Run, console: Console) -> None:

@@ -71,12 +71,15 @@ class TrainState:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes a state back; the recipe must be the one that it was saved under. The data stays what it is."""
+        """Takes a state back, of the same model and optimiser; data and settings of the optimiser stay as they are."""
         self.model.load_state_dict(state["model"])
         if self.average is not None:
             self.average.model.load_state_dict(state["average"] or state["model"])
+        own = [{key: value for key, value in group.items() if key != "params"} for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
-        if self.scaler.is_enabled():
+        for group, settings in zip(self.optimizer.param_groups, own, strict=True):
+            group.update(settings)  # such as the weight decay: the recipe of now counts
+        if self.scaler.is_enabled() and state["scaler"]:  # empty where the precision was another one
             self.scaler.load_state_dict(state["scaler"])
         self.step, self.best, self.seconds = state["step"], state["best"], state["seconds"]
         self.stale, self.evaluation_due, self.recent = state["stale"], state["evaluation_due"], list(state["recent"])

@@ -13,8 +13,11 @@ from effdet.config import DetectionAugment, DetectionData
 from effdet.data.annotations import Annotations, LabelMap
 from effdet.data.cache import ENTRY, DiskCache, MemoryCache, make_cache
 from effdet.data.dataset import DetectionDataset
-from effdet.data.images import REDUCTIONS, decode_image
+from effdet.data.formats import read_shards
+from effdet.data.images import REDUCTIONS, decode_image, write_image
 from effdet.data.loader import evaluation_batches
+from effdet.data.shard_writer import write_shards
+from effdet.data.shards import ShardFolder
 from effdet.errors import DataError
 
 COUNT = 6
@@ -145,6 +148,23 @@ def test_images_in_a_shard_go_by_the_shard(tmp_path):
             cache.image(0, shard / name, 1, never)
 
 
+def test_other_images_in_the_place_of_a_shard_are_decoded_anew(tmp_path):
+    annotations = table(tmp_path)
+    sizes = set()
+    for value in (1, 200):
+        for row in range(COUNT):
+            write_image(tmp_path / f"{row}.jpg", np.full((90, 120, 3), value, np.uint8))
+        for path in (tmp_path / "shards").glob("*"):
+            path.unlink()
+        (shard,) = write_shards(annotations, tmp_path / "shards", "train", 10**6, lambda: None)
+        os.utime(shard, ns=(5, 5))  # an address tells neither size nor time of a shard: here they are equal
+        sizes.add(shard.stat().st_size)
+        read = read_shards(ShardFolder(tmp_path / "shards"), "train")
+        dataset = DetectionDataset(read, (90, 120), (0, 0, 0), None, seed=0, cache=cache_of("disk", tmp_path))
+        assert abs(int(dataset[0, 3][0].max()) - value) <= 2
+    assert len(sizes) == 1
+
+
 def test_loader_processes_share_what_is_in_memory(tmp_path):
     if multiprocessing.get_start_method() != "fork":
         pytest.skip("processes start anew here and have a cache each")
@@ -206,6 +226,16 @@ def test_what_a_killed_process_left_is_removed_and_the_room_is_counted_anew(tmp_
     assert int((folder / "used").read_text()) == size_of(folder) == FULL + 128
 
 
+def test_room_whose_count_was_being_written_is_counted_anew(tmp_path):
+    annotations = table(tmp_path)
+    cache = cache_of("disk", tmp_path)
+    for row in range(2):
+        cache.image(row, annotations.path(row), 1, lambda: np.zeros((90, 120, 3), np.uint8))
+        used = (cache.folder / "used").read_text()
+        (cache.folder / "used").write_text("")
+    assert int(used) == size_of(cache.folder) == 2 * (FULL + 128)
+
+
 def test_a_folder_that_cannot_be_used_is_one_sentence(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(DataError, match=r"file/images: the cache of images cannot be used \(.*\); make it readable"):
@@ -251,7 +281,8 @@ def test_a_recipe_chooses_its_cache(tmp_path, monkeypatch):
     assert (memory.capacity, memory.workers) == (5_000_000, 3)
     disk = make_cache(DetectionData(cache="disk", cache_gb=2), COUNT)
     assert (disk.folder, disk.capacity) == (tmp_path / "home" / "images", 2 * 10**9)
-    elsewhere = make_cache(DetectionData(cache="disk", cache_folder=tmp_path / "a"), COUNT)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    elsewhere = make_cache(DetectionData(cache="disk", cache_folder="~/a"), COUNT)
     assert elsewhere.folder == Path(tmp_path / "a")
 
 

@@ -165,6 +165,16 @@ def test_what_follows_the_end_of_a_jpeg_does_not_matter():
         assert decode_image(data + trailer, "x", 4).shape == (15, 20, 3)
 
 
+@pytest.mark.parametrize("between", [b"\x00\x12", b"\x01\xff\x00\xff", bytes(300)])
+def test_bytes_between_the_segments_of_a_jpeg_are_passed_over(between):
+    data = encoded(picture(), "JPEG")
+    odd = data[:20] + between + data[20:]  # after the first segment
+    assert jpeg_size(odd) == (60, 80)
+    assert largest_difference(decode_image(odd, "x"), pillow(data)) == 0
+    with pytest.raises(DataError, match="is cut off before its end"):
+        decode_image(odd[:-100], "x")
+
+
 def test_a_photo_of_several_pictures_is_its_first(tmp_path):
     data = encoded(picture(), "MPO", save_all=True, append_images=[picture(30, 40)])
     assert decode_image(data, "x").shape == (60, 80, 3)

@@ -307,7 +307,7 @@ def test_the_average_goes_on_too(shapes_recipe, staged_run, tmp_path):
         ("model.dropout=0.5", r"is of an efficientnet_lite0 with dropout 0\.2 and now 0\.5; resume with"),
         ("model.image_size=[96, 64]", r"with image_size \(64, 64\) and now \(96, 64\); resume with"),
         ("model.width=0.5", r"with width 1\.0 and now 0\.5; resume with"),
-        ("optim.name=adamw", "does not fit this recipe"),
+        ("optim.name=adamw", "optim.name sgd and now adamw"),
         ("train.freeze=[blocks]", "does not fit this recipe"),
     ],
 )

@@ -63,7 +63,7 @@ def test_auto_trusts_eight_images_and_below_that_the_weights(part_size, processe
 @pytest.mark.parametrize("part_size", [1, 64])
 def test_what_is_asked_for_is_done_whatever_the_batch(part_size, processes):
     assert outcome("batch", part_size, processes, True) == (frozenset(), "batch")
-    assert outcome("frozen", part_size, processes, False) == (LOADED, "batch")
+    assert outcome("frozen", part_size, processes, False) == (None, "batch")
     several = "sync" if processes > 1 else "batch"
     assert outcome("sync", part_size, processes, True) == (frozenset(), several)
 
@@ -77,9 +77,11 @@ def test_synchronising_cpus_is_refused():
         choose_norms("sync", 4, 2, False, ())
 
 
-def test_freezing_statistics_that_there_are_not_is_refused():
-    with pytest.raises(ConfigError, match=r"train\.norms is frozen, but no statistics come with the weights"):
-        choose_norms("frozen", 4, 1, False, ())
+def test_frozen_is_every_norm_also_those_that_start_at_random():
+    model = detector()
+    plan = choose_norms("frozen", 4, 1, False, ())
+    assert set(apply_norms(model, plan)) == set(norms_of(model).values())
+    assert describe_norms(model, plan) == "norms: frozen (as train.norms says)"
 
 
 # What is done

@@ -128,14 +128,6 @@ def test_an_image_that_one_process_cannot_read_ends_all_with_its_name(tiny_data,
     assert "effdet/training/engine.py" not in printed  # no traceback of ours
 
 
-def test_a_batch_that_processes_cannot_share_is_refused(tiny_recipe, tmp_path):
-    process = start("train", tiny_recipe, f"output_dir={tmp_path / 'run'}", "train.batch_size=3", *CPU)
-    printed, _ = process.communicate(timeout=240)
-    assert process.returncode == 1
-    assert "train.batch_size" in printed
-    assert not (tmp_path / "run").exists()
-
-
 def test_float16_gradients_that_overflow_are_computed_again_with_a_smaller_factor(tiny_recipe, tmp_path):
     from effdet.training.engine import train_step
     from effdet.training.optim import train_mode

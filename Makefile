@@ -24,11 +24,14 @@ demo: .venv/installed
 	@echo "log                           $(DEMO)/train/log.csv"
 	@echo "weights to use                $(DEMO)/train/best.pt"
 
+# A process a core, but no more than memory suffices for; the tests of a file share what was made for them.
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
 test: .venv/installed
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-quick: .venv/installed
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 lint: .venv/installed
 	$(BIN)/ruff format --check .

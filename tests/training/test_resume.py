@@ -17,6 +17,7 @@ from effdet.config import load_config
 from effdet.errors import WeightsError
 from effdet.training.engine import train
 from effdet.training.logs import RunLog
+from effdet.training.run import resume, set_up
 
 QUIET = Console(quiet=True)
 TIMES = ("seconds", "images_per_second", "data_wait")
@@ -202,3 +203,23 @@ def test_a_log_is_rewound_to_a_step(tmp_path):
     assert [record["step"] for record in records(tmp_path)] == [1, 2]
     assert [line.partition(",")[0] for line in (tmp_path / "log.csv").read_text().splitlines()] == ["step", "1", "2"]
     RunLog(tmp_path / "nowhere").rewind(2)
+
+
+def test_an_evaluation_that_the_recipe_no_longer_wants_is_not_made_up_for(tiny_recipe, tmp_path):
+    config = load_config(tiny_recipe)
+    assert train(config, tmp_path, "cpu", None, DoesAtRecord(3, presses_ctrl_c)) == "interrupted"
+    assert train(load_config(tiny_recipe, ["data.val=null"]), tmp_path, "cpu", tmp_path, QUIET) == "finished"
+    assert not [line for line in records(tmp_path) if "AP" in line]
+
+
+def test_of_what_the_recipe_says_now_the_resumed_run_makes_use(tiny_run, tiny_recipe, tmp_path):
+    run, state = set_up(load_config(tiny_recipe, ["optim.weight_decay=0.5"]), tmp_path, "cpu", QUIET)
+    resume(tiny_run, run, state)
+    assert [group["weight_decay"] for group in state.optimizer.param_groups] == [0.5, 0.0]
+    assert state.optimizer.state_dict()["state"]  # its momenta are those of the run
+
+
+def test_a_run_goes_on_in_float16(tiny_run, tiny_recipe, tmp_path):
+    run, state = set_up(load_config(tiny_recipe, ["train.precision=fp16"]), tmp_path, "cpu", QUIET)
+    resume(tiny_run, run, state)
+    assert state.scaler.get_scale() == 65536

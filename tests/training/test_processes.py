@@ -132,7 +132,7 @@ def test_float16_gradients_that_overflow_are_computed_again_with_a_smaller_facto
     from effdet.training.engine import train_step
     from effdet.training.optim import train_mode
 
-    config = load_config(tiny_recipe, ["train.precision=fp16"])
+    config = load_config(tiny_recipe, ["train.precision=fp16", "model.image_size=[64, 64]", "train.batch_size=2"])
     run, state = set_up(config, tmp_path, "cpu", Console(quiet=True))
     train_mode(state.model, run.frozen)
     assert state.scaler.get_scale() == 65536

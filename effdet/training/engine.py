@@ -31,9 +31,9 @@ from effdet.training.curves import draw_curves
 from effdet.training.forensics import leave_bundle
 from effdet.training.logs import Meter, ProgressLine, advice, usable_cores
 from effdet.training.manifest import write_manifest
-from effdet.training.memory import is_out_of_memory, out_of_memory, out_of_memory_in_evaluation
 from effdet.training.optim import set_rate, train_mode
 from effdet.training.run import Run, resume, set_up
+from effdet.training.shortage import is_out_of_memory, out_of_memory, out_of_memory_in_evaluation
 from effdet.training.state import Figures, TrainState
 from effdet.training.stopping import Ending, StopRequest, stop_request
 from effdet.training.tasks import AnyBatch

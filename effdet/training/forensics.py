@@ -28,9 +28,9 @@ from effdet.structures import Batch, Target
 from effdet.training.classification import ClassificationTask
 from effdet.training.detection import DetectionTask
 from effdet.training.examination import Findings, Losses, Spread, examine
-from effdet.training.memory import is_out_of_memory
 from effdet.training.parts import classifier_losses, detection_loss, detector_losses
 from effdet.training.run import Run
+from effdet.training.shortage import is_out_of_memory
 from effdet.training.state import Figures, TrainState
 from effdet.training.tasks import AnyBatch, Task
 from effdet.weights.checkpoint import ModelCard, read_card, read_tensors

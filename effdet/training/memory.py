@@ -1,6 +1,7 @@
-"""How much memory a training step takes, measured by running one, and what to change where there is not enough.
+"""How much memory a training step takes, measured by running one, and what fits into the memory that there is.
 
-Steps are run on images without content, so that no data set is needed; the command line of it is in `cli/plan.py`.
+Steps are run on images without content, so that no data set is needed; the command line of it is in `cli/plan.py`. What
+a training says that has run out of memory is in `shortage.py`.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from effdet.config import ClassificationConfig, DetectionConfig, TrainConfig
+from effdet.config import ClassificationConfig, DetectionConfig
 from effdet.data.sampling import SIDE_STEP
 from effdet.devices import autocast_dtype, keep_freed_memory, pick_device, place
 from effdet.distributed import SINGLE
-from effdet.errors import ConfigError, EffdetError, TrainingError
+from effdet.errors import ConfigError, EffdetError
 from effdet.losses import DetectionLoss, cross_entropy_sum
 from effdet.models import EfficientDet, EfficientNet
 from effdet.models.anchors import level_sizes
@@ -33,6 +34,7 @@ from effdet.training.checks import check_parts
 from effdet.training.ema import WeightAverage
 from effdet.training.network import Network
 from effdet.training.optim import freeze, make_optimizer, train_mode
+from effdet.training.shortage import is_out_of_memory
 from effdet.weights.sources import spec_of
 
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
@@ -310,49 +312,3 @@ def peak_memory(device: torch.device) -> int:
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that the memory of a device or of the host was not enough."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError)
-        and any(told in str(error) for told in ("can't allocate memory", "out of memory", "not enough memory"))
-    )
-
-
-def out_of_memory(
-    train: TrainConfig, images: int, image_size: tuple[int, int], dtype: torch.dtype | None
-) -> TrainingError:
-    """What to tell the user of a step that found not enough memory: how large it was and what to change next.
-
-    Args:
-        train: that section of the recipe.
-        images: of the process's batch, which is computed in `train.accumulate` parts.
-        image_size: their (H, W).
-        dtype: type of the network under autocast, or None for float32.
-    """
-    parts = min(train.accumulate, images)
-    part = math.ceil(images / parts)
-    if part > 1:
-        advice = f"set train.accumulate={min(2 * parts, images)}"
-    elif not train.checkpoint_activations:
-        advice = "set train.checkpoint_activations=true"
-    elif dtype is None:
-        advice = "set train.precision=bf16"
-    else:
-        advice = "make model.image_size smaller, or take a smaller network"
-    height, width = image_size
-    return TrainingError(
-        f"not enough memory for a step with {part} image{'s' if part > 1 else ''} of {height} x {width} at a time; "
-        f"{advice} (`effdet plan CONFIG --memory 11GB` finds what fits)"
-    )
-
-
-def out_of_memory_in_evaluation(batch_size: int) -> TrainingError:
-    """What to tell the user of an evaluation that found not enough memory for `batch_size` images at a time."""
-    if batch_size == 1:
-        return TrainingError("not enough memory to evaluate a single image; train with a smaller model.image_size")
-    return TrainingError(
-        f"not enough memory to evaluate {batch_size} images at a time; set eval.batch_size={batch_size // 2} and go on "
-        "with --resume"
-    )

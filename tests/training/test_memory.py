@@ -7,17 +7,16 @@ from effdet.config import TrainConfig, make_config
 from effdet.errors import ConfigError, TrainingError
 from effdet.training.memory import (
     Measured,
-    is_out_of_memory,
     largest_image,
     largest_parts,
     measure_step,
     num_classes,
-    out_of_memory,
     parse_size,
     peak_memory,
     plan,
     run_step,
 )
+from effdet.training.shortage import is_out_of_memory, out_of_memory
 
 CPU = torch.device("cpu")
 TINY = {"name": "efficientdet_d0", "image_size": [128, 128], "num_classes": 2}

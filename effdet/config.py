@@ -287,7 +287,7 @@ class DetectionLossConfig(Section):
     class_weights: dict[str, NotNegative] = Field(
         {}, description="Factors of the class loss by class name, such as {bicycle: 2}; classes left out have 1."
     )
-    box: Literal["huber", "giou", "diou", "ciou"] = Field(
+    box: Literal["huber", "iou", "giou", "diou", "ciou"] = Field(
         "huber", description="Box loss: Huber loss of the deltas, or an IoU loss of the decoded boxes."
     )
     huber_delta: float = Field(0.1, gt=0, description="Where the Huber loss turns from square to linear, in deltas.")

@@ -18,7 +18,7 @@ from effdet.boxes import decode_boxes, encode_boxes, paired_iou, pairwise_iou
 from effdet.errors import ConfigError
 from effdet.structures import Outputs, Target
 
-BoxLoss = Literal["huber", "giou", "diou", "ciou"]
+BoxLoss = Literal["huber", "iou", "giou", "diou", "ciou"]
 PAIRS_AT_ONCE = 2**24  # of boxes and anchors whose overlaps are computed in one go
 PAIRS_AT_ONCE_ON_CPU = 2**20  # where larger buffers are slower, since no cache holds them
 LOGITS_AT_ONCE = 2**24  # whose focal loss is computed in one go

@@ -317,7 +317,7 @@ def test_losses_follow_the_written_out_formula():
 
 
 # Loss of a box one anchor's side to the right: the two do not meet, their hull is twice as wide
-@pytest.mark.parametrize(("box", "expected"), [("giou", 1.0), ("diou", 1 + 1 / 5), ("ciou", 1 + 1 / 5)])
+@pytest.mark.parametrize(("box", "expected"), [("iou", 1.0), ("giou", 1.0), ("diou", 1 + 1 / 5), ("ciou", 1 + 1 / 5)])
 def test_iou_losses_are_of_decoded_boxes_and_a_mean_over_positives(box, expected):
     anchors = torch.tensor([[0.0, 0, 16, 16]])
     out = Outputs(torch.zeros(1, 1, CLASSES), torch.tensor([[[1.0, 0, 0, 0]]]), anchors)
@@ -337,7 +337,7 @@ def test_the_recipe_weighs_each_kind_of_box_loss(settings, weight):
     assert make_config(config.to_dict()) == config
 
 
-@pytest.mark.parametrize("box", ["giou", "diou", "ciou"])
+@pytest.mark.parametrize("box", ["iou", "giou", "diou", "ciou"])
 def test_descending_an_iou_loss_leads_to_the_boxes(box):
     out, boxes = outputs(1), random_boxes(4)
     out.box_deltas.requires_grad_()
@@ -352,7 +352,7 @@ def test_descending_an_iou_loss_leads_to_the_boxes(box):
     assert paired_iou(found, assignment.box, "iou").mean() > 0.95
 
 
-@pytest.mark.parametrize("box", ["giou", "diou", "ciou"])
+@pytest.mark.parametrize("box", ["iou", "giou", "diou", "ciou"])
 @pytest.mark.parametrize("delta", [-300.0, 0.0, 300.0])
 def test_iou_losses_and_gradients_are_finite_for_extreme_boxes(box, delta):
     out = outputs(1)

@@ -194,13 +194,14 @@ def test_an_image_of_another_size_than_annotated_is_refused(tmp_path):
 
 
 SCRIPT = """
-    import sys, time
+    import signal, sys, time
     from pathlib import Path
     import multiprocessing
     sys.path[:0] = {path!r}
     from test_loader import run_batches, training
 
     if __name__ == "__main__":
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # which shells turn off for what runs in the background
         multiprocessing.set_start_method({method!r})
         for batch in run_batches(training(Path({folder!r})), 2, 0, {steps}, {workers}):
             print(int(batch.images.sum()), flush=True)

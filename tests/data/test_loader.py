@@ -201,7 +201,7 @@ SCRIPT = """
     from test_loader import run_batches, training
 
     if __name__ == "__main__":
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # which shells turn off for what runs in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # shells turn it off for what is in the background
         multiprocessing.set_start_method({method!r})
         for batch in run_batches(training(Path({folder!r})), 2, 0, {steps}, {workers}):
             print(int(batch.images.sum()), flush=True)

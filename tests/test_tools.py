@@ -511,3 +511,15 @@ def test_brackets_and_long_paths_are_printed_as_they_are(capsys, train, tmp_path
     folder = tmp_path / "[bold]" / ("long" * 30)
     assert run(*train, f"output_dir={folder}", "train.max_steps=1", "data.val=null") == 0
     assert capsys.readouterr().out.endswith(f"done: {folder}/best.pt\n")
+
+
+def test_an_evaluation_without_enough_memory_is_told_in_a_sentence(
+    tiny_run, tiny_recipe, monkeypatch, tmp_path, capsys
+):
+    def too_large(*arguments):
+        return torch.empty(2**60, dtype=torch.uint8)
+
+    monkeypatch.setattr("effdet.evaluation.run.evaluate_detector", too_large)
+    given = [str(tiny_recipe), "--weights", str(tiny_run / "best.pt"), "--out", str(tmp_path), "--device", "cpu"]
+    assert main(["eval", *given]) == 1
+    assert "error: not enough memory; take fewer images at a time (eval.batch_size" in capsys.readouterr().err

@@ -74,6 +74,15 @@ def run_verb(verb: str, arguments: Sequence[str] | None = None, prog: str | None
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         return _failed(f"{error.filename or 'a file'} cannot be written ({error.strerror}); make room and start again")
+    except (RuntimeError, MemoryError) as error:
+        from effdet.training.shortage import is_out_of_memory
+
+        if not is_out_of_memory(error):
+            raise
+        return _failed(
+            "not enough memory; take fewer images at a time (eval.batch_size, --batch-size), a smaller network or "
+            "another --device"
+        )
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

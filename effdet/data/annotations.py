@@ -6,9 +6,6 @@ copied. The readers that fill it are in `data/formats`.
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from effdet.data.images import read_file
+from effdet.data.image_table import ImageTable, hash_columns, plain_names
 from effdet.data.shards import ShardStore
-from effdet.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -42,7 +38,7 @@ class LabelMap:
 
 
 @dataclass(frozen=True)
-class Annotations:
+class Annotations(ImageTable):
     """All images of one part of a data set with their boxes.
 
     Rows `offsets[i]:offsets[i + 1]` of the box arrays belong to image i.
@@ -77,37 +73,9 @@ class Annotations:
     repairs: dict[str, int] = field(default_factory=dict)
     store: ShardStore | None = None
 
-    def __post_init__(self) -> None:
-        if not len(self.file_names):
-            raise DataError(f"{self.source}: the data set has no images; expected at least one")
-
-    def __len__(self) -> int:
-        return len(self.file_names)
-
     def rows(self, index: int) -> slice:
         """Rows of the box arrays that belong to image `index`."""
         return slice(int(self.offsets[index]), int(self.offsets[index + 1]))
-
-    @property
-    def shards(self) -> NDArray[np.int64] | None:
-        """Number of the shard that holds each image, [I]; None where each is a file of its own."""
-        return self.store.shards if self.store else None
-
-    def path(self, index: int) -> Path:
-        """Path of image `index` as the annotations spell it, or its shard and what it is called there."""
-        return self.image_folder / (self.store.path(index) if self.store else str(self.file_names[index]))
-
-    def identity(self, index: int) -> Path:
-        """What a cache knows image `index` by: its path, or its shard with the image's place and checksum in it."""
-        return self.image_folder / self.store.identity(index) if self.store else self.path(index)
-
-    def read(self, index: int) -> bytes:
-        """Content of the file of image `index`.
-
-        Raises:
-            DataError: it cannot be read.
-        """
-        return self.store.read(index) if self.store else read_file(self.path(index))
 
     def fingerprint(self) -> str:
         """SHA-256 of what the table says, wherever its images lie: equal for equal data in the same order.
@@ -121,10 +89,6 @@ class Annotations:
             self.label_map.category_ids,
             *(self.sizes, self.offsets, self.boxes, self.labels, self.crowd, self.areas),
         )
-
-    def notes(self) -> list[str]:
-        """One line for every kind of repair, to be shown once to whoever uses the data set."""
-        return [f"{self.source.name}: {what}: {count}" for what, count in self.repairs.items()]
 
     def subset(self, indices: NDArray[np.int64]) -> Annotations:
         """The table of the given images alone, in the given order."""
@@ -141,19 +105,3 @@ class Annotations:
             areas=self.areas[rows],
             store=self.store.subset(indices) if self.store else None,
         )
-
-
-def plain_names(file_names: NDArray[np.str_]) -> list[str]:
-    """The file names, of absolute paths the last part alone, so that they are the same on every machine."""
-    return [os.path.basename(name) if os.path.isabs(name) else name for name in file_names.tolist()]
-
-
-def hash_columns(*columns: NDArray[Any] | Iterable[object]) -> str:
-    """SHA-256 of the columns of a table, arrays by their bytes and others by the text of their items."""
-    total = hashlib.sha256()
-    for column in columns:
-        array = isinstance(column, np.ndarray)
-        data = np.ascontiguousarray(column).data if array else "\0".join(map(str, column)).encode()
-        total.update(f"{len(data)} ".encode())
-        total.update(data)
-    return total.hexdigest()

@@ -11,14 +11,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from effdet.data.annotations import LabelMap, hash_columns, plain_names
-from effdet.data.images import read_file
+from effdet.data.annotations import LabelMap
+from effdet.data.image_table import ImageTable, hash_columns, plain_names
 from effdet.data.shards import ShardStore
-from effdet.errors import DataError
 
 
 @dataclass(frozen=True)
-class ImageLabels:
+class ImageLabels(ImageTable):
     """All images of one part of a data set with the class of each.
 
     Attributes:
@@ -39,41 +38,9 @@ class ImageLabels:
     repairs: dict[str, int] = field(default_factory=dict)
     store: ShardStore | None = None
 
-    def __post_init__(self) -> None:
-        if not len(self.file_names):
-            raise DataError(f"{self.source}: the data set has no images; expected at least one")
-
-    def __len__(self) -> int:
-        return len(self.file_names)
-
-    @property
-    def shards(self) -> NDArray[np.int64] | None:
-        """Number of the shard that holds each image, [I]; None where each is a file of its own."""
-        return self.store.shards if self.store else None
-
-    def path(self, index: int) -> Path:
-        """Path of image `index`, or its shard and what it is called there."""
-        return self.image_folder / (self.store.path(index) if self.store else str(self.file_names[index]))
-
-    def identity(self, index: int) -> Path:
-        """What a cache knows image `index` by: its path, or its shard with the image's place and checksum in it."""
-        return self.image_folder / self.store.identity(index) if self.store else self.path(index)
-
-    def read(self, index: int) -> bytes:
-        """Content of the file of image `index`.
-
-        Raises:
-            DataError: it cannot be read.
-        """
-        return self.store.read(index) if self.store else read_file(self.path(index))
-
     def fingerprint(self) -> str:
         """SHA-256 of what the table says, see `Annotations.fingerprint`."""
         return hash_columns(plain_names(self.file_names), self.label_map.names, self.labels)
-
-    def notes(self) -> list[str]:
-        """One line for every kind of repair, to be shown once to whoever uses the data set."""
-        return [f"{self.source.name}: {what}: {count}" for what, count in self.repairs.items()]
 
     def subset(self, indices: NDArray[np.int64]) -> ImageLabels:
         """The table of the given images alone, in the given order."""

@@ -287,23 +287,29 @@ class DetectionLossConfig(Section):
     class_weights: dict[str, NotNegative] = Field(
         {}, description="Factors of the class loss by class name, such as {bicycle: 2}; classes left out have 1."
     )
-    box: Literal["huber", "iou", "giou", "diou", "ciou"] = Field(
-        "huber", description="Box loss: Huber loss of the deltas, or an IoU loss of the decoded boxes."
+    positives_momentum: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Losses are divided by the positive anchors of their batch; a momentum such as 0.9 divides by "
+        "their moving average over the steps, steadier where batches are small.",
     )
     huber_delta: float = Field(0.1, gt=0, description="Where the Huber loss turns from square to linear, in deltas.")
     box_weight: float = Field(
-        50.0,
-        ge=0,
-        description="Weight of the box loss beside the class loss; where none is given, 50 for huber and 1 for the "
-        "others, whose losses are larger.",
+        50.0, ge=0, description="Weight of the Huber loss of the deltas beside the class loss; 0 leaves it out."
     )
+    iou: Literal["iou", "giou", "diou", "ciou"] | None = Field(
+        None,
+        description="An IoU loss of the decoded boxes, added to the Huber loss; with `box_weight: 0` it is the only "
+        "box loss.",
+    )
+    iou_weight: float = Field(1.0, gt=0, description="Weight of the IoU loss.")
 
-    @model_validator(mode="before")
-    @classmethod
-    def _box_weight_fits_the_box_loss(cls, given: Any) -> Any:
-        if isinstance(given, Mapping) and given.get("box", "huber") != "huber":
-            return {"box_weight": 1.0, **given}
-        return given
+    @model_validator(mode="after")
+    def _learns_boxes(self) -> DetectionLossConfig:
+        if self.box_weight == 0 and self.iou is None:
+            raise ValueError("no loss is left for the boxes: with loss.box_weight=0 set loss.iou, such as giou")
+        return self
 
 
 class ClassificationLossConfig(Section):

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from effdet.boxes import decode_boxes, encode_boxes, paired_iou, pairwise_iou
+from effdet.boxes import IouKind, decode_boxes, encode_boxes, paired_iou, pairwise_iou
 from effdet.errors import ConfigError
 from effdet.structures import Outputs, Target
 
-BoxLoss = Literal["huber", "iou", "giou", "diou", "ciou"]
+Losses = dict[str, Tensor]  # scalars by name; "loss", the first, is the total to go backward from
 PAIRS_AT_ONCE = 2**24  # of boxes and anchors whose overlaps are computed in one go
 PAIRS_AT_ONCE_ON_CPU = 2**20  # where larger buffers are slower, since no cache holds them
 LOGITS_AT_ONCE = 2**24  # whose focal loss is computed in one go
@@ -43,14 +43,6 @@ class Assignment(NamedTuple):
 
     def __len__(self) -> int:
         return len(self.anchor)
-
-
-class DetectionLosses(NamedTuple):
-    """Scalars, ready for backward: `total` is `class_loss` plus the weighted `box_loss`."""
-
-    total: Tensor
-    class_loss: Tensor
-    box_loss: Tensor
 
 
 def match_anchors(
@@ -182,13 +174,17 @@ class DetectionLoss(nn.Module):
 
     Args:
         alpha, gamma, label_smoothing: see `focal_loss_sum`.
-        huber_delta: where the Huber loss turns from square to linear.
-        box_weight: weight of the box loss in the total.
-        box: the box loss: Huber loss of the deltas, or 1 - `boxes.paired_iou` of the decoded boxes.
+        huber_delta: where the Huber loss of the deltas turns from square to linear.
+        box_weight: weight of the Huber loss in the total; 0 leaves it out.
+        iou: a second box loss, 1 - `boxes.paired_iou` of the decoded boxes; None for none.
+        iou_weight: its weight in the total.
+        positives_momentum: share of the steps before in the number that normalises a step, see `smoothed`.
         class_weights: [K], see `focal_loss_sum`.
     """
 
     class_weights: Tensor | None
+    positives: Tensor  # [2], averages up to the step before the newest, and up to the newest; -1 before any
+    newest_step: Tensor
 
     def __init__(
         self,
@@ -197,13 +193,25 @@ class DetectionLoss(nn.Module):
         label_smoothing: float,
         huber_delta: float,
         box_weight: float,
-        box: BoxLoss = "huber",
+        iou: IouKind | None = None,
+        iou_weight: float = 1.0,
+        positives_momentum: float = 0.0,
         class_weights: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.alpha, self.gamma, self.label_smoothing = alpha, gamma, label_smoothing
-        self.huber_delta, self.box_weight, self.box = huber_delta, box_weight, box
+        self.huber_delta, self.box_weight = huber_delta, box_weight
+        self.iou, self.iou_weight = iou, iou_weight
+        self.positives_momentum = positives_momentum
         self.register_buffer("class_weights", class_weights, persistent=False)
+        self.register_buffer("positives", torch.full((2,), -1.0))
+        self.register_buffer("newest_step", torch.tensor(-1))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The losses that `forward` gives, in its order."""
+        huber, iou = ("box_loss",) * (self.box_weight > 0), ("iou_loss",) * (self.iou is not None)
+        return ("loss", "class_loss", *huber, *iou)
 
     def assign(self, anchors: Tensor, targets: Sequence[Target]) -> Assignment:
         """Positive anchors of a batch: anchors [A, 4] and B targets in the same frame and on the same device."""
@@ -214,8 +222,29 @@ class DetectionLoss(nn.Module):
         positive, box = match_anchors(anchors, boxes, image)
         return Assignment(image[box], positive % len(anchors), labels[box], boxes[box])
 
-    def forward(self, outputs: Outputs, assignment: Assignment, num_positives: int | Tensor) -> DetectionLosses:
-        """Losses of a batch or of a part of one.
+    @torch.no_grad()
+    def smoothed(self, num_positives: Tensor, step: int) -> Tensor:
+        """The positives of a step's batch as a moving average over the steps, which begins with the first batch.
+
+        Asked again for its newest step it gives the same, so that a step can be taken again.
+
+        Args:
+            num_positives: scalar, positives of the whole batch.
+            step: which step it is, each higher than the one before.
+
+        Source: EfficientDet reference, `positives_momentum`, whose average begins with 0.
+        """
+        self.to(num_positives.device)
+        before, newest = self.positives
+        before = torch.where(self.newest_step == step, before, newest)
+        before = torch.where(before < 0, num_positives, before)
+        now = self.positives_momentum * before + (1 - self.positives_momentum) * num_positives
+        self.positives = torch.stack([before, now])
+        self.newest_step.fill_(step)
+        return now
+
+    def forward(self, outputs: Outputs, assignment: Assignment, num_positives: int | Tensor) -> Losses:
+        """Losses of a batch or of a part of one, each before its weight: class_loss, box_loss and iou_loss.
 
         Args:
             outputs: of the network for B images.
@@ -225,25 +254,55 @@ class DetectionLoss(nn.Module):
         Source: EfficientDet reference: sums over everything, divided by the positives plus one.
         """
         normaliser = num_positives + 1.0
-        image, anchor, label, box = assignment
+        image, anchor, label, boxes = assignment
         logits = outputs.class_logits
         weights = self.to(logits.device).class_weights  # moves once
         class_sum = focal_loss_sum(
             logits, (image, anchor, label), self.alpha, self.gamma, self.label_smoothing, weights
         )
-        deltas = outputs.box_deltas[image, anchor].float()
-        class_loss = class_sum / normaliser
-        box_loss = self._box_loss_sum(deltas, outputs.anchors[anchor], box) / normaliser
-        return DetectionLosses(class_loss + self.box_weight * box_loss, class_loss, box_loss)
+        deltas, anchors = outputs.box_deltas[image, anchor].float(), outputs.anchors[anchor]
+        losses = {"class_loss": class_sum / normaliser}
+        total = losses["class_loss"]
+        if self.box_weight > 0:
+            losses["box_loss"] = self._huber_sum(deltas, anchors, boxes) / normaliser
+            total = total + self.box_weight * losses["box_loss"]
+        if self.iou is not None:
+            unlike = 1 - paired_iou(decode_boxes(deltas, anchors), boxes, self.iou)
+            losses["iou_loss"] = unlike.sum() / normaliser
+            total = total + self.iou_weight * losses["iou_loss"]
+        return {"loss": total, **losses}
 
-    def _box_loss_sum(self, deltas: Tensor, anchors: Tensor, boxes: Tensor) -> Tensor:
-        """Sum over the positives, [P, 4] each, of their box losses: a scalar."""
-        if self.box != "huber":
-            return (1 - paired_iou(decode_boxes(deltas, anchors), boxes, self.box)).sum()
+    def _huber_sum(self, deltas: Tensor, anchors: Tensor, boxes: Tensor) -> Tensor:
+        """Sum over the positives, [P, 4] each, of the mean over their coordinates: a scalar."""
         wanted = encode_boxes(boxes, anchors)
         # The reference leaves out coordinates whose target is exactly zero, as those of the background are.
         errors = F.huber_loss(deltas, wanted, reduction="none", delta=self.huber_delta) * (wanted != 0)
         return errors.sum() / 4
+
+
+class ClassificationLoss(nn.Module):
+    """Logits and targets to the cross-entropy, normalised by the images of the whole batch.
+
+    Args:
+        label_smoothing: share of the targets that is spread over all classes.
+    """
+
+    names = ("loss",)
+
+    def __init__(self, label_smoothing: float) -> None:
+        super().__init__()
+        self.label_smoothing = label_smoothing
+
+    def forward(self, logits: Tensor, targets: Tensor, num_images: int) -> Losses:
+        """Loss of a batch or of a part of one, computed in float32.
+
+        Args:
+            logits: [B, K], before the softmax.
+            targets: [B, K], share of every class in each image, rows summing to 1.
+            num_images: images of the whole batch, so that its parts add up to it.
+        """
+        total = F.cross_entropy(logits.float(), targets, label_smoothing=self.label_smoothing, reduction="sum")
+        return {"loss": total / num_images}
 
 
 def weights_of_classes(weights: Mapping[str, float], names: Sequence[str]) -> Tensor | None:
@@ -263,14 +322,3 @@ def weights_of_classes(weights: Mapping[str, float], names: Sequence[str]) -> Te
             hint += ", ..." if not near and len(names) > 10 else ""
             raise ConfigError(f"loss.class_weights: the training set has no class '{name}'; {hint}")
     return torch.tensor([weights.get(name, 1.0) for name in names]) if weights else None
-
-
-def cross_entropy_sum(logits: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
-    """Sum over the images of the cross-entropy, computed in float32: a scalar.
-
-    Args:
-        logits: [B, K], before the softmax.
-        targets: [B, K], share of every class in each image, rows summing to 1.
-        label_smoothing: share of the targets that is spread over all classes.
-    """
-    return F.cross_entropy(logits.float(), targets, label_smoothing=label_smoothing, reduction="sum")

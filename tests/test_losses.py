@@ -8,7 +8,7 @@ import effdet.losses
 from effdet.boxes import decode_boxes, encode_boxes, paired_iou
 from effdet.config import make_config
 from effdet.errors import ConfigError
-from effdet.losses import DetectionLoss, cross_entropy_sum, focal_loss_sum, match_anchors, weights_of_classes
+from effdet.losses import ClassificationLoss, DetectionLoss, focal_loss_sum, match_anchors, weights_of_classes
 from effdet.models.anchors import anchor_boxes
 from effdet.structures import Outputs, Target
 
@@ -34,8 +34,8 @@ def outputs(images=2, seed=0):
     return Outputs(logits, torch.randn(images, len(anchors), 4, generator=generator) * 0.2, anchors)
 
 
-def loss(gamma=1.5, smoothing=0.0, box_weight=50.0, box="huber", class_weights=None):
-    return DetectionLoss(0.25, gamma, smoothing, 0.1, box_weight, box, class_weights)
+def loss(gamma=1.5, smoothing=0.0, box_weight=50.0, class_weights=None, **settings):
+    return DetectionLoss(0.25, gamma, smoothing, 0.1, box_weight, class_weights=class_weights, **settings)
 
 
 # Matching
@@ -311,58 +311,93 @@ def test_losses_follow_the_written_out_formula():
             box_loss += 0.5 * error**2 if error <= 0.1 else 0.1 * error - 0.005
     box_loss /= 4 * (len(assignment) + 1)
     losses = criterion(out, assignment, len(assignment))
-    assert losses.class_loss.item() == pytest.approx(class_loss.item(), rel=1e-4)
-    assert losses.box_loss.item() == pytest.approx(box_loss, rel=1e-4)
-    assert losses.total.item() == pytest.approx(class_loss.item() + 50 * box_loss, rel=1e-4)
+    assert losses["class_loss"].item() == pytest.approx(class_loss.item(), rel=1e-4)
+    assert losses["box_loss"].item() == pytest.approx(box_loss, rel=1e-4)
+    assert losses["loss"].item() == pytest.approx(class_loss.item() + 50 * box_loss, rel=1e-4)
 
 
 # Loss of a box one anchor's side to the right: the two do not meet, their hull is twice as wide
-@pytest.mark.parametrize(("box", "expected"), [("iou", 1.0), ("giou", 1.0), ("diou", 1 + 1 / 5), ("ciou", 1 + 1 / 5)])
-def test_iou_losses_are_of_decoded_boxes_and_a_mean_over_positives(box, expected):
+@pytest.mark.parametrize(("kind", "expected"), [("iou", 1.0), ("giou", 1.0), ("diou", 1 + 1 / 5), ("ciou", 1 + 1 / 5)])
+def test_iou_losses_are_of_decoded_boxes_and_a_mean_over_positives(kind, expected):
     anchors = torch.tensor([[0.0, 0, 16, 16]])
     out = Outputs(torch.zeros(1, 1, CLASSES), torch.tensor([[[1.0, 0, 0, 0]]]), anchors)
-    criterion = loss(box=box, box_weight=3)
+    criterion = loss(box_weight=0, iou=kind, iou_weight=3)
     losses = criterion(out, criterion.assign(anchors, [target(anchors)]), 1)
-    assert losses.box_loss.item() == pytest.approx(expected / 2)
-    assert losses.total.item() == pytest.approx(losses.class_loss.item() + 3 * losses.box_loss.item())
+    assert losses["iou_loss"].item() == pytest.approx(expected / 2)
+    assert losses["loss"].item() == pytest.approx(losses["class_loss"].item() + 3 * losses["iou_loss"].item())
 
 
-@pytest.mark.parametrize(
-    ("settings", "weight"),
-    [({}, 50), ({"box": "huber"}, 50), ({"box": "ciou"}, 1), ({"box": "giou", "box_weight": 2.5}, 2.5)],
-)
-def test_the_recipe_weighs_each_kind_of_box_loss(settings, weight):
-    config = make_config({"loss": settings})
-    assert config.loss.box_weight == weight
-    assert make_config(config.to_dict()) == config
+def test_an_iou_loss_is_added_to_the_huber_loss():
+    out, targets = outputs(), [target(random_boxes(4)), target(random_boxes(2, 1))]
+    huber, iou, both = (loss(**given) for given in ({}, {"box_weight": 0, "iou": "giou"}, {"iou": "giou"}))
+    assignment = huber.assign(out.anchors, targets)
+    first, second, added = (criterion(out, assignment, len(assignment)) for criterion in (huber, iou, both))
+    total = first["loss"] + second["loss"] - first["class_loss"]
+    torch.testing.assert_close(added, {**first, **second, "loss": total})
 
 
-@pytest.mark.parametrize("box", ["iou", "giou", "diou", "ciou"])
-def test_descending_an_iou_loss_leads_to_the_boxes(box):
+@pytest.mark.parametrize("settings", [{}, {"box_weight": 0, "iou": "iou"}, {"iou": "ciou"}])
+def test_losses_are_named_in_their_order(settings):
+    criterion, out = loss(**settings), outputs()
+    losses = criterion(out, criterion.assign(out.anchors, [target(random_boxes(2))] * 2), 9)
+    assert criterion.names == tuple(losses)
+    assert criterion.names[0] == "loss"
+
+
+def test_a_recipe_without_any_box_loss_is_refused():
+    with pytest.raises(ConfigError, match=r"no loss is left for the boxes: with loss.box_weight=0 set loss.iou"):
+        make_config({"loss": {"box_weight": 0}})
+    assert make_config({"loss": {"box_weight": 0, "iou": "diou"}}).loss.iou == "diou"
+
+
+def test_without_a_momentum_the_positives_of_the_batch_count():
+    criterion = loss()
+    given = [criterion.smoothed(torch.tensor(count), step).item() for step, count in enumerate((7.0, 0, 12))]
+    assert given == [7, 0, 12]
+
+
+def test_the_positives_are_averaged_over_the_steps_and_begin_with_the_first_batch():
+    criterion = loss(positives_momentum=0.75)
+    given = [criterion.smoothed(torch.tensor(count), step).item() for step, count in enumerate((8.0, 0, 16))]
+    assert given == [8, 6, 8.5]
+
+
+def test_a_step_that_is_taken_again_counts_once_also_after_a_restart():
+    criterion, following = loss(positives_momentum=0.75), loss(positives_momentum=0.75)
+    for step, count in ((0, 8.0), (0, 8.0), (1, 0.0)):
+        criterion.smoothed(torch.tensor(count), step)
+    following.load_state_dict(criterion.state_dict())
+    for taken in (criterion, following):
+        assert [taken.smoothed(torch.tensor(count), 1).item() for count in (0.0, 0.0, 4.0)] == [6, 6, 7]
+        assert taken.smoothed(torch.tensor(3.0), 2).item() == 6
+
+
+@pytest.mark.parametrize("kind", ["iou", "giou", "diou", "ciou"])
+def test_descending_an_iou_loss_leads_to_the_boxes(kind):
     out, boxes = outputs(1), random_boxes(4)
     out.box_deltas.requires_grad_()
-    criterion = loss(box=box)
+    criterion = loss(box_weight=0, iou=kind)
     assignment = criterion.assign(out.anchors, [target(boxes)])
     optimizer = torch.optim.Adam([out.box_deltas], 0.02)
     for _ in range(150):
         optimizer.zero_grad()
-        criterion(out, assignment, len(assignment)).box_loss.backward()
+        criterion(out, assignment, len(assignment))["iou_loss"].backward()
         optimizer.step()
     found = decode_boxes(out.box_deltas[0, assignment.anchor], out.anchors[assignment.anchor])
     assert paired_iou(found, assignment.box, "iou").mean() > 0.95
 
 
-@pytest.mark.parametrize("box", ["iou", "giou", "diou", "ciou"])
+@pytest.mark.parametrize("kind", ["iou", "giou", "diou", "ciou"])
 @pytest.mark.parametrize("delta", [-300.0, 0.0, 300.0])
-def test_iou_losses_and_gradients_are_finite_for_extreme_boxes(box, delta):
+def test_iou_losses_and_gradients_are_finite_for_extreme_boxes(kind, delta):
     out = outputs(1)
     deltas = torch.full_like(out.box_deltas, delta).requires_grad_()
-    criterion = loss(box=box)
+    criterion = loss(box_weight=0, iou=kind)
     boxes = torch.tensor([[20.0, 20, 20, 20], [30.0, 30, 30.0001, 60], [0, 0, 128, 128]])
     assignment = criterion.assign(out.anchors, [target(boxes)])
     losses = criterion(out._replace(box_deltas=deltas), assignment, len(assignment))
-    losses.total.backward()
-    assert losses.total.isfinite()
+    losses["loss"].backward()
+    assert losses["loss"].isfinite()
     assert deltas.grad.isfinite().all()
 
 
@@ -373,8 +408,8 @@ def test_class_weights_change_the_class_loss_alone():
     plain, weighted, ones = (
         loss(class_weights=given)(out, assignment, len(assignment)) for given in (None, weights, torch.ones(CLASSES))
     )
-    assert weighted.class_loss > plain.class_loss
-    assert weighted.box_loss == plain.box_loss
+    assert weighted["class_loss"] > plain["class_loss"]
+    assert weighted["box_loss"] == plain["box_loss"]
     assert ones == plain
 
 
@@ -384,11 +419,11 @@ def test_a_batch_without_objects_has_a_class_loss_and_no_box_loss():
     assignment = criterion.assign(out.anchors, [target(torch.zeros(0, 4))] * 2)
     losses = criterion(out, assignment, 0)
     assert len(assignment) == 0
-    assert losses.box_loss.item() == 0
-    assert losses.class_loss.item() > 0
+    assert losses["box_loss"].item() == 0
+    assert losses["class_loss"].item() > 0
     out.class_logits.requires_grad_()
     out.box_deltas.requires_grad_()
-    criterion(out, assignment, 0).total.backward()
+    criterion(out, assignment, 0)["loss"].backward()
     assert (out.box_deltas.grad == 0).all()
     assert (out.class_logits.grad > 0).all()
 
@@ -404,8 +439,8 @@ def test_the_parts_of_a_batch_add_up_to_the_whole(count):
     for rows in (slice(0, 1), slice(1, 3)):
         part = criterion.assign(out.anchors, targets[rows])
         given = Outputs(out.class_logits[rows], out.box_deltas[rows], out.anchors)
-        parts.append(torch.stack(criterion(given, part, count(len(whole)))))
-    torch.testing.assert_close(sum(parts), torch.stack(expected))
+        parts.append(torch.stack([*criterion(given, part, count(len(whole))).values()]))
+    torch.testing.assert_close(sum(parts), torch.stack([*expected.values()]))
 
 
 def test_only_positives_move_their_boxes():
@@ -413,7 +448,7 @@ def test_only_positives_move_their_boxes():
     out.box_deltas.requires_grad_()
     criterion = loss()
     assignment = criterion.assign(out.anchors, [target(random_boxes(3))])
-    criterion(out, assignment, len(assignment)).box_loss.backward()
+    criterion(out, assignment, len(assignment))["box_loss"].backward()
     moved = (out.box_deltas.grad[0] != 0).any(1).nonzero().squeeze(1)
     assert moved.tolist() == assignment.anchor.tolist()
 
@@ -424,7 +459,7 @@ def test_coordinates_whose_target_is_exactly_zero_are_left_out():
     criterion = loss()
     box = torch.tensor([[4.0, 0, 20, 16]])  # moved to the right by a quarter: dx alone is not zero
     losses = criterion(out, criterion.assign(anchors, [target(box)]), 1)
-    assert losses.box_loss.item() == pytest.approx((0.1 * 4.75 - 0.005) / (4 * 2))
+    assert losses["box_loss"].item() == pytest.approx((0.1 * 4.75 - 0.005) / (4 * 2))
 
 
 def test_perfect_boxes_have_no_box_loss():
@@ -432,7 +467,7 @@ def test_perfect_boxes_have_no_box_loss():
     criterion = loss()
     assignment = criterion.assign(out.anchors, [target(boxes)])
     out.box_deltas[0, assignment.anchor] = encode_boxes(assignment.box, out.anchors[assignment.anchor])
-    assert criterion(out, assignment, len(assignment)).box_loss.item() == pytest.approx(0, abs=1e-12)
+    assert criterion(out, assignment, len(assignment))["box_loss"].item() == pytest.approx(0, abs=1e-12)
 
 
 def test_a_box_without_area_gives_finite_losses():
@@ -440,7 +475,7 @@ def test_a_box_without_area_gives_finite_losses():
     criterion = loss()
     boxes = torch.tensor([[20.0, 20, 20, 20], [30.0, 30, 30.0001, 60]])
     assignment = criterion.assign(out.anchors, [target(boxes)])
-    assert all(value.isfinite() for value in criterion(out, assignment, len(assignment)))
+    assert all(value.isfinite() for value in criterion(out, assignment, len(assignment)).values())
 
 
 def test_outputs_of_low_precision_give_float32_losses():
@@ -449,8 +484,8 @@ def test_outputs_of_low_precision_give_float32_losses():
     criterion = loss()
     assignment = criterion.assign(out.anchors, [target(random_boxes(3))])
     exact, given = criterion(out, assignment, len(assignment)), criterion(low, assignment, len(assignment))
-    assert {value.dtype for value in given} == {torch.float32}
-    assert given.total.item() == pytest.approx(exact.total.item(), rel=0.02)
+    assert {value.dtype for value in given.values()} == {torch.float32}
+    assert given["loss"].item() == pytest.approx(exact["loss"].item(), rel=0.02)
 
 
 # Cross-entropy
@@ -468,22 +503,24 @@ def test_the_cross_entropy_of_mixed_targets_follows_the_written_out_formula(smoo
         normaliser = math.log(sum(math.exp(value) for value in row))
         for value, share in zip(row, shares, strict=True):
             wanted += ((1 - smoothing) * share + smoothing / classes) * (normaliser - value)
-    assert cross_entropy_sum(logits, targets, smoothing).item() == pytest.approx(wanted, rel=1e-5)
+    assert ClassificationLoss(smoothing)(logits, targets, 2)["loss"].item() * 2 == pytest.approx(wanted, rel=1e-5)
 
 
 def test_a_mixture_of_two_images_costs_the_mixture_of_their_losses():
     logits = torch.randn(1, 5, generator=torch.Generator().manual_seed(0))
+    criterion = ClassificationLoss(0.1)
     one, two = torch.eye(5)[[1]], torch.eye(5)[[3]]
-    first, second = (cross_entropy_sum(logits, target, 0.1) for target in (one, two))
-    both = cross_entropy_sum(logits, 0.3 * one + 0.7 * two, 0.1)
+    first, second = (criterion(logits, target, 1)["loss"] for target in (one, two))
+    both = criterion(logits, 0.3 * one + 0.7 * two, 1)["loss"]
     torch.testing.assert_close(both, 0.3 * first + 0.7 * second)
 
 
 def test_the_cross_entropy_of_parts_adds_up_and_is_float32():
     logits = torch.randn(5, 4, generator=torch.Generator().manual_seed(0)).bfloat16() * 100
     targets = torch.eye(4)[[0, 1, 2, 3, 0]]
-    whole = cross_entropy_sum(logits, targets, 0.1)
+    criterion = ClassificationLoss(0.1)
+    whole = criterion(logits, targets, 5)["loss"]
     assert whole.dtype == torch.float32
     assert whole.isfinite()
-    parts = [cross_entropy_sum(*pieces, 0.1) for pieces in zip(logits.split(2), targets.split(2), strict=True)]
+    parts = [criterion(*pieces, 5)["loss"] for pieces in zip(logits.split(2), targets.split(2), strict=True)]
     torch.testing.assert_close(sum(parts), whole)

@@ -6,10 +6,9 @@ The work is done by `effdet.inference`; here are the arguments, the progress and
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from effdet.errors import DataError
 from effdet.inference import BATCH_SIZE, SCORE_THRESHOLD, TOP
@@ -17,7 +16,6 @@ from effdet.inference import BATCH_SIZE, SCORE_THRESHOLD, TOP
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from effdet.data.images import Image
     from effdet.distributed import Processes
     from effdet.inference.predictor import Predictor
     from effdet.inference.sources import Source
@@ -125,21 +123,9 @@ def _predict(
 
     from rich.progress import Progress
 
-    from effdet.inference.drawing import draw_classification, draw_detections
+    from effdet.inference.drawing import draw
     from effdet.inference.sources import read_frames
-    from effdet.inference.writers import (
-        ClassificationCsvWriter,
-        ClassificationJsonWriter,
-        CocoResultsWriter,
-        CsvWriter,
-        PictureWriter,
-    )
-
-    json_writer: type[Any] = CocoResultsWriter
-    csv_writer: type[Any] = CsvWriter
-    draw: Callable[..., Image] = draw_detections
-    if predictor.task == "classification":
-        json_writer, csv_writer, draw = ClassificationJsonWriter, ClassificationCsvWriter, draw_classification
+    from effdet.inference.writers import PictureWriter, TableWriter
 
     share = [
         sources[number] for number in range(len(sources)) if number * together.size // len(sources) == together.rank
@@ -149,8 +135,7 @@ def _predict(
     tally, kept = _Tally(), []
     with ExitStack() as stack:
         if together.is_main:
-            results = stack.enter_context(json_writer(out / "predictions.json", predictor.label_map))
-            lines = stack.enter_context(csv_writer(out / "predictions.csv", predictor.label_map))
+            tables = stack.enter_context(TableWriter(out, predictor.label_map, predictor.task))
         pictures = stack.enter_context(PictureWriter(out, [source.path for source in sources]))
         progress = stack.enter_context(Progress(console=console, transient=True))
         pictures.reserve(sources)
@@ -158,8 +143,7 @@ def _predict(
         try:
             for frame, found in predictor.predict_frames(read_frames(share, tally.failures)):
                 if together.is_main:
-                    results.write(frame, found)
-                    lines.write(frame, found)
+                    tables.write(frame, found)
                 else:
                     kept.append((replace(frame, image=frame.image[:0].copy()), found))  # a view would hold it all
                 if save_images:
@@ -172,8 +156,7 @@ def _predict(
         for others, others_kept in together.gather((tally, kept))[1:]:
             tally.add(others)
             for frame, found in others_kept:
-                results.write(frame, found)
-                lines.write(frame, found)
+                tables.write(frame, found)
     return tally
 
 

@@ -16,6 +16,7 @@ import mmap
 import multiprocessing
 import os
 import stat
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from effdet.files import HOME_VARIABLE, home_folder, replacing
 
 VERSION = 1  # of what is kept; another one where decoding changes
 LONGEST_WAIT = 300.0  # seconds for the other processes to let go of the folder
+LONGEST_WRITING = 3600.0  # seconds after which nobody writes an image any more
 ENTRY = np.dtype([("size", "i8"), ("changed", "i8"), ("start", "i8"), ("height", "i4"), ("width", "i4")])
 
 Decode = Callable[[], Image]
@@ -119,9 +121,10 @@ class DiskCache:
         with self._telling():
             folder.mkdir(parents=True, exist_ok=True)
         with self._locked():
-            # Nobody writes now: what is half written was left by a process that was killed.
             for partial in folder.glob(".*.partial"):
-                partial.unlink()
+                with contextlib.suppress(FileNotFoundError):  # another process has just finished it
+                    if time.time() - partial.stat().st_mtime > LONGEST_WRITING:  # left by one that was killed
+                        partial.unlink()
             self._write_used(self._count_used())
 
     def image(self, index: int, path: Path, reduction: int, decode: Decode) -> Image:
@@ -160,10 +163,11 @@ class DiskCache:
             self._full = used > self.capacity
             if self._full or file.exists():
                 return
-            # Counted first: a process that is killed in between leaves a little room unused, until the next run.
             self._write_used(used)
-            with replacing(file) as partial, partial.open("wb") as stream:
-                np.save(stream, image)
+        # Others go on while the disk writes; a process that is killed here leaves a little room unused, until the next
+        # run counts anew.
+        with self._telling(), replacing(file) as partial, partial.open("wb") as stream:
+            np.save(stream, image)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:

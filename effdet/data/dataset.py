@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -44,6 +45,7 @@ class DetectionDataset(Dataset[Sample | DataError]):
         seed: seed of the random changes.
         epochs: length of the run, before whose end mosaic, copy-paste and mixup may stop; None for no end.
         cache: where decoded images are kept; None for nowhere.
+        partners: rows of the images that may be joined to others; all where none are given.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class DetectionDataset(Dataset[Sample | DataError]):
         seed: int,
         epochs: int | None = None,
         cache: Cache | None = None,
+        partners: NDArray[np.int64] | None = None,
     ) -> None:
         self.annotations = annotations
         self.size = size
@@ -63,6 +66,7 @@ class DetectionDataset(Dataset[Sample | DataError]):
         self.seed = seed
         self.epochs = epochs
         self.cache = cache
+        self.partners = np.arange(len(annotations)) if partners is None else partners
 
     def __len__(self) -> int:
         return len(self.annotations)
@@ -112,7 +116,7 @@ class DetectionDataset(Dataset[Sample | DataError]):
         joining = self.epochs is None or key.epoch < self.epochs - augment.close_mosaic_epochs
         if joining and _happens(augment.mosaic, rng):
             tiles = mosaic_tiles(size, rng)
-            rows = [index, *(int(row) for row in rng.integers(len(self), size=len(tiles) - 1))]
+            rows = [index, *self._draw_partners(len(tiles) - 1, rng)]
             shapes = [(tile[0].stop - tile[0].start, tile[1].stop - tile[1].start) for tile in tiles]
             views = [self._view(row, augment, size, shape, rng) for row, shape in zip(rows, shapes, strict=True)]
             scene, placement = mosaic([view for view, _ in views], tiles, size), views[0][1]
@@ -120,7 +124,8 @@ class DetectionDataset(Dataset[Sample | DataError]):
             scene, placement = self._view(index, augment, size, size, rng)
         for join, probability in ((copy_paste, augment.copy_paste), (mixup, augment.mixup)):
             if joining and _happens(probability, rng):
-                other, _ = self._view(int(rng.integers(len(self))), augment, size, size, rng)
+                (partner,) = self._draw_partners(1, rng)
+                other, _ = self._view(partner, augment, size, size, rng)
                 scene = join(scene, other, rng)
         return scene._replace(image=random_erasing(scene.image, augment.random_erasing, rng)), placement
 
@@ -149,6 +154,11 @@ class DetectionDataset(Dataset[Sample | DataError]):
         if augment.rand_layers:
             scene = rand_augment_boxes(scene, augment.rand_layers, augment.rand_magnitude, rng)
         return place(scene, placement, canvas, self.fill), placement
+
+    def _draw_partners(self, count: int, rng: np.random.Generator) -> list[int]:
+        """Rows of images to join."""
+        rows: list[int] = self.partners[rng.integers(len(self.partners), size=count)].tolist()
+        return rows
 
     def _objects(self, index: int) -> tuple[Boxes, Labels]:
         """Boxes, in pixels of the original, and labels of a row."""

@@ -126,6 +126,11 @@ class TrainOrder:
             return height, width
         return _scaled_side(height, self.scales[0]), _scaled_side(width, self.scales[0])
 
+    @cached_property
+    def rows(self) -> NDArray[np.int64]:
+        """Rows that are ever taken, in rising order."""
+        return np.arange(self.num_images) if self.repeats is None else np.flatnonzero(self.repeats)
+
     def check_processes(self, world_size: int) -> None:
         """Sees that processes can share every batch equally.
 

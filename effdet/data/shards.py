@@ -22,6 +22,8 @@ from effdet.errors import DataError
 OPEN_SHARDS = 64  # that a process keeps open at a time; opening is what costs on a file system in a network
 CHECKED_BYTES = 4096  # at the end of an image: they tell images apart, and all would cost a twentieth of decoding it
 PAUSES = (1.0, 4.0, 15.0)  # seconds after a failed attempt to read from an address
+READ_ONLY = os.O_RDONLY | getattr(os, "O_BINARY", 0)  # Windows reads text unless told otherwise
+
 Result = TypeVar("Result")
 
 
@@ -123,11 +125,11 @@ class ShardFolder:
             DataError: it cannot be read.
         """
         try:
-            descriptor = self._open.pop(name, None) or _Descriptor(os.open(self.folder / name, os.O_RDONLY))
+            descriptor = self._open.pop(name, None) or _Descriptor(os.open(self.folder / name, READ_ONLY))
             self._open[name] = descriptor
             if len(self._open) > OPEN_SHARDS:
                 del self._open[next(iter(self._open))]
-            return os.pread(descriptor.number, length, start)
+            return _read_at(descriptor.number, start, length)
         except OSError as error:
             raise self._unreadable(name, error) from None
 
@@ -239,6 +241,14 @@ class ShardAddress:
             ) from None
         self._systems[process] = system, str(root).rstrip("/")
         return self._systems[process]
+
+
+def _read_at(descriptor: int, start: int, length: int) -> bytes:
+    """Bytes `start:start + length` of an open file; fewer where it ends before."""
+    if hasattr(os, "pread"):  # leaves alone the position, which forked processes share
+        return os.pread(descriptor, length, start)
+    os.lseek(descriptor, start, os.SEEK_SET)  # on Windows, where no process inherits the file
+    return os.read(descriptor, length)
 
 
 class _Descriptor:

@@ -32,6 +32,11 @@ def colour_of(label: int) -> Colour:
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
+def draw(image: Image, found: Detections | Classification) -> Image:
+    """A copy of an image, uint8 RGB [H, W, 3], with what is found in it."""
+    return draw_detections(image, found) if isinstance(found, Detections) else draw_classification(image, found)
+
+
 def draw_detections(image: Image, detections: Detections) -> Image:
     """A copy of an image with its detections, the best on top.
 

@@ -20,9 +20,36 @@ from effdet.errors import DataError
 from effdet.evaluation.accuracy import SCORE_DECIMALS, named_classes
 from effdet.inference.sources import Frame, Source
 from effdet.structures import Classification, Detections
+from effdet.weights.checkpoint import Task
 
 BOX_DECIMALS = 2
 _PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")  # all others are saved as PNG
+
+
+class TableWriter:
+    """Writes predictions.json and predictions.csv into a folder, of detections or of classes as the task has them."""
+
+    def __init__(self, folder: Path, label_map: LabelMap, task: Task) -> None:
+        json_file, csv_file = folder / "predictions.json", folder / "predictions.csv"
+        self._writers: tuple[Any, Any]
+        if task == "detection":
+            self._writers = CocoResultsWriter(json_file, label_map), CsvWriter(csv_file, label_map)
+        else:
+            self._writers = ClassificationJsonWriter(json_file, label_map), ClassificationCsvWriter(csv_file, label_map)
+        self._open = ExitStack()
+
+    def __enter__(self) -> TableWriter:
+        for writer in self._writers:
+            self._open.enter_context(writer)
+        return self
+
+    def write(self, frame: Frame, found: Detections | Classification) -> None:
+        """Add what is found in one image or video frame."""
+        for writer in self._writers:
+            writer.write(frame, found)
+
+    def __exit__(self, *exception: object) -> None:
+        self._open.close()
 
 
 class CocoResultsWriter:

@@ -130,9 +130,8 @@ def untrained_loss(task: Task, batch: AnyBatch, processes: Processes) -> float:
         processes: those that share the batch.
     """
     assert task.first_loss is not None
-    place = task.loss_names.index(task.first_loss)
     # Image by image, so that it needs less memory than the step.
-    losses = [part[place] for part in task.losses(task.untrained, batch, len(batch.images), 0, 0)]
+    losses = [part[task.first_loss] for part in task.losses(task.untrained, batch, len(batch.images), 0, 0)]
     return float(processes.sum(torch.stack(losses).sum()))
 
 

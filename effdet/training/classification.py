@@ -20,6 +20,7 @@ from effdet.data.sampling import TrainOrder
 from effdet.distributed import SINGLE, Processes
 from effdet.evaluation.accuracy import METRIC_NAMES, AccuracyEvaluator
 from effdet.evaluation.run import evaluate_classifier
+from effdet.losses import ClassificationLoss, Losses
 from effdet.models import EfficientNet
 from effdet.models.anchors import level_sizes
 from effdet.structures import LabelBatch
@@ -33,7 +34,6 @@ from effdet.weights.checkpoint import ModelCard
 class ClassificationTask:
     """See `tasks.Task`."""
 
-    loss_names = ("loss",)
     setting_names = ("image_height", "image_width", "rand_magnitude", "mixup", "cutmix", "dropout")
     metric_names = METRIC_NAMES
     metric = "top1"
@@ -49,6 +49,7 @@ class ClassificationTask:
         spec = self.model.spec
         self.order = TrainOrder(self.num_images, config.train.batch_size, config.seed, shards=self.train_table.shards)
         self.order.check_processes(processes.size)
+        self.loss = ClassificationLoss(config.loss.label_smoothing)
         self.train_set = ClassificationDataset(
             self.train_table,
             spec.image_size,
@@ -105,12 +106,10 @@ class ClassificationTask:
         rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seeds, spawn_key=(2,))))
         return mix_batch(batch.images, batch.labels, self.model.num_classes, stage.mixup, stage.cutmix, rng)
 
-    def losses(
-        self, forward: Forward, batch: LabelBatch, parts: int, epoch: int, step: int
-    ) -> Iterator[tuple[Tensor, ...]]:
+    def losses(self, forward: Forward, batch: LabelBatch, parts: int, epoch: int, step: int) -> Iterator[Losses]:
         """Cross-entropy, part by part, normalised by the images of the whole batch; a process mixes its share."""
         images, targets = self.mixed(batch, epoch, step)
-        return classifier_losses(forward, images, targets, parts, self.config.loss.label_smoothing, self.processes)
+        return classifier_losses(self.loss, forward, images, targets, parts, self.processes)
 
     def untrained(self, images: Tensor) -> Tensor:
         """Logits [B, K] of a network that takes all classes of images [B, 3, H, W] for equally probable."""

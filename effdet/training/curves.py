@@ -102,7 +102,8 @@ def _headline(name: str, training: Records, evaluations: Records) -> str:
 
 
 def _losses(axes: Axes, training: Records) -> None:
-    names = [name for name in (training[0] if training else ()) if name == "loss" or name.endswith("_loss")]
+    recorded = dict.fromkeys(name for record in training[:1] + training[-1:] for name in record)  # a recipe may change
+    names = [name for name in recorded if name == "loss" or name.endswith("_loss")]
     for name, color in zip(names, _COLORS, strict=False):
         label = "loss (total)" if name == "loss" and len(names) > 1 else name.replace("_", " ")
         _line(axes, *_series(training, name), color, label, width=2.2 if name == "loss" else 1.6)

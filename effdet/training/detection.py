@@ -18,6 +18,7 @@ from effdet.data.sampling import detection_order
 from effdet.distributed import SINGLE, Processes
 from effdet.evaluation.coco import METRIC_NAMES, CocoEvaluator
 from effdet.evaluation.run import evaluate_detector
+from effdet.losses import Losses
 from effdet.models import EfficientDet
 from effdet.models.anchors import level_sizes
 from effdet.models.heads import PRIOR
@@ -33,7 +34,6 @@ from effdet.weights.checkpoint import ModelCard
 class DetectionTask:
     """See `tasks.Task`."""
 
-    loss_names = ("loss", "class_loss", "box_loss")
     setting_names = ()
     metric_names = METRIC_NAMES
     metric = "AP"
@@ -64,6 +64,7 @@ class DetectionTask:
             config.seed,
             math.ceil(schedule.total_steps / schedule.steps_per_epoch),
             make_cache(config.data, len(self.train_table), processes.local_size),
+            self.order.rows,
         )
         self.loss = detection_loss(config.loss, self.train_table.label_map.names)
 
@@ -95,10 +96,10 @@ class DetectionTask:
         """Nothing changes from epoch to epoch."""
         return {}
 
-    def losses(self, forward: Forward, batch: Batch, parts: int, epoch: int, step: int) -> Iterator[tuple[Tensor, ...]]:
-        """Total, class and box loss, part by part, normalised by the positives of the whole batch."""
+    def losses(self, forward: Forward, batch: Batch, parts: int, epoch: int, step: int) -> Iterator[Losses]:
+        """Class and box losses, part by part, normalised by the positives of the whole batch."""
         anchors = self.model.anchors_at((batch.images.shape[-2], batch.images.shape[-1]))
-        return detector_losses(self.loss, anchors, forward, batch, parts, self.processes)
+        return detector_losses(self.loss, anchors, forward, batch, parts, step, self.processes)
 
     def untrained(self, images: Tensor) -> Outputs:
         """What a network whose scores are all `PRIOR` gives for images [B, 3, H, W]."""

@@ -115,7 +115,7 @@ def train_steps(run: Run, state: TrainState, stop: StopRequest) -> Ending:
     advise = functools.partial(advice, workers=run.config.data.workers, cores=cores, cache=run.config.data.cache)
     with (
         contextlib.closing(batches),
-        ProgressLine(run.console, run.task.loss_names, run.schedule.total_steps, state.step, advise) as progress,
+        ProgressLine(run.console, run.task.loss.names, run.schedule.total_steps, state.step, advise) as progress,
     ):
         meter = Meter(state.seconds)
         saved = time.monotonic()
@@ -214,17 +214,17 @@ def backward(run: Run, state: TrainState, batch: AnyBatch) -> tuple[Figures, flo
 
     # What is drawn in the network is a function of the step: nothing to save, and the same after any restart.
     torch.manual_seed(seed_of_step(run.config.seed, state.step, processes.rank))
-    sums = torch.zeros(len(task.loss_names), device=network.device)
+    sums = torch.zeros(len(task.loss.names), device=network.device)
     epoch = state.step // run.schedule.steps_per_epoch
     with lost_processes():
         for losses in task.losses(forward, batch.to(network.device), parts, epoch, state.step):
             # The processes' gradients are averaged, but the shares of the batch are to be added up.
-            torch.autograd.backward(state.scaler.scale(losses[0] * processes.size))
-            sums += torch.stack(losses).detach()
+            torch.autograd.backward(state.scaler.scale(losses["loss"] * processes.size))
+            sums += torch.stack([*losses.values()]).detach()
     state.scaler.unscale_(state.optimizer)
     norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), run.config.optim.clip_norm or math.inf)
     *values, gradient_norm = torch.cat([processes.sum(sums), norm[None]]).tolist()
-    return dict(zip(task.loss_names, values, strict=True)), gradient_norm
+    return dict(zip(task.loss.names, values, strict=True)), gradient_norm
 
 
 def overflows(state: TrainState, losses: Figures, gradient_norm: float) -> bool:
@@ -307,7 +307,7 @@ def log_steps(run: Run, state: TrainState, meter: Meter) -> Figures:
     recent = state.recent
     images_per_second, data_wait = meter.read()
     means = {
-        name: sum(figures[name] for figures in recent) / len(recent) for name in (*run.task.loss_names, "gradient_norm")
+        name: sum(figures[name] for figures in recent) / len(recent) for name in (*run.task.loss.names, "gradient_norm")
     }
     record = {
         "step": state.step,

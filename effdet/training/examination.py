@@ -7,22 +7,21 @@ What is kept of a step that failed is told in `forensics.py`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from effdet.losses import Losses
 from effdet.models import EfficientDet, EfficientNet
 from effdet.models.anchors import anchors_per_cell, level_sizes
 from effdet.models.efficientdet import MIN_LEVEL
 from effdet.structures import Outputs
 from effdet.training.tasks import Forward
 
-Losses = Callable[
-    [Forward], Iterator[tuple[Tensor, ...]]
-]  # the losses of a batch, part by part; the first is the total
+LossesOf = Callable[[Forward], Iterator[Losses]]  # the losses of a batch, part by part
 
 
 @dataclass(frozen=True)
@@ -102,8 +101,7 @@ class Findings:
 
 def examine(
     model: EfficientDet | EfficientNet,
-    losses: Losses,
-    loss_names: Sequence[str],
+    losses: LossesOf,
     device: torch.device,
     dtype: torch.dtype | None,
     loss_scale: float = 1.0,
@@ -113,7 +111,6 @@ def examine(
     Args:
         model: in the mode in which it is trained.
         losses: of the batch.
-        loss_names: what they are called, the total first.
         device: where model and batch are.
         dtype: type under autocast, or None for float32.
         loss_scale: factor of the loss in the backward pass, of float16.
@@ -129,12 +126,12 @@ def examine(
         return given
 
     model.zero_grad()
-    sums = torch.zeros(len(loss_names), device=device)
+    sums: dict[str, Tensor] = {}
     with layers, gradients:
-        for values in losses(forward):
-            torch.autograd.backward(values[0] * loss_scale)
-            sums += torch.stack(values).detach()
-    figures = dict(zip(loss_names, sums.tolist(), strict=True))
+        for part in losses(forward):
+            torch.autograd.backward(part["loss"] * loss_scale)
+            sums = {name: value.detach() + sums.get(name, 0) for name, value in part.items()}
+    figures = {name: value.item() for name, value in sums.items()}
     norms, norm = _gradient_norms(model, loss_scale)
     model.zero_grad()
     origin = layers.found or _faulty_part(figures) or gradients.found or _too_large(norms, norm)

@@ -23,11 +23,11 @@ from effdet.data.sheet import contact_sheet, in_sheet
 from effdet.devices import Precision, place
 from effdet.errors import WeightsError
 from effdet.files import replacing_folder, write_json
+from effdet.losses import ClassificationLoss
 from effdet.models import EfficientDet, EfficientNet
 from effdet.structures import Batch, Target
 from effdet.training.classification import ClassificationTask
-from effdet.training.detection import DetectionTask
-from effdet.training.examination import Findings, Losses, Spread, examine
+from effdet.training.examination import Findings, LossesOf, Spread, examine
 from effdet.training.parts import classifier_losses, detection_loss, detector_losses
 from effdet.training.run import Run
 from effdet.training.shortage import is_out_of_memory
@@ -35,7 +35,7 @@ from effdet.training.state import Figures, TrainState
 from effdet.training.tasks import AnyBatch, Task
 from effdet.weights.checkpoint import ModelCard, read_card, read_tensors
 
-FORMAT = 1  # raised when the layout of bundle.pt changes
+FORMAT = 2  # raised when the layout of bundle.pt changes
 TENSORS, REPORT, PICTURE = "bundle.pt", "report.json", "batch.png"
 PRECISIONS: dict[torch.dtype | None, Precision] = {None: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 LINE = (255, 64, 64)  # colour of the boxes in the picture
@@ -77,6 +77,7 @@ class Bundle:
     Attributes:
         card: the network, its classes and the recipe.
         weights: of the model before the step, and its norms' statistics, which a forward pass has moved since.
+        loss: state of what the losses are made by.
         evaluating: names of the modules that were in evaluation mode, such as frozen norms.
         fixed: names of the parameters that are not trained.
         dropout: rate before a classifier's last layer; None of a detector.
@@ -94,6 +95,7 @@ class Bundle:
 
     card: ModelCard
     weights: dict[str, Tensor]
+    loss: dict[str, Tensor]
     evaluating: tuple[str, ...]
     fixed: tuple[str, ...]
     dropout: float | None
@@ -197,23 +199,21 @@ def rerun(bundle: Bundle, device: torch.device, dtype: torch.dtype | None) -> Fi
     torch.use_deterministic_algorithms(config.train.deterministic)
     place(model, device, config.train.channels_last)
     images = examples.images.to(device).contiguous(memory_format=torch.channels_last)
-    losses: Losses
+    losses: LossesOf
     if isinstance(config, DetectionConfig):
         assert isinstance(model, EfficientDet)
         loss = detection_loss(config.loss, card.class_names)
+        loss.load_state_dict(bundle.loss)
         batch = Batch(images, examples.targets).to(device)
         anchors = model.anchors_at((images.shape[-2], images.shape[-1]))
-        losses = functools.partial(detector_losses, loss, anchors, batch=batch, parts=bundle.parts)
+        losses = functools.partial(detector_losses, loss, anchors, batch=batch, parts=bundle.parts, step=bundle.step)
     else:
         assert examples.shares is not None
-        shares, smoothing = examples.shares.to(device), config.loss.label_smoothing
-        losses = functools.partial(
-            classifier_losses, images=images, targets=shares, parts=bundle.parts, label_smoothing=smoothing
-        )
-    task = DetectionTask if isinstance(config, DetectionConfig) else ClassificationTask
+        shares, entropy = examples.shares.to(device), ClassificationLoss(config.loss.label_smoothing)
+        losses = functools.partial(classifier_losses, entropy, images=images, targets=shares, parts=bundle.parts)
     scale = bundle.loss_scale if PRECISIONS[dtype] == bundle.precision else 1.0
     torch.manual_seed(bundle.seed)
-    return examine(model, losses, task.loss_names, device, dtype, scale)
+    return examine(model, losses, device, dtype, scale)
 
 
 def report_of(bundle: Bundle, findings: Findings | None) -> dict[str, Any]:
@@ -247,6 +247,7 @@ def _bundle_of(run: Run, state: TrainState, batch: AnyBatch, figures: Figures, s
     return Bundle(
         card=run.card,
         weights={name: value.cpu() for name, value in model.state_dict().items()},
+        loss={name: value.cpu() for name, value in state.loss.state_dict().items()},
         evaluating=tuple(name for name, module in model.named_modules() if not module.training),
         fixed=tuple(name for name, value in model.named_parameters() if not value.requires_grad),
         dropout=model.dropout.p if isinstance(model, EfficientNet) else None,

@@ -20,6 +20,7 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from effdet.errors import DataError
 from effdet.files import write_text
 from effdet.training.trackers import Trackers
 
@@ -81,21 +82,41 @@ class RunLog:
         return {f"val/{name}": record[name] for name in record if name in self.metrics and record[name] >= 0}
 
     def rewind(self, step: int) -> None:
-        """Drops what was logged after a step, and a line that was cut off by a kill."""
+        """Drops what was logged after a step, and a line that was cut off by a kill; adds columns that are new.
+
+        Raises:
+            DataError: a line is no record of a log.
+        """
         for path in (self.jsonl, self.table):
             if path.exists():
                 lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-                kept = [line for line in lines if line.endswith("\n") and _step_of(line) <= step]
+                whole = [(number, line) for number, line in enumerate(lines, 1) if line.endswith("\n")]
+                kept = [line for number, line in whole if _step_of(line, path, number) <= step]
+                if path == self.table and kept:
+                    kept = self._with_all_columns(kept)
                 if kept != lines:
                     write_text(path, "".join(kept))
 
+    def _with_all_columns(self, lines: list[str]) -> list[str]:
+        """Lines of the table with the columns that a recipe of now has and that of before had not, at their end."""
+        before = lines[0].rstrip("\n").split(",")
+        new = [column for column in self.columns if column not in before]
+        self.columns = (*before, *new)
+        return [",".join(self.columns) + "\n", *(line[:-1] + "," * len(new) + "\n" for line in lines[1:])]
 
-def _step_of(line: str) -> int:
-    """Step of a line of either file; 0 for the header of the table."""
-    if line.startswith("{"):
-        return int(json.loads(line)["step"])
+
+def _step_of(line: str, path: Path, number: int) -> int:
+    """Step of a line of either file, of its place there; 0 for the header of the table."""
     first = line.partition(",")[0]
-    return int(first) if first.isdecimal() else 0
+    try:
+        if path.suffix == ".jsonl":
+            return int(json.loads(line)["step"])
+        return 0 if number == 1 else int(first)
+    except (ValueError, KeyError, TypeError):
+        raise DataError(
+            f"{path}: line {number} is no record of this log ({line.strip()[:60]!r}); remove the line, or move the "
+            "file away and a new one begins"
+        ) from None
 
 
 class Meter:

@@ -25,7 +25,7 @@ from effdet.data.sampling import SIDE_STEP
 from effdet.devices import autocast_dtype, keep_freed_memory, pick_device, place
 from effdet.distributed import SINGLE
 from effdet.errors import ConfigError, EffdetError
-from effdet.losses import DetectionLoss, cross_entropy_sum
+from effdet.losses import ClassificationLoss, DetectionLoss, Losses
 from effdet.models import EfficientDet, EfficientNet
 from effdet.models.anchors import level_sizes
 from effdet.models.efficientdet import EfficientDetSpec
@@ -33,6 +33,7 @@ from effdet.structures import Target
 from effdet.training.checks import check_parts
 from effdet.training.ema import WeightAverage
 from effdet.training.network import Network
+from effdet.training.norms import apply_norms, choose_norms
 from effdet.training.optim import freeze, make_optimizer, train_mode
 from effdet.training.shortage import is_out_of_memory
 from effdet.weights.sources import spec_of
@@ -239,7 +240,9 @@ def run_step(
     train, size = config.train, largest_image(config)
     model = place(spec_of(config.model).build(num_classes(config)), device, train.channels_last)
     model.checkpoint_activations(checkpointing)
-    train_mode(model, freeze(model, train.freeze))
+    frozen = freeze(model, train.freeze)
+    frozen += apply_norms(model, choose_norms(train.norms, images, 1, device.type == "cuda", frozenset()))
+    train_mode(model, frozen)
     optimizer = make_optimizer(model, config.optim)
     average = None if train.ema_decay is None else WeightAverage(model, train.ema_decay)
     network = Network(model, device, autocast_dtype(train.precision, device), SINGLE, train.compile)
@@ -267,8 +270,10 @@ def _loss(
 ) -> Tensor:
     """Loss of images [B, C, H, W] with made-up targets, `OBJECTS` in each."""
     outputs = network(images)
+    losses: Losses
     if isinstance(config, ClassificationConfig):
-        return cross_entropy_sum(outputs, torch.full_like(outputs, 1 / outputs.shape[1]), 0.0)
+        losses = ClassificationLoss(0.0)(outputs, torch.full_like(outputs, 1 / outputs.shape[1]), 1)
+        return losses["loss"]
     assert isinstance(model, EfficientDet)
     height, width = images.shape[-2:]
     generator = torch.Generator().manual_seed(0)
@@ -279,8 +284,8 @@ def _loss(
     target = Target(boxes, labels, 0, (height, width), (1.0, 1.0)).to(images.device)
     criterion = DetectionLoss(**config.loss.model_dump(exclude={"class_weights"}))
     assignment = criterion.assign(outputs.anchors, [target] * len(images))
-    total: Tensor = criterion(outputs, assignment, len(assignment)).total
-    return total
+    losses = criterion(outputs, assignment, len(assignment))
+    return losses["loss"]
 
 
 def num_classes(config: DetectionConfig | ClassificationConfig) -> int:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from effdet.config import DetectionLossConfig
 from effdet.distributed import SINGLE, Processes
-from effdet.losses import DetectionLoss, DetectionLosses, cross_entropy_sum, weights_of_classes
+from effdet.losses import ClassificationLoss, DetectionLoss, Losses, weights_of_classes
 from effdet.structures import Batch
 from effdet.training.tasks import Forward
 
@@ -28,9 +28,15 @@ def detection_loss(config: DetectionLossConfig, class_names: Sequence[str]) -> D
 
 
 def detector_losses(
-    loss: DetectionLoss, anchors: Tensor, forward: Forward, batch: Batch, parts: int, processes: Processes = SINGLE
-) -> Iterator[DetectionLosses]:
-    """Total, class and box loss, part by part, normalised by the positives of the whole batch.
+    loss: DetectionLoss,
+    anchors: Tensor,
+    forward: Forward,
+    batch: Batch,
+    parts: int,
+    step: int,
+    processes: Processes = SINGLE,
+) -> Iterator[Losses]:
+    """Class and box losses, part by part, normalised by the positives of the whole batch.
 
     Args:
         loss: makes losses of outputs.
@@ -38,28 +44,35 @@ def detector_losses(
         forward: calls the network.
         batch: this process's share of the batch, on its device.
         parts: in how many parts it is computed.
+        step: steps done before this one.
         processes: those that share the batch.
     """
     pieces = batch.split(parts)
     assignments = [loss.assign(anchors, piece.targets) for piece in pieces]
     num_positives = processes.sum(torch.tensor(float(sum(map(len, assignments))), device=batch.images.device))
+    num_positives = loss.smoothed(num_positives, step)
     for piece, assignment in zip(pieces, assignments, strict=True):
         yield loss(forward(piece.images), assignment, num_positives)
 
 
 def classifier_losses(
-    forward: Forward, images: Tensor, targets: Tensor, parts: int, label_smoothing: float, processes: Processes = SINGLE
-) -> Iterator[tuple[Tensor]]:
+    loss: ClassificationLoss,
+    forward: Forward,
+    images: Tensor,
+    targets: Tensor,
+    parts: int,
+    processes: Processes = SINGLE,
+) -> Iterator[Losses]:
     """Cross-entropy, part by part, normalised by the images of the whole batch.
 
     Args:
+        loss: makes losses of logits.
         forward: calls the network.
         images: [B, 3, H, W], this process's share of the batch, mixed already.
         targets: [B, K], share of every class in each image.
         parts: in how many parts they are computed.
-        label_smoothing: see `cross_entropy_sum`.
         processes: those that share the batch.
     """
     count, total = min(parts, len(images)), len(images) * processes.size
     for piece, target in zip(images.tensor_split(count), targets.tensor_split(count), strict=True):
-        yield (cross_entropy_sum(forward(piece), target, label_smoothing) / total,)
+        yield loss(forward(piece), target, total)

@@ -97,6 +97,7 @@ def set_up(
         average=None if config.train.ema_decay is None else WeightAverage(model, config.train.ema_decay),
         optimizer=make_optimizer(model, config.optim),
         scaler=torch.amp.GradScaler(device.type, enabled=dtype == torch.float16),
+        loss=task.loss,
         data={"fingerprints": dict(task.fingerprints()), **task.counts()},
     )
     run = Run(
@@ -108,7 +109,7 @@ def set_up(
         schedule=make_schedule(config.optim, config.train, task.num_images),
         frozen=frozen,
         card=replace(task.card(), config=config.to_dict(), versions=VERSIONS),
-        log=RunLog(folder, task.loss_names, task.setting_names, task.metric_names),
+        log=RunLog(folder, task.loss.names, task.setting_names, task.metric_names),
         console=console,
     )
     _describe(run, console)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import nn
 
 from effdet.models import EfficientDet, EfficientNet
 from effdet.training.ema import WeightAverage
@@ -24,6 +25,7 @@ class TrainState:
         model: the model that is trained.
         average: its average, or None.
         optimizer: its optimiser.
+        loss: what its losses are made by.
         scaler: factor of the loss that keeps float16 gradients from vanishing; idle in other precisions.
         step: steps done.
         best: the task's metric of best.pt, or None before the first evaluation.
@@ -37,6 +39,7 @@ class TrainState:
     model: EfficientDet | EfficientNet
     average: WeightAverage | None
     optimizer: torch.optim.Optimizer
+    loss: nn.Module = field(default_factory=nn.Module)
     scaler: torch.amp.GradScaler = field(default_factory=lambda: torch.amp.GradScaler("cpu", enabled=False))
     step: int = 0
     best: float | None = None
@@ -60,6 +63,7 @@ class TrainState:
             "model": self.model.state_dict(),
             "average": None if self.average is None else self.average.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "loss": self.loss.state_dict(),
             "scaler": self.scaler.state_dict(),
             "step": self.step,
             "best": self.best,
@@ -79,6 +83,7 @@ class TrainState:
         self.optimizer.load_state_dict(state["optimizer"])
         for group, settings in zip(self.optimizer.param_groups, own, strict=True):
             group.update(settings)  # such as the weight decay: the recipe of now counts
+        self.loss.load_state_dict(state["loss"])
         if self.scaler.is_enabled() and state["scaler"]:  # empty where the precision was another one
             self.scaler.load_state_dict(state["scaler"])
         self.step, self.best, self.seconds = state["step"], state["best"], state["seconds"]

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from effdet.evaluation.run import Evaluator
+from effdet.losses import ClassificationLoss, DetectionLoss, Losses
 from effdet.models import EfficientDet, EfficientNet
 from effdet.structures import Batch, LabelBatch
 from effdet.weights.checkpoint import ModelCard
@@ -39,12 +40,12 @@ class Task(Protocol):
         """Images to evaluate on; 0 for no evaluation."""
 
     @property
-    def loss_names(self) -> tuple[str, ...]:
-        """The parts of the loss in the order in which `losses` gives them; the first is their total."""
+    def loss(self) -> DetectionLoss | ClassificationLoss:
+        """What `losses` are made by; its state is saved with the run's."""
 
     @property
     def first_loss(self) -> str | None:
-        """The one of them that is known before the first step, since its head starts anew; None for none."""
+        """The one of the losses that is known before the first step, since its head starts anew; None for none."""
 
     @property
     def setting_names(self) -> tuple[str, ...]:
@@ -76,7 +77,7 @@ class Task(Protocol):
     def settings(self, epoch: int) -> Mapping[str, float]:
         """What holds in an epoch, counted from 0, apart from the learning rate; put into the model too."""
 
-    def losses(self, forward: Forward, batch: Any, parts: int, epoch: int, step: int) -> Iterator[tuple[Tensor, ...]]:
+    def losses(self, forward: Forward, batch: Any, parts: int, epoch: int, step: int) -> Iterator[Losses]:
         """Losses of a batch, part by part; the parts add up to the batch. The engine goes backward after each."""
 
     def untrained(self, images: Tensor) -> Any:

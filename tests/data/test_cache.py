@@ -2,6 +2,7 @@ import errno
 import multiprocessing
 import os
 import pickle
+import time
 from pathlib import Path
 
 import cv2
@@ -219,10 +220,13 @@ def test_what_a_killed_process_left_is_removed_and_the_room_is_counted_anew(tmp_
     path = table(tmp_path).path(0)
     cache_of("disk", tmp_path).image(0, path, 1, lambda: np.zeros((90, 120, 3), np.uint8))
     folder = tmp_path / "cache"
-    (folder / ".0.npy.1.partial").write_bytes(bytes(1000))
+    left, written_now = folder / ".0.npy.1.partial", folder / ".1.npy.1.partial"
+    left.write_bytes(bytes(1000))
+    os.utime(left, (time.time() - 7200,) * 2)
+    written_now.write_bytes(b"")
     (folder / "used").write_text("123456")
     cache_of("disk", tmp_path).image(0, path, 1, never)
-    assert not list(folder.glob(".*.partial"))
+    assert list(folder.glob(".*.partial")) == [written_now]
     assert int((folder / "used").read_text()) == size_of(folder) == FULL + 128
 
 

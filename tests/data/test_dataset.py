@@ -152,6 +152,14 @@ def test_the_boxes_of_two_joined_images_lie_on_their_objects(tmp_path, change):
     assert joined > 10
 
 
+@pytest.mark.parametrize("change", ["mosaic", "copy_paste", "mixup"])
+def test_images_are_joined_with_partners_alone(tmp_path, change):
+    augment = DetectionAugment(scale_jitter=None, **{change: 1.0})
+    dataset = DetectionDataset(coloured(tmp_path), SIZE, FILL, augment, seed=3, partners=np.array([1, 4]))
+    labels = {label for epoch in range(20) for label in dataset[epoch, 2][1].labels.tolist()}
+    assert labels == {1, 2, 4}
+
+
 def test_the_scale_of_a_mosaic_is_that_of_its_own_image(tmp_path):
     annotations = coloured(tmp_path)
     dataset = made(annotations, DetectionAugment(mosaic=1, **NOTHING_ELSE))

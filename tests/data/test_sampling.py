@@ -241,6 +241,11 @@ def test_a_share_that_the_table_cannot_give_is_refused(labels, share, kind):
         repeat_factors(table(labels), None, share)
 
 
+def test_rows_that_no_epoch_takes_are_told_from_the_others():
+    assert TrainOrder(4, 2, 0, np.array([1.5, 0, 0.25, 3])).rows.tolist() == [0, 2, 3]
+    assert TrainOrder(3, 2, 0).rows.tolist() == [0, 1, 2]
+
+
 def test_no_background_to_leave_out_is_none_left_out():
     assert repeat_factors(table([[0], [1]]), None, 0.0).tolist() == [1, 1]
 

@@ -229,6 +229,13 @@ def test_a_table_of_shards_travels_to_another_process(table, tmp_path):
     assert [copy.read(row) for row in range(len(copy))] == [table.read(row) for row in range(len(table))]
 
 
+def test_shards_are_read_where_the_system_reads_at_no_position(table, tmp_path, monkeypatch):
+    monkeypatch.delattr(os, "pread")
+    write(table, tmp_path)
+    read = read_annotations(detection(tmp_path), "train")
+    assert [read.read(row) for row in (3, 0, 8, 1)] == [table.read(row) for row in (3, 0, 8, 1)]
+
+
 def test_few_shards_are_open_at_a_time(table, tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "OPEN_SHARDS", 2)
     write(table, tmp_path)

@@ -36,7 +36,7 @@ def step(model, dtype=None, size=64):
     else:
         criterion = DetectionLoss(0.25, 1.5, 0.0, 0.1, 50.0)
         assignment = criterion.assign(outputs.anchors, TARGETS)
-        loss = criterion(outputs, assignment, len(assignment)).total
+        loss = criterion(outputs, assignment, len(assignment))["loss"]
     loss.backward()
     return loss.detach()
 

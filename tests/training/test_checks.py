@@ -148,14 +148,14 @@ def test_the_class_loss_of_a_new_head_is_the_one_of_scores_of_a_hundredth(tiny_r
     positive = alpha * (1 - score) ** gamma * -((1 - half) * math.log(score) + half * math.log(1 - score))
     negative = (1 - alpha) * score**gamma * -(half * math.log(score) + (1 - half) * math.log(1 - score))
     expected = (positives * positive + (logits - positives) * negative) / (positives + 1)
-    given = sum(float(part[1]) for part in run.task.losses(run.task.untrained, batch, 2, 0, 0))
+    given = sum(float(part["class_loss"]) for part in run.task.losses(run.task.untrained, batch, 2, 0, 0))
     assert given == pytest.approx(expected, rel=1e-4)
     assert train_step(run, state, batch)["class_loss"] == pytest.approx(expected, rel=0.05)
 
 
 def test_the_loss_of_a_new_classifier_is_the_logarithm_of_its_classes(shapes_recipe, tmp_path):
     run, state, batch = start(shapes_recipe, tmp_path, "augment.mixup=0.2")
-    (given,) = (float(part[0]) for part in run.task.losses(run.task.untrained, batch, 1, 0, 0))
+    (given,) = (float(part["loss"]) for part in run.task.losses(run.task.untrained, batch, 1, 0, 0))
     assert given == pytest.approx(math.log(3), rel=1e-5)
     assert train_step(run, state, batch)["loss"] == pytest.approx(math.log(3), rel=0.5)
 

@@ -105,7 +105,7 @@ def shown_and_wanted(task, batch, parts=1, epoch=0, step=0):
         logits.append(torch.randn(len(images), 3, requires_grad=True))
         return logits[-1]
 
-    total = sum(losses[0] for losses in task.losses(forward, batch, parts, epoch, step))
+    total = sum(losses["loss"] for losses in task.losses(forward, batch, parts, epoch, step))
     total.backward()
     assert len(shown) == parts
     # The gradient of a cross-entropy is the probability less the target.

@@ -9,7 +9,7 @@ from effdet.config import load_config
 from effdet.data.images import read_image
 from effdet.errors import TrainingError, WeightsError
 from effdet.training.engine import backward, seed_of_step, train_step
-from effdet.training.forensics import leave_bundle, read_bundle, rerun
+from effdet.training.forensics import FORMAT, leave_bundle, read_bundle, rerun
 from effdet.training.optim import train_mode
 from effdet.training.run import set_up
 
@@ -47,7 +47,7 @@ def taken(run, state, batch):
     losses, norm = backward(run, state, batch)
     figures = {"learning_rate": 0.0, **losses, "gradient_norm": norm}
     leave_bundle(run, state, batch, figures, seed_of_step(run.config.seed, state.step, 0))
-    return losses, norm, read_bundle(run.folder / "bundle-1")
+    return losses, norm, read_bundle(run.folder / f"bundle-{state.step + 1}")
 
 
 # Where it begins
@@ -162,8 +162,10 @@ def test_where_no_bundle_can_be_written_the_error_is_told_all_the_same(tiny_reci
 
 
 def test_a_detectors_step_taken_again_gives_the_same_figures(tiny_recipe, tmp_path):
-    changes = (*SMALL, "model.drop_path=0.5", "train.accumulate=2", "train.freeze=[backbone.blocks.0]", "loss.box=giou")
-    losses, norm, bundle = taken(*start(tiny_recipe, tmp_path, *changes))
+    changes = (*SMALL, "model.drop_path=0.5", "train.accumulate=2", "train.freeze=[backbone.blocks.0]", "loss.iou=giou")
+    run, state, batch = start(tiny_recipe, tmp_path, *changes, "loss.positives_momentum=0.9")
+    train_step(run, state, batch)
+    losses, norm, bundle = taken(run, state, batch)
     nowhere = {**bundle.card.config, "data": {**bundle.card.config["data"], "root": "/nowhere"}}
     findings = rerun(replace(bundle, card=replace(bundle.card, config=nowhere)), CPU, None)
     assert findings.finite
@@ -172,8 +174,8 @@ def test_a_detectors_step_taken_again_gives_the_same_figures(tiny_recipe, tmp_pa
     assert findings.gradient_norm == norm
     assert "backbone.blocks.0.0.conv_pw.weight" in bundle.fixed
     assert "backbone.blocks.0.0.conv_pw.weight" not in findings.gradients
-    again = rerun(replace(bundle, seed=1), CPU, None)
-    assert again.losses != losses  # the seed is what makes it the same
+    others = [rerun(replace(bundle, seed=seed), CPU, None).losses for seed in range(4)]  # two may drop the same paths
+    assert any(other != losses for other in others)  # the seed is what makes it the same
 
 
 def test_a_classifiers_step_taken_again_gives_the_same_figures(shapes_recipe, tmp_path):
@@ -209,6 +211,6 @@ def test_other_files_are_not_taken_for_bundles(tmp_path):
     torch.save({"bundle": 99}, tmp_path / "bundle.pt")
     with pytest.raises(WeightsError, match="a bundle of another version of this package"):
         read_bundle(tmp_path)
-    torch.save({"bundle": 1}, tmp_path / "bundle.pt")
+    torch.save({"bundle": FORMAT}, tmp_path / "bundle.pt")
     with pytest.raises(WeightsError, match="the bundle is damaged"):
         read_bundle(tmp_path)

@@ -1,8 +1,10 @@
 """A run that stops, in whatever way, goes on to the same end: weights, optimiser, random states and logs."""
 
+import csv
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +16,7 @@ from rich.console import Console
 
 from effdet.cli import main
 from effdet.config import load_config
-from effdet.errors import WeightsError
+from effdet.errors import DataError, WeightsError
 from effdet.training.engine import train
 from effdet.training.logs import RunLog
 from effdet.training.run import resume, set_up
@@ -203,6 +205,28 @@ def test_a_log_is_rewound_to_a_step(tmp_path):
     assert [record["step"] for record in records(tmp_path)] == [1, 2]
     assert [line.partition(",")[0] for line in (tmp_path / "log.csv").read_text().splitlines()] == ["step", "1", "2"]
     RunLog(tmp_path / "nowhere").rewind(2)
+
+
+def test_a_log_goes_on_with_columns_that_are_new(tmp_path):
+    RunLog(tmp_path, ("loss", "box_loss")).write({"step": 1, "loss": 0.5, "box_loss": 0.25})
+    log = RunLog(tmp_path, ("loss", "iou_loss"))
+    log.rewind(1)
+    log.write({"step": 2, "loss": 0.75, "iou_loss": 0.125})
+    with (tmp_path / "log.csv").open(newline="") as file:
+        first, second = csv.DictReader(file)
+    assert (first["loss"], first["box_loss"], first["iou_loss"]) == ("0.5", "0.25", "")
+    assert (second["loss"], second["box_loss"], second["iou_loss"]) == ("0.75", "", "0.125")
+
+
+@pytest.mark.parametrize(("name", "line"), [("log.jsonl", '{"step": 2, "lo'), ("log.csv", "two,1,0.5")])
+def test_a_broken_line_in_a_log_is_told_with_its_place(tmp_path, name, line):
+    log = RunLog(tmp_path, ("loss",))
+    log.write({"step": 1, "loss": 0.5})
+    with (tmp_path / name).open("a") as file:
+        file.write(line + "\n")
+    number = len((tmp_path / name).read_text().splitlines())
+    with pytest.raises(DataError, match=rf"{name}: line {number} is no record of this log \({re.escape(repr(line))}\)"):
+        log.rewind(2)
 
 
 def test_an_evaluation_that_the_recipe_no_longer_wants_is_not_made_up_for(tiny_recipe, tmp_path):

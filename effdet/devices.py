@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import nn
@@ -68,12 +68,26 @@ def keep_freed_memory() -> None:
     On the CPU every step frees and takes gigabytes; taken anew, the system hands them out page by page and zeroed,
     which costs a fifth of a training step. Only GNU's allocator is told; elsewhere nothing happens.
     """
-    if sys.platform != "linux":
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    mallopt = _of_gnu_libc("mallopt")
     if mallopt is None:
         return
     trim_threshold, top_pad, mmap_max = -1, -2, -4  # names of the parameters in malloc.h
     mallopt(mmap_max, 0)
     mallopt(trim_threshold, -1)
     mallopt(top_pad, 256 << 20)
+
+
+def give_back_freed_memory() -> None:
+    """Gives the system back what `keep_freed_memory` has kept.
+
+    Between two kinds of work, such as training and evaluation: what the second leaves behind lies scattered in the
+    memory of the first, which would need more each time.
+    """
+    malloc_trim = _of_gnu_libc("malloc_trim")
+    if malloc_trim is not None:
+        malloc_trim(0)
+
+
+def _of_gnu_libc(name: str) -> Any:
+    """A function of GNU's C library; None where there is none."""
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -26,3 +29,28 @@ def test_precision_is_as_asked():
     assert autocast_dtype("bf16", cpu) is torch.bfloat16
     assert autocast_dtype("auto", cpu) in (None, torch.bfloat16)
     assert autocast_dtype("auto", torch.device("mps")) is None
+
+
+KEEPING = """
+import torch
+from effdet.devices import give_back_freed_memory, keep_freed_memory
+
+def resident():
+    return int(next(line for line in open("/proc/self/status") if line.startswith("VmRSS")).split()[1]) // 1024
+
+keep_freed_memory()
+before = resident()
+for _ in range(2):
+    torch.ones(100, 2**20)  # 400 MiB
+kept = resident() - before
+give_back_freed_memory()
+print(kept, resident() - before)
+"""
+
+
+@pytest.mark.skipif("linux" not in sys.platform, reason="only GNU's allocator is told")
+def test_freed_memory_is_kept_until_it_is_given_back():
+    told = subprocess.run([sys.executable, "-c", KEEPING], check=True, capture_output=True, text=True).stdout
+    kept, left = map(int, told.split())
+    assert kept > 300
+    assert left < 100

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from effdet.config import ClassificationConfig, DetectionConfig
 from effdet.data.loader import ahead
+from effdet.devices import give_back_freed_memory
 from effdet.distributed import SINGLE, Processes, lost_processes
 from effdet.errors import ConfigError, DataError, TrainingError
 from effdet.evaluation.tables import metrics_table
@@ -299,6 +300,7 @@ def evaluate_and_keep(run: Run, state: TrainState) -> dict[str, float]:
             save_checkpoint(run.folder / "best.pt", state.evaluated.state_dict(), replace(run.card, metrics=metrics))
             evaluator.write(run.folder, metrics)
         draw_curves(run.folder)
+    give_back_freed_memory()
     return metrics
 
 

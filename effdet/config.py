@@ -377,7 +377,8 @@ class TrainConfig(Section):
         "lack bf16, scales the loss.",
     )
     compile: bool = Field(
-        False, description="Whether torch.compile makes one program of the network: minutes at the start, faster steps."
+        False,
+        description="Whether torch.compile makes one program of the network: minutes at the start, worth trying on GPUs.",
     )
     channels_last: bool = Field(True, description="Memory layout of images and weights.")
     ema_decay: Fraction | None = Field(

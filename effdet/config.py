@@ -301,7 +301,7 @@ class DetectionLossConfig(Section):
     iou: Literal["iou", "giou", "diou", "ciou"] | None = Field(
         None,
         description="An IoU loss of the decoded boxes, added to the Huber loss; with `box_weight: 0` it is the only "
-        "box loss.",
+        "box loss. It counts a quarter of a positive anchor's, as in the reference.",
     )
     iou_weight: float = Field(1.0, gt=0, description="Weight of the IoU loss.")
 
@@ -341,7 +341,7 @@ class OptimConfig(Section):
         description="Factor of the learning rate for each step from heads over neck and stages to the stem, beside "
         "`rates`.",
     )
-    momentum: Fraction = Field(0.9, description="Momentum of SGD and RMSProp, or beta 1 of AdamW.")
+    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD and RMSProp, or beta 1 of AdamW.")
     weight_decay: float = Field(4e-5, ge=0, description="Weight decay; never on norms, biases and fusion weights.")
     warmup_epochs: float = Field(1.0, ge=0, description="Length of the linear warm-up in epochs.")
     warmup_start: Fraction = Field(0.1, description="First learning rate as a share of the peak.")
@@ -378,7 +378,8 @@ class TrainConfig(Section):
     )
     compile: bool = Field(
         False,
-        description="Whether torch.compile makes one program of the network: minutes at the start, worth trying on GPUs.",
+        description="Whether torch.compile makes one program of the network: minutes at the start, worth trying on "
+        "GPUs.",
     )
     channels_last: bool = Field(True, description="Memory layout of images and weights.")
     ema_decay: Fraction | None = Field(
@@ -499,6 +500,15 @@ class Config(Section):
     eval: EvalConfig = EvalConfig()
     log: LogConfig = LogConfig()
 
+    @model_validator(mode="after")
+    def _patience_has_evaluations(self) -> Config:
+        if self.train.patience is not None and (self.data.val is None or self.eval.every_epochs == 0):
+            raise ValueError(
+                "train.patience ends a run that gets no better, but there are no evaluations to tell; set data.val and "
+                "eval.every_epochs, or leave train.patience out"
+            )
+        return self
+
     def to_dict(self) -> dict[str, Any]:
         """The tree as plain containers: what is written to config.yaml and stored in checkpoints."""
         return self.model_dump(mode="json")
@@ -534,6 +544,11 @@ class ClassificationConfig(Config):
         if self.progressive and self.progressive.rand_magnitude and not self.augment.rand_layers:
             raise ValueError(
                 "progressive.rand_magnitude changes RandAugment, but augment.rand_layers is 0; set it to 2"
+            )
+        if self.progressive and self.progressive.num_stages > self.train.epochs:
+            raise ValueError(
+                f"progressive has {self.progressive.num_stages} stages, but train.epochs is {self.train.epochs}; "
+                "give an epoch or more to each"
             )
         return self
 

@@ -6,6 +6,7 @@ Nothing here computes; autocast itself is entered where the network is called.
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from typing import Any, Literal, TypeVar
 
@@ -36,6 +37,13 @@ def pick_device(name: str | None = None) -> torch.device:
 
 
 Module = TypeVar("Module", bound=nn.Module)
+
+
+def compute_deterministically(wanted: bool) -> None:
+    """Has torch take only algorithms that give the same each time, or whichever is fastest."""
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it torch refuses matrix products on CUDA
+    torch.use_deterministic_algorithms(wanted)
 
 
 def place(model: Module, device: torch.device, channels_last: bool = True) -> Module:

@@ -176,7 +176,7 @@ class DetectionLoss(nn.Module):
         alpha, gamma, label_smoothing: see `focal_loss_sum`.
         huber_delta: where the Huber loss of the deltas turns from square to linear.
         box_weight: weight of the Huber loss in the total; 0 leaves it out.
-        iou: a second box loss, 1 - `boxes.paired_iou` of the decoded boxes; None for none.
+        iou: a second box loss, 1 - `boxes.paired_iou` of the decoded boxes, over 4 as the Huber loss; None for none.
         iou_weight: its weight in the total.
         positives_momentum: share of the steps before in the number that normalises a step, see `smoothed`.
         class_weights: [K], see `focal_loss_sum`.
@@ -268,7 +268,7 @@ class DetectionLoss(nn.Module):
             total = total + self.box_weight * losses["box_loss"]
         if self.iou is not None:
             unlike = 1 - paired_iou(decode_boxes(deltas, anchors), boxes, self.iou)
-            losses["iou_loss"] = unlike.sum() / normaliser
+            losses["iou_loss"] = unlike.sum() / 4 / normaliser
             total = total + self.iou_weight * losses["iou_loss"]
         return {"loss": total, **losses}
 

@@ -32,7 +32,7 @@ _FINETUNED_DETECTOR = {
 
 # A detector from random weights on COCO or more. Source: EfficientDet section 5.1 and its reference code, hparams.
 _SCRATCH_DETECTOR = {
-    "model": {"weights": None, "backbone_weights": None, "norm_momentum": 0.01},
+    "model": {"weights": None, "backbone_weights": None, "keep_rows": False, "norm_momentum": 0.01},
     "augment": {"scale_jitter": [0.1, 2.0]},
     "optim": {
         "name": "sgd",
@@ -45,7 +45,7 @@ _SCRATCH_DETECTOR = {
         "schedule": "cosine",
         "clip_norm": 10.0,
     },
-    "train": {"epochs": 300, "ema_decay": 0.9998},
+    "train": {"epochs": 300, "ema_decay": 0.9998, "freeze": [], "norms": "auto"},
 }
 
 # A classifier for images of one's own: configs/classification/finetune.yaml, whose result was measured.
@@ -70,7 +70,13 @@ _FINETUNED_CLASSIFIER = {
 # A classifier from random weights on ImageNet or more: configs/classification/imagenet.yaml. RandAugment and stages
 # differ from network to network and are left to the recipe. Source: EfficientNet section 5.2 and its reference code.
 _SCRATCH_CLASSIFIER = {
-    "model": {"weights": None, "backbone_weights": None, "norm_momentum": 0.01, "drop_path": None},
+    "model": {
+        "weights": None,
+        "backbone_weights": None,
+        "keep_rows": False,
+        "norm_momentum": 0.01,
+        "drop_path": None,
+    },
     "augment": {"crop_area": [0.08, 1.0]},
     "optim": {
         "name": "rmsprop",
@@ -85,7 +91,7 @@ _SCRATCH_CLASSIFIER = {
         "decay_epochs": 2.4,
         "clip_norm": None,
     },
-    "train": {"epochs": 350, "ema_decay": 0.9999},
+    "train": {"epochs": 350, "ema_decay": 0.9999, "freeze": [], "norms": "auto"},
 }
 
 PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {

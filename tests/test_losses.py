@@ -318,12 +318,12 @@ def test_losses_follow_the_written_out_formula():
 
 # Loss of a box one anchor's side to the right: the two do not meet, their hull is twice as wide
 @pytest.mark.parametrize(("kind", "expected"), [("iou", 1.0), ("giou", 1.0), ("diou", 1 + 1 / 5), ("ciou", 1 + 1 / 5)])
-def test_iou_losses_are_of_decoded_boxes_and_a_mean_over_positives(kind, expected):
+def test_iou_losses_are_of_decoded_boxes_and_a_quarter_of_the_mean_over_positives(kind, expected):
     anchors = torch.tensor([[0.0, 0, 16, 16]])
     out = Outputs(torch.zeros(1, 1, CLASSES), torch.tensor([[[1.0, 0, 0, 0]]]), anchors)
     criterion = loss(box_weight=0, iou=kind, iou_weight=3)
     losses = criterion(out, criterion.assign(anchors, [target(anchors)]), 1)
-    assert losses["iou_loss"].item() == pytest.approx(expected / 2)
+    assert losses["iou_loss"].item() == pytest.approx(expected / 2 / 4)
     assert losses["loss"].item() == pytest.approx(losses["class_loss"].item() + 3 * losses["iou_loss"].item())
 
 

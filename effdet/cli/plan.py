@@ -90,5 +90,9 @@ def _print_advice(found: Plan, batch_size: int, memory: str, console: Console) -
         f"fits into {memory} with a tenth to spare, in {found.precision}: steps of {batch_size} images, "
         f"{found.best.images} at once"
     )
+    precision = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}[found.precision]
     checkpointing = str(found.best.checkpointing).lower()
-    console.print(f"  train.accumulate={found.accumulate} train.checkpoint_activations={checkpointing}")
+    console.print(
+        f"  train.accumulate={found.accumulate} train.precision={precision} "
+        f"train.checkpoint_activations={checkpointing}"
+    )

@@ -12,9 +12,13 @@ from __future__ import annotations
 import argparse
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from effdet.cli.recipes import add_recipe_arguments, read_recipe, recipe_path
 from effdet.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 # Of a program ended by Ctrl-C, by SIGTERM, and one that asks to be started again.
 EXIT_STATUS = {"finished": 0, "interrupted": 130, "terminated": 143, "out of time": 75}
@@ -49,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     with processes(args.device, config.train.timeout_minutes) as (together, device):
         console = Console(soft_wrap=True, markup=False, highlight=False, quiet=not together.is_main)
         # The main process chooses for all, before any of them writes.
-        chosen = where(config.output_dir, recipe.stem, args.resume) if together.is_main else (None, Path())
+        chosen = where(config.output_dir, recipe.stem, args.resume, console) if together.is_main else (None, Path())
         resume, folder = together.share(chosen)
         # Nobody leaves before the main process has saved: torchrun ends the others when one leaves with a status.
         ending = together.share(train(config, folder, str(device), resume, console, together))
@@ -60,23 +64,30 @@ def run(args: argparse.Namespace) -> int:
     return EXIT_STATUS[ending]
 
 
-def where(output_dir: Path | None, name: str, resume: str | None) -> tuple[Path | None, Path]:
+def where(output_dir: Path | None, name: str, resume: str | None, console: Console) -> tuple[Path | None, Path]:
     """What to resume, if anything, and the folder to write to, of a recipe's name and the argument of --resume.
 
     Raises:
-        ConfigError: see `run_folder`.
+        ConfigError: see `run_folder` and `newest_run`.
     """
     if resume != "auto":
         earlier = Path(resume) if resume else None
         return earlier, run_folder(output_dir, name, earlier)
-    earlier = newest_run(output_dir, name)
+    earlier = newest_run(output_dir, name, console)
     if earlier is None and output_dir is not None:  # of a run that was killed before it saved anything, too
         return None, output_dir.expanduser()
     return earlier, run_folder(output_dir, name, earlier)
 
 
-def newest_run(output_dir: Path | None, name: str) -> Path | None:
-    """The folder of the newest run of a recipe that can be resumed, or None."""
+def newest_run(output_dir: Path | None, name: str, console: Console) -> Path | None:
+    """The folder of the newest run of a recipe that can be resumed, or None where none was ever saved.
+
+    Raises:
+        ConfigError: there are runs, but all that they saved is damaged.
+    """
+    from effdet.errors import WeightsError
+    from effdet.training.run import newest_state
+
     own = re.compile(re.escape(name) + r"(-\d+)?")  # not those of another recipe, such as NAME-640px
     folders = (
         [output_dir.expanduser()]
@@ -84,7 +95,19 @@ def newest_run(output_dir: Path | None, name: str) -> Path | None:
         else [path for path in Path("runs").glob("*") if own.fullmatch(path.name)]
     )
     saved = [path for folder in folders for path in (folder / "last.pt", folder / "previous.pt") if path.exists()]
-    return max(saved, key=lambda path: path.stat().st_mtime).parent if saved else None
+    newest_first = sorted(saved, key=lambda path: path.stat().st_mtime, reverse=True)
+    damaged = []
+    for folder in dict.fromkeys(path.parent for path in newest_first):
+        try:
+            newest_state(folder, console)
+        except WeightsError as error:
+            damaged.append(str(error))
+            console.print(f"{error}; looking for an earlier run", style="yellow")
+        else:
+            return folder
+    if damaged:
+        raise ConfigError(f"--resume auto: no saved state is whole ({'; '.join(damaged)}); move it away to start anew")
+    return None
 
 
 def run_folder(output_dir: Path | None, name: str, resume: Path | None) -> Path:

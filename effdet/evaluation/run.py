@@ -6,6 +6,7 @@ in, so that their numbers are the same everywhere.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,10 +20,12 @@ from effdet.data.images import undo_letterbox
 from effdet.data.labels import ImageLabels
 from effdet.data.loader import evaluation_batches
 from effdet.distributed import SINGLE, Processes
+from effdet.errors import WeightsError
 from effdet.evaluation.accuracy import AccuracyEvaluator
 from effdet.evaluation.coco import CocoEvaluator
 from effdet.models import EfficientDet, EfficientNet
 from effdet.postprocess import postprocess
+from effdet.structures import Outputs
 
 
 class Evaluator(Protocol):
@@ -58,6 +61,7 @@ def evaluate_detector(
 
     Raises:
         DataError: an image cannot be read.
+        WeightsError: the network's outputs are not finite.
     """
     model.eval()
     evaluator = CocoEvaluator(annotations)
@@ -65,12 +69,23 @@ def evaluate_detector(
     pin_memory = model.anchors.is_cuda
     for batch in evaluation_batches(dataset, batch_size, workers, pin_memory, processes.rank, processes.size):
         outputs = model(batch.images.to(model.anchors.device, non_blocking=True))
+        _check_finite(outputs, [annotations.file_names[target.index] for target in batch.targets])
         for target, detections in zip(batch.targets, postprocess(outputs, **options), strict=True):
             boxes = undo_letterbox(detections.boxes, target.scale, target.size)
             evaluator.add(target.index, replace(detections, boxes=boxes))
     for found in processes.gather(evaluator.collected())[1:]:
         evaluator.take(found)
     return evaluator
+
+
+def _check_finite(outputs: Outputs, files: Sequence[str]) -> None:
+    """Does nothing if all outputs are finite, as their sums tell; else raises an error with the first image's name."""
+    finite = (outputs.class_logits.sum((1, 2)) + outputs.box_deltas.sum((1, 2))).isfinite()
+    if not finite.all():
+        raise WeightsError(
+            f"{files[int(finite.int().argmin())]}: the network's outputs of this image are not finite;"
+            " its weights are damaged or its training has diverged, use an earlier checkpoint"
+        )
 
 
 @torch.inference_mode()

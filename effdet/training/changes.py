@@ -19,6 +19,8 @@ MINOR = (
     *("train.checkpoint_activations", "train.timeout_minutes"),
 )
 
+MINOR_CHANGES = "changed too: "  # how their line begins
+
 COUNTS = ("images", "objects")
 
 
@@ -34,7 +36,7 @@ def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     told = {key: f"{key}: {_text(before.get(key))} -> {_text(after.get(key))}" for key in changed}
     minor = [key for key in changed if _is_minor(key)]
     lines = [line for key, line in told.items() if key not in minor]
-    return [*lines, f"changed too: {', '.join(told[key] for key in minor)}"] if minor else lines
+    return [*lines, f"{MINOR_CHANGES}{', '.join(told[key] for key in minor)}"] if minor else lines
 
 
 def data_changes(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

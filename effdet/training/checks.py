@@ -34,7 +34,7 @@ def check_classes(wanted: int | None, num_classes: int) -> None:
 def check_parts(
     train: TrainConfig, num_images: int, image_size: tuple[int, int], coarsest: tuple[int, int], processes: int = 1
 ) -> None:
-    """Does nothing if every part of a batch has values enough for the norms of the coarsest features.
+    """Does nothing if every part of a batch has values enough for norms that take their statistics from it.
 
     Args:
         train: the recipe.
@@ -47,10 +47,11 @@ def check_parts(
         ConfigError: a part is a single image whose coarsest features are a single pixel.
     """
     smallest = min(train.batch_size, num_images) // processes // train.accumulate
-    if smallest <= 1 and coarsest == (1, 1) and train.norms not in ("frozen", "sync"):
+    if smallest <= 1 and coarsest == (1, 1):
         raise ConfigError(
             f"one image of {image_size[0]} x {image_size[1]} at a time is too little for batch norm, whose coarsest "
-            "level has a single value then; raise train.batch_size, lower train.accumulate or enlarge model.image_size"
+            "level has a single value then; raise train.batch_size, lower train.accumulate, enlarge model.image_size, "
+            "or, of trained weights, set train.norms=frozen"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Iterator, Mapping
 
 import numpy as np
@@ -24,7 +25,8 @@ from effdet.losses import ClassificationLoss, Losses
 from effdet.models import EfficientNet
 from effdet.models.anchors import level_sizes
 from effdet.structures import LabelBatch
-from effdet.training.checks import check_parts, notes_on_labels
+from effdet.training.checks import notes_on_labels
+from effdet.training.optim import make_schedule
 from effdet.training.parts import classifier_losses
 from effdet.training.start import start_of
 from effdet.training.tasks import Forward
@@ -50,6 +52,7 @@ class ClassificationTask:
         self.order = TrainOrder(self.num_images, config.train.batch_size, config.seed, shards=self.train_table.shards)
         self.order.check_processes(processes.size)
         self.loss = ClassificationLoss(config.loss.label_smoothing)
+        schedule = make_schedule(config.optim, config.train, self.num_images)
         self.train_set = ClassificationDataset(
             self.train_table,
             spec.image_size,
@@ -57,13 +60,10 @@ class ClassificationTask:
             spec.interpolation,
             config.augment,
             config.progressive,
-            config.train.epochs,
+            math.ceil(schedule.total_steps / schedule.steps_per_epoch),
             config.seed,
             make_cache(config.data, self.num_images, processes.local_size),
         )
-        for size in {self.train_set.settings_of(epoch).image_size for epoch in range(config.train.epochs)}:
-            (coarsest,) = level_sizes(size, 5, 5)
-            check_parts(config.train, self.num_images, size, coarsest, processes.size)
 
     def card(self) -> ModelCard:
         """Describes the weights that are saved."""
@@ -84,9 +84,20 @@ class ClassificationTask:
         workers, rank, size = self.config.data.workers, self.processes.rank, self.processes.size
         return train_batches(self.train_set, self.order, start_step, total_steps, workers, pin_memory, rank, size)
 
+    def smallest_features(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """(H, W) of the smallest training images, and of their coarsest features."""
+        sizes = [self.train_set.settings_of(epoch).image_size for epoch in range(self.train_set.epochs)]
+        smallest = min(sizes, key=lambda size: size[0] * size[1])
+        (coarsest,) = level_sizes(smallest, 5, 5)
+        return smallest, coarsest
+
     def file_name(self, index: int) -> str:
         """File of an image, by its row in the table."""
         return str(self.train_table.file_names[index])
+
+    def image_id(self, index: int) -> int | str:
+        """An image has no id but its file."""
+        return self.file_name(index)
 
     def settings(self, epoch: int) -> Mapping[str, float]:
         """Image size and strength of the regularisation in an epoch; sets the model's dropout."""

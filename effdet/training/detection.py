@@ -23,7 +23,7 @@ from effdet.models import EfficientDet
 from effdet.models.anchors import level_sizes
 from effdet.models.heads import PRIOR
 from effdet.structures import Batch, Outputs
-from effdet.training.checks import check_boxes, check_parts, notes_on_boxes
+from effdet.training.checks import check_boxes, notes_on_boxes
 from effdet.training.optim import make_schedule
 from effdet.training.parts import detection_loss, detector_losses
 from effdet.training.start import start_of
@@ -52,9 +52,6 @@ class DetectionTask:
         self.order = detection_order(config, self.train_table, spec.image_size)
         self.order.check_processes(processes.size)
         self.num_images = self.order.num_samples
-        smallest = self.order.smallest_size(spec.image_size)
-        (coarsest,) = level_sizes(smallest, spec.max_level, spec.max_level)
-        check_parts(config.train, self.num_images, smallest, coarsest, processes.size)
         schedule = make_schedule(config.optim, config.train, self.num_images)
         self.train_set = DetectionDataset(
             self.train_table,
@@ -88,9 +85,21 @@ class DetectionTask:
         workers, rank, size = self.config.data.workers, self.processes.rank, self.processes.size
         return train_batches(self.train_set, self.order, start_step, total_steps, workers, pin_memory, rank, size)
 
+    def smallest_features(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """(H, W) of the smallest training images, and of their coarsest features."""
+        spec = self.model.spec
+        smallest = self.order.smallest_size(spec.image_size)
+        (coarsest,) = level_sizes(smallest, spec.max_level, spec.max_level)
+        return smallest, coarsest
+
     def file_name(self, index: int) -> str:
         """File of an image, by its row in the table."""
         return str(self.train_table.file_names[index])
+
+    def image_id(self, index: int) -> int | str:
+        """The data set's own id of an image, by its row in the table."""
+        own: int | str = self.train_table.image_ids[index].item()
+        return own
 
     def settings(self, epoch: int) -> Mapping[str, float]:
         """Nothing changes from epoch to epoch."""

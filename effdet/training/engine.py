@@ -24,7 +24,7 @@ from effdet.config import ClassificationConfig, DetectionConfig
 from effdet.data.loader import ahead
 from effdet.devices import give_back_freed_memory
 from effdet.distributed import SINGLE, Processes, lost_processes
-from effdet.errors import ConfigError, DataError, TrainingError
+from effdet.errors import ConfigError, DataError, TrainingError, WeightsError
 from effdet.evaluation.tables import metrics_table
 from effdet.files import write_text
 from effdet.training.checks import check_first_loss, untrained_loss
@@ -72,7 +72,8 @@ def train(
     if processes.is_main:
         try:
             write_text(folder / "config.yaml", config.to_yaml())
-            run.log.rewind(state.step)  # what a killed run had logged after its last checkpoint is logged again
+            # What a killed run had logged after its last checkpoint is logged again.
+            run.log.rewind(state.step, evaluated=not state.evaluation_due)
             write_manifest(
                 folder,
                 device=run.network.device,
@@ -93,6 +94,7 @@ def go_on(run: Run, state: TrainState) -> Ending:
     if state.evaluation_due:
         end_epoch(run, state, evaluating=run.task.num_validation > 0)  # unless the recipe of now has none
     if is_last(run, state) or out_of_patience(run, state):
+        run.console.print(f"nothing is left to do: {state.step} of {run.schedule.total_steps} steps are done")
         return "finished"
     with stop_request(run.config.train.max_hours) as stop:  # torchrun sends SIGTERM while the main process still saves
         try:
@@ -253,26 +255,26 @@ def not_finite(run: Run, state: TrainState, batch: AnyBatch, figures: Figures) -
 
 
 def end_epoch(run: Run, state: TrainState, evaluating: bool) -> None:
-    """Evaluates if asked to, keeps best.pt, and saves last.pt, even if the evaluation is interrupted."""
-    card = run.card
+    """Saves last.pt, evaluates if asked to, and keeps best.pt; an evaluation that is cut off is made up for later."""
     state.evaluation_due = evaluation_is_due(run, state)
-    try:
-        if evaluating:
-            card = replace(card, metrics=evaluate_and_keep(run, state))
-            state.evaluation_due = False
-        elif run.processes.is_main and not run.task.num_validation:  # nothing tells which is best: the newest is
-            save_checkpoint(run.folder / "best.pt", state.evaluated.state_dict(), card)
-    finally:
-        save_last(run, state, card)
+    if run.processes.is_main and not run.task.num_validation:  # nothing tells which is best: the newest is
+        save_checkpoint(run.folder / "best.pt", state.evaluated.state_dict(), run.card)
+    save_last(run, state, run.card)
+    if evaluating:
+        card = replace(run.card, metrics=evaluate_and_keep(run, state))
+        state.evaluation_due = False
+        save_last(run, state, card, again=True)
 
 
-def save_last(run: Run, state: TrainState, card: ModelCard) -> None:
-    """Saves last.pt; the one before it becomes previous.pt, in case a disk damages the new one."""
+def save_last(run: Run, state: TrainState, card: ModelCard, again: bool = False) -> None:
+    """Saves last.pt; unless it is `again` of the same step, the one before becomes previous.pt, in case a disk damages
+    the new one.
+    """
     if not run.processes.is_main:
         return
     last, following = run.folder / "last.pt", run.folder / "next.pt"
     save_checkpoint(following, state.evaluated.state_dict(), card, state.state_dict())
-    if last.exists():
+    if last.exists() and not again:
         os.replace(last, run.folder / "previous.pt")
     os.replace(following, last)
 
@@ -287,6 +289,10 @@ def evaluate_and_keep(run: Run, state: TrainState) -> dict[str, float]:
         if not is_out_of_memory(error):
             raise
         raise out_of_memory_in_evaluation(run.config.eval.batch_size) from None
+    except WeightsError as error:
+        raise TrainingError(
+            f"after step {state.step}: {error}; lower optim.learning_rate or lengthen optim.warmup_epochs"
+        ) from None
     train_mode(state.model, run.frozen)
     metrics = processes.share(evaluator.metrics() if processes.is_main else {})
     value = metrics[run.task.metric]

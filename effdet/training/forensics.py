@@ -20,7 +20,7 @@ from torch import Tensor
 from effdet.config import DetectionConfig, make_config
 from effdet.data.images import Image, write_image
 from effdet.data.sheet import contact_sheet, in_sheet
-from effdet.devices import Precision, place
+from effdet.devices import Precision, compute_deterministically, place
 from effdet.errors import WeightsError
 from effdet.files import replacing_folder, write_json
 from effdet.losses import ClassificationLoss
@@ -51,6 +51,7 @@ class Examples:
         shares: [B, K] share of every class in each image of a classifier; None of a detector.
         rows: B rows of the images in their table.
         files: B names of their files.
+        ids: B ids of theirs in the data set.
     """
 
     images: Tensor
@@ -58,6 +59,7 @@ class Examples:
     shares: Tensor | None
     rows: tuple[int, ...]
     files: tuple[str, ...]
+    ids: tuple[int | str, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """The examples as plain containers of tensors in host memory."""
@@ -67,6 +69,7 @@ class Examples:
             "shares": None if self.shares is None else self.shares.cpu(),
             "rows": self.rows,
             "files": self.files,
+            "ids": self.ids,
         }
 
 
@@ -196,7 +199,7 @@ def rerun(bundle: Bundle, device: torch.device, dtype: torch.dtype | None) -> Fi
     config = make_config(card.config, source="the bundle's recipe")
     model = _model_of(bundle)
     model.checkpoint_activations(config.train.checkpoint_activations)
-    torch.use_deterministic_algorithms(config.train.deterministic)
+    compute_deterministically(config.train.deterministic)
     place(model, device, config.train.channels_last)
     images = examples.images.to(device).contiguous(memory_format=torch.channels_last)
     losses: LossesOf
@@ -266,11 +269,12 @@ def _bundle_of(run: Run, state: TrainState, batch: AnyBatch, figures: Figures, s
 
 def _examples_of(task: Task, batch: AnyBatch, epoch: int, step: int) -> Examples:
     files = tuple(task.file_name(index) for index in batch.indices)
+    ids = tuple(task.image_id(index) for index in batch.indices)
     if isinstance(batch, Batch):
-        return Examples(batch.images, batch.targets, None, tuple(batch.indices), files)
+        return Examples(batch.images, batch.targets, None, tuple(batch.indices), files, ids)
     assert isinstance(task, ClassificationTask)
     images, shares = task.mixed(batch, epoch, step)
-    return Examples(images, (), shares, tuple(batch.indices), files)
+    return Examples(images, (), shares, tuple(batch.indices), files, ids)
 
 
 def _model_of(bundle: Bundle) -> EfficientDet | EfficientNet:
@@ -321,8 +325,8 @@ def _rows_of(bundle: Bundle) -> list[dict[str, Any]]:
     """File, row and objects or classes of every image of a batch."""
     examples, names = bundle.examples, bundle.card.class_names
     rows: list[dict[str, Any]] = []
-    for number, (file, row) in enumerate(zip(examples.files, examples.rows, strict=True)):
-        line: dict[str, Any] = {"file": file, "row": row}
+    for number, (file, own, row) in enumerate(zip(examples.files, examples.ids, examples.rows, strict=True)):
+        line: dict[str, Any] = {"file": file, "image_id": own, "row": row}
         if examples.shares is not None:
             shares = examples.shares[number].tolist()
             line["classes"] = {name: share for name, share in zip(names, shares, strict=True) if share > 0}

@@ -66,7 +66,7 @@ class RunLog:
         """Appends one record to both files, and gives it to the trackers."""
         with self.jsonl.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
-        new = not self.table.exists()
+        new = not self.table.exists() or self.table.stat().st_size == 0
         with self.table.open("a", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, self.columns)
             if new:
@@ -81,8 +81,12 @@ class RunLog:
             return {f"train/{name}": value for name, value in record.items() if name != "step"}
         return {f"val/{name}": record[name] for name in record if name in self.metrics and record[name] >= 0}
 
-    def rewind(self, step: int) -> None:
-        """Drops what was logged after a step, and a line that was cut off by a kill; adds columns that are new.
+    def rewind(self, step: int, evaluated: bool) -> None:
+        """Drops what a run will log again, and a line that was cut off by a kill; adds columns that are new.
+
+        Args:
+            step: steps that the run has done.
+            evaluated: whether the evaluation after them, if there is one, is done too.
 
         Raises:
             DataError: a line is no record of a log.
@@ -91,7 +95,7 @@ class RunLog:
             if path.exists():
                 lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
                 whole = [(number, line) for number, line in enumerate(lines, 1) if line.endswith("\n")]
-                kept = [line for number, line in whole if _step_of(line, path, number) <= step]
+                kept = [line for number, line in whole if _place_of(line, path, number) <= (step, evaluated)]
                 if path == self.table and kept:
                     kept = self._with_all_columns(kept)
                 if kept != lines:
@@ -105,13 +109,14 @@ class RunLog:
         return [",".join(self.columns) + "\n", *(line[:-1] + "," * len(new) + "\n" for line in lines[1:])]
 
 
-def _step_of(line: str, path: Path, number: int) -> int:
-    """Step of a line of either file, of its place there; 0 for the header of the table."""
-    first = line.partition(",")[0]
+def _place_of(line: str, path: Path, number: int) -> tuple[int, bool]:
+    """Step of a line of either file, and whether it is an evaluation's; (0, False) of the header of the table."""
     try:
         if path.suffix == ".jsonl":
-            return int(json.loads(line)["step"])
-        return 0 if number == 1 else int(first)
+            record = json.loads(line)
+            return int(record["step"]), "learning_rate" not in record
+        step, _, _, learning_rate, *_ = line.split(",")
+        return (0, False) if number == 1 else (int(step), learning_rate == "")
     except (ValueError, KeyError, TypeError):
         raise DataError(
             f"{path}: line {number} is no record of this log ({line.strip()[:60]!r}); remove the line, or move the "

@@ -116,14 +116,17 @@ def plan(
         raise ConfigError(f"the memory of a step cannot be measured on {device.type}; use --device cpu or cuda")
     size, batch_size, spec = largest_image(config), config.train.batch_size, spec_of(config.model)
     coarsest = level_sizes(size, 3, spec.max_level if isinstance(spec, EfficientDetSpec) else 5)[-1]
-    check_parts(config.train.model_copy(update={"accumulate": 1}), batch_size, size, coarsest)
+    smallest = 1
+    if config.train.norms != "frozen":
+        check_parts(config.train.model_copy(update={"accumulate": 1}), batch_size, size, coarsest)
+        smallest = 2 if coarsest == (1, 1) else 1
 
     def measure(checkpointing: bool, images: int) -> Measured:
         step = measure_step(config, images, checkpointing, device)
         show(step)
         return step
 
-    best, share = largest_parts(measure, batch_size, memory * (1 - MARGIN), 2 if coarsest == (1, 1) else 1)
+    best, share = largest_parts(measure, batch_size, memory * (1 - MARGIN), smallest)
     return Plan(
         precision=str(autocast_dtype(config.train.precision, device) or torch.float32).removeprefix("torch."),
         best=best,

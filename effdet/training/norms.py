@@ -69,6 +69,12 @@ def choose_norms(policy: NormPolicy, part_size: int, processes: int, on_gpu: boo
     return NormPlan(frozenset(frozen), "sync" if synced else "batch", count)
 
 
+def takes_parts(model: nn.Module, plan: NormPlan) -> bool:
+    """Whether some norm takes the statistics of the images that a process computes together."""
+    moving = _trained_norms(model).keys() - plan.frozen if plan.frozen is not None else set()
+    return plan.others == "batch" and bool(moving)
+
+
 def apply_norms(model: nn.Module, plan: NormPlan) -> list[nn.Module]:
     """The norms that keep their statistics, for `train_mode`; the others take them over all processes if so planned.
 

@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -16,24 +17,29 @@ from torch import nn
 
 from effdet import __version__
 from effdet.config import ClassificationConfig, DetectionConfig
-from effdet.devices import autocast_dtype, keep_freed_memory, pick_device, place
+from effdet.devices import autocast_dtype, compute_deterministically, keep_freed_memory, pick_device, place
 from effdet.distributed import SINGLE, Processes
 from effdet.errors import WeightsError
-from effdet.training.changes import data_changes, differences
+from effdet.training.changes import MINOR_CHANGES, data_changes, differences
+from effdet.training.checks import check_parts
 from effdet.training.classification import ClassificationTask
 from effdet.training.detection import DetectionTask
 from effdet.training.ema import WeightAverage
 from effdet.training.logs import RunLog
 from effdet.training.network import Network
-from effdet.training.norms import apply_norms, choose_norms, describe_norms
+from effdet.training.norms import apply_norms, choose_norms, describe_norms, takes_parts
 from effdet.training.optim import Schedule, freeze, make_optimizer, make_schedule
 from effdet.training.state import TrainState
 from effdet.training.tasks import Task
 from effdet.training.trackers import check_trackers
 from effdet.weights.checkpoint import ModelCard, card_in, is_checkpoint, read_tensors
 
-# Keys of optim for which the state of the optimiser was made; with others it could not be used, or not be told apart.
-KEPT = ("name", "rates", "layer_decay")
+# Keys without which a state means something else: those for which that of the optimiser was made, and that in which
+# the steps are counted.
+KEPT = (
+    *(("optim", "name"), ("optim", "rates"), ("optim", "layer_decay")),
+    *(("train", "freeze"), ("train", "batch_size")),
+)
 VERSIONS = {"efficientdet-torch": __version__, "torch": str(torch.__version__)}
 
 
@@ -83,7 +89,7 @@ def set_up(
     if device.type == "cpu":
         keep_freed_memory()
     torch.manual_seed(config.seed)
-    torch.use_deterministic_algorithms(config.train.deterministic)
+    compute_deterministically(config.train.deterministic)
     task: Task = make_task(config, console, processes)
     dtype = autocast_dtype(config.train.precision, device)
     model = place(task.model, device, config.train.channels_last)
@@ -91,6 +97,8 @@ def set_up(
     frozen = freeze(model, config.train.freeze)
     part = math.ceil(min(config.train.batch_size, task.num_images) / processes.size / config.train.accumulate)
     norms = choose_norms(config.train.norms, part, processes.size, device.type == "cuda", task.loaded_norms)
+    if takes_parts(model, norms):
+        check_parts(config.train, task.num_images, *task.smallest_features(), processes.size)
     frozen += apply_norms(model, norms)
     state = TrainState(
         model=model,
@@ -133,36 +141,51 @@ def make_task(
 def resume(checkpoint: Path, run: Run, state: TrainState) -> None:
     """Puts the state of an earlier run's last.pt (or of the folder that holds it) into `state`.
 
-    Of a folder whose last.pt is damaged or missing, previous.pt is taken.
+    Where last.pt is damaged or missing, the previous.pt beside it is taken.
 
     Raises:
         WeightsError: the file has no training state, or its model or optimiser is another one.
     """
-    path = checkpoint / "last.pt" if checkpoint.is_dir() else checkpoint
-    previous = path.with_name("previous.pt")
-    try:
-        content = read_tensors(path)
-    except WeightsError as error:
-        if not checkpoint.is_dir() or not previous.exists():
-            raise
-        run.console.print(f"{error}; taking {previous}", style="yellow")
-        path, content = previous, read_tensors(previous)
+    path, content = newest_state(checkpoint, run.console)
     if not is_checkpoint(content) or not content["training"]:
         raise WeightsError(f"{path}: holds no state of a training; resume from the last.pt of a run")
     card = card_in(content, path)
+    changes = differences(card.config, run.config.to_dict())
+    others = [change for change in changes if not change.startswith(MINOR_CHANGES)]
+    told = "; resume with the recipe of the run"
+    if len(others) > 1:
+        told += f" (this one differs in {'; '.join(others[:6])}{'; ...' if len(others) > 6 else ''})"
     difference = _difference(card, run.card)
     if difference:
-        raise WeightsError(f"{path}: {difference}; resume with the recipe of the run")
+        raise WeightsError(f"{path}: {difference}{told}")
     try:
         state.load_state_dict(content["training"])
     except (RuntimeError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0]
-        raise WeightsError(f"{path}: does not fit this recipe ({reason}); resume with the recipe of the run") from None
+        raise WeightsError(f"{path}: does not fit this recipe ({reason}){told}") from None
+    if not all(record.keys() >= set(run.task.loss.names) for record in state.recent):
+        state.recent = []  # of another loss than that of now: the next record is of the steps from here on
     run.processes.largest(0)  # waits for all, none of which reads the file from here on
     run.console.print(f"resumed from {path} after step {state.step}")
-    changes = differences(card.config, run.config.to_dict())
     for line in [*data_changes(content["training"].get("data", {}), state.data), *changes]:
         run.console.print(line, style="yellow")
+
+
+def newest_state(checkpoint: Path, console: Console) -> tuple[Path, dict[str, Any]]:
+    """The file to resume from, and its content, of the last.pt of a run or of the folder that holds it.
+
+    Raises:
+        WeightsError: neither it nor the previous.pt beside it can be read.
+    """
+    path = checkpoint / "last.pt" if checkpoint.is_dir() else checkpoint
+    previous = path.with_name("previous.pt")
+    try:
+        return path, read_tensors(path)
+    except WeightsError as error:
+        if path.name != "last.pt" or not previous.exists():
+            raise
+        console.print(f"{error}; taking {previous}", style="yellow")
+        return previous, read_tensors(previous)
 
 
 def _difference(saved: ModelCard, made: ModelCard) -> str | None:
@@ -176,9 +199,11 @@ def _difference(saved: ModelCard, made: ModelCard) -> str | None:
     changed = [f"{key} {before[key]} and now {now[key]}" for key in before if before[key] != now[key]]
     if changed:
         return f"is of an {saved.spec.name} with {'; '.join(changed)}"
-    before, now = (card.config.get("optim", {}) for card in (saved, made))
-    differing = [key for key in KEPT if before.get(key, now.get(key)) != now.get(key)]
-    changed = [f"optim.{key} {before[key]} and now {now[key]}" for key in differing]
+    changed = []
+    for section, key in KEPT:
+        before, now = (card.config.get(section, {}) for card in (saved, made))
+        if before.get(key, now.get(key)) != now.get(key):
+            changed.append(f"{section}.{key} {before[key]} and now {now[key]}")
     return f"is of a run with {'; '.join(changed)}" if changed else None
 
 

@@ -71,8 +71,14 @@ class Task(Protocol):
     def batches(self, start_step: int, total_steps: int, pin_memory: bool) -> Generator[AnyBatch, None, None]:
         """The batches of the run from `start_step` on."""
 
+    def smallest_features(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """(H, W) of the smallest training images, and of their coarsest features."""
+
     def file_name(self, index: int) -> str:
         """File of an image, by its row in the table."""
+
+    def image_id(self, index: int) -> int | str:
+        """The data set's own id of an image, by its row in the table."""
 
     def settings(self, epoch: int) -> Mapping[str, float]:
         """What holds in an epoch, counted from 0, apart from the learning rate; put into the model too."""

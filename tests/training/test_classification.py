@@ -235,9 +235,20 @@ def test_a_loss_that_is_not_finite_names_step_and_images(shapes_recipe, tmp_path
     assert state.step == 0
 
 
-def test_a_single_image_of_a_single_feature_is_refused(shapes_recipe):
+def test_a_single_image_of_a_single_feature_is_refused(shapes_recipe, tmp_path):
     with pytest.raises(ConfigError, match=r"one image of 32 x 32 at a time .*; raise train\.batch_size, lower"):
-        ClassificationTask(load_config(shapes_recipe, ["train.batch_size=1", "progressive.image_size=[64, 32]"]), QUIET)
+        start(shapes_recipe, tmp_path, "train.batch_size=1", "progressive.image_size=[64, 32]")
+
+
+def test_stages_share_the_steps_of_a_run_that_ends_early(shapes_recipe):
+    early = ["train.epochs=20", "train.max_steps=6", "progressive.image_size=[32, 64]"]
+    task = ClassificationTask(load_config(shapes_recipe, early), QUIET)
+    assert [batch.images.shape[-1] for batch in task.batches(0, 6, pin_memory=False)] == [32] * 3 + [64] * 3
+
+
+def test_more_stages_than_epochs_are_refused(shapes_recipe):
+    with pytest.raises(ConfigError, match=r"progressive has 3 stages, but train.epochs is 2; give an epoch or more"):
+        load_config(shapes_recipe, ["train.epochs=2", "progressive.image_size=[32, 48, 64]"])
 
 
 # Stages
@@ -308,7 +319,7 @@ def test_the_average_goes_on_too(shapes_recipe, staged_run, tmp_path):
         ("model.image_size=[96, 64]", r"with image_size \(64, 64\) and now \(96, 64\); resume with"),
         ("model.width=0.5", r"with width 1\.0 and now 0\.5; resume with"),
         ("optim.name=adamw", "optim.name sgd and now adamw"),
-        ("train.freeze=[blocks]", "does not fit this recipe"),
+        ("train.freeze=[blocks]", r"is of a run with train\.freeze \[\] and now \['blocks'\]"),
     ],
 )
 def test_a_run_of_another_recipe_is_not_resumed(shapes_run, shapes_recipe, tmp_path, change, message):

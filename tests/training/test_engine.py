@@ -268,6 +268,49 @@ def test_norms_are_not_trained_on_single_values(tiny_recipe, tmp_path):
         start(tiny_recipe, tmp_path, "train.accumulate=4")
 
 
+def test_synchronised_norms_of_a_single_process_need_values_as_well(tiny_recipe, tmp_path):
+    with pytest.raises(ConfigError, match=r"one image of 128 x 128 at a time .*, set train\.norms=frozen"):
+        start(tiny_recipe, tmp_path, "train.accumulate=4", "train.norms=sync")
+
+
+@pytest.mark.parametrize("norms", ["auto", "frozen"])
+def test_norms_that_keep_the_statistics_of_weights_need_no_values(tiny_run, tiny_recipe, tmp_path, norms):
+    weights = f"model.weights={tiny_run / 'best.pt'}"
+    run, state, batch = start(tiny_recipe, tmp_path, "train.accumulate=4", f"train.norms={norms}", weights)
+    assert train_step(run, state, batch)["loss"] > 0
+
+
+def test_weights_that_diverge_in_the_last_step_are_told_by_the_evaluation(tiny_recipe, tmp_path):
+    run, state, _ = start(tiny_recipe, tmp_path)
+    with torch.no_grad():
+        state.evaluated.neck.cells[0].nodes[0].conv.pointwise.weight.fill_(float("inf"))
+    with pytest.raises(
+        TrainingError, match=r"after step 0: .*\.jpg: the network's outputs .* not finite; .*; lower optim"
+    ):
+        end_epoch(run, state, evaluating=True)
+    assert not (tmp_path / "best.pt").exists()
+
+
+def test_steps_of_another_loss_are_left_out_of_the_next_record(tiny_recipe, tmp_path):
+    config = load_config(tiny_recipe, ["train.log_every=4", "train.max_hours=1e-9", "data.val=null"])
+    assert train(config, tmp_path, "cpu", None, QUIET) == "out of time"
+    other = load_config(tiny_recipe, ["train.log_every=4", "loss.iou=giou", "data.val=null"])
+    assert train(other, tmp_path, "cpu", tmp_path, QUIET) == "finished"
+    first, *_ = records(tmp_path)
+    assert first["step"] == 4
+    assert first["loss"] == pytest.approx(first["class_loss"] + 50 * first["box_loss"] + first["iou_loss"])
+
+
+def test_two_deterministic_runs_are_the_same(tiny_recipe, tmp_path):
+    config = load_config(tiny_recipe, ["train.deterministic=true", "train.max_steps=2", "data.val=null"])
+    try:
+        for name in ("first", "second"):
+            train(config, tmp_path / name, "cpu", None, QUIET)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert_same_weights(weights(tmp_path / "first/last.pt"), weights(tmp_path / "second/last.pt"))
+
+
 # What cannot be resumed
 
 
@@ -279,7 +322,9 @@ def test_weights_without_a_training_are_not_resumed(tiny_run, tiny_recipe, tmp_p
         resume(tiny_run / "best.pt", run, state)
 
 
-@pytest.mark.parametrize("change", ["model.name=efficientdet_lite1", "optim.name=adamw", "train.freeze=[backbone]"])
+@pytest.mark.parametrize(
+    "change", ["model.name=efficientdet_lite1", "optim.name=adamw", "train.freeze=[backbone]", "train.batch_size=2"]
+)
 def test_a_run_of_another_recipe_is_not_resumed(tiny_run, tiny_recipe, tmp_path, change):
     run, state, _ = start(tiny_recipe, tmp_path, change)
     with pytest.raises(WeightsError, match=r"last\.pt: .*; resume with the recipe of the run"):

@@ -143,6 +143,7 @@ def test_the_boxes_of_a_batch_are_described(tiny_recipe, tmp_path):
     assert told["boxes"]["labels"] == [0, 5]
     assert told["batch"][0] == {
         "file": run.task.file_name(batch.indices[0]),
+        "image_id": run.task.train_table.image_ids[batch.indices[0]],
         "row": batch.indices[0],
         "objects": 3,
         "smallest_side": 0,

@@ -5,6 +5,7 @@ import torch
 
 from effdet.config import TrainConfig, make_config
 from effdet.errors import ConfigError, TrainingError
+from effdet.training import memory
 from effdet.training.memory import (
     Measured,
     largest_image,
@@ -141,6 +142,12 @@ def test_a_step_is_run_without_a_data_set(task):
 def test_a_single_image_that_norms_cannot_train_on_is_refused():
     with pytest.raises(ConfigError, match="too little for batch norm"):
         plan(recipe(train={"batch_size": 1}), 10**11, "cpu", lambda step: None)
+
+
+def test_with_frozen_norms_a_single_image_is_a_step(monkeypatch):
+    monkeypatch.setattr(memory, "measure_step", lambda config, images, *_: Measured(images, False, 10**9, 1.0))
+    found = plan(recipe(train={"batch_size": 1, "norms": "frozen"}), 10**11, "cpu", lambda step: None)
+    assert (found.best.images, found.accumulate) == (1, 1)
 
 
 def test_a_recipe_that_leaves_nothing_to_train_is_refused_in_its_own_words():

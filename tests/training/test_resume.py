@@ -17,6 +17,7 @@ from rich.console import Console
 from effdet.cli import main
 from effdet.config import load_config
 from effdet.errors import DataError, WeightsError
+from effdet.evaluation.coco import CocoEvaluator
 from effdet.training.engine import train
 from effdet.training.logs import RunLog
 from effdet.training.run import resume, set_up
@@ -139,13 +140,14 @@ def test_the_end_of_the_time_saves_and_leaves_with_a_status_of_its_own(tiny_run,
     assert_same_run(folder, tiny_run)
 
 
-def test_of_a_damaged_checkpoint_the_previous_one_is_taken(tiny_run, tiny_recipe, tmp_path):
+@pytest.mark.parametrize("given", ["", "last.pt"])
+def test_of_a_damaged_checkpoint_the_previous_one_is_taken(tiny_run, tiny_recipe, tmp_path, given):
     config = load_config(tiny_recipe, [EVERY_STEP])
     assert train(config, tmp_path, "cpu", None, DoesAtRecord(4, presses_ctrl_c)) == "interrupted"
     last = tmp_path / "last.pt"
     last.write_bytes(last.read_bytes()[:10_000])
     assert torch.load(tmp_path / "previous.pt", weights_only=True)["training"]["step"] == 3
-    assert train(config, tmp_path, "cpu", tmp_path, QUIET) == "finished"
+    assert train(config, tmp_path, "cpu", tmp_path / given, QUIET) == "finished"
     assert_same_run(tmp_path, tiny_run)
 
 
@@ -181,6 +183,42 @@ def test_auto_resumes_the_newest_run_or_starts_one(tiny_run, tiny_recipe, tmp_pa
     assert_same_run(tmp_path / "runs/tiny", tiny_run)
 
 
+@pytest.mark.parametrize("evaluating", ["metrics", "write"])
+def test_a_run_killed_in_an_evaluation_makes_up_for_it(tiny_run, tiny_recipe, tmp_path, monkeypatch, evaluating):
+    def dies(*given):
+        raise SystemExit("killed")
+
+    config = load_config(tiny_recipe)
+    with monkeypatch.context() as patch:
+        patch.setattr(CocoEvaluator, evaluating, dies)  # before and after its record is logged
+        with pytest.raises(SystemExit):
+            train(config, tmp_path, "cpu", None, QUIET)
+    assert saved(tmp_path)["training"]["step"] == 3
+    assert train(config, tmp_path, "cpu", tmp_path, QUIET) == "finished"
+    assert_same_run(tmp_path, tiny_run)
+
+
+def test_auto_passes_over_runs_that_are_damaged(tiny_run, tiny_recipe, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["train", str(tiny_recipe), "--device", "cpu", "--resume", "auto"]
+    for number, name in enumerate(("tiny", "tiny-2", "tiny-3")):
+        folder = tmp_path / "runs" / name
+        folder.mkdir(parents=True)
+        for file in ("last.pt", "previous.pt"):
+            content = (tiny_run / file).read_bytes()
+            (folder / file).write_bytes(content if name == "tiny" else content[:-100])
+            os.utime(folder / file, (number, number))
+    assert main(arguments) == 0
+    told = capsys.readouterr().out
+    assert "runs/tiny-3/previous.pt: not a weights file, or damaged" in told
+    assert "runs/tiny-2/previous.pt: not a weights file, or damaged" in told
+    assert "resumed from runs/tiny/last.pt after step 6" in told
+    for file in ("last.pt", "previous.pt"):
+        (tmp_path / "runs/tiny" / file).write_bytes(b"")
+    assert main(arguments) == 1
+    assert "--resume auto: no saved state is whole" in capsys.readouterr().err
+
+
 def test_epochs_may_be_added(tiny_run, tiny_recipe, tmp_path):
     (tmp_path / "last.pt").write_bytes((tiny_run / "last.pt").read_bytes())
     assert train(load_config(tiny_recipe, ["train.epochs=3"]), tmp_path, "cpu", tmp_path, QUIET) == "finished"
@@ -198,19 +236,37 @@ def test_a_run_without_better_results_ends_early(tiny_recipe, tmp_path):
 def test_a_log_is_rewound_to_a_step(tmp_path):
     log = RunLog(tmp_path, ("loss",), (), ("AP",))
     for step in (1, 2, 10):
-        log.write({"step": step, "loss": 0.5})
+        log.write({"step": step, "learning_rate": 0.1, "loss": 0.5})
     with (tmp_path / "log.csv").open("a") as file:
         file.write("1")  # the beginning of 11
-    log.rewind(2)
+    log.rewind(2, evaluated=False)
     assert [record["step"] for record in records(tmp_path)] == [1, 2]
     assert [line.partition(",")[0] for line in (tmp_path / "log.csv").read_text().splitlines()] == ["step", "1", "2"]
-    RunLog(tmp_path / "nowhere").rewind(2)
+    RunLog(tmp_path / "nowhere").rewind(2, evaluated=True)
+
+
+@pytest.mark.parametrize("evaluated", [True, False])
+def test_an_evaluation_that_will_be_made_again_is_dropped_from_the_log(tmp_path, evaluated):
+    log = RunLog(tmp_path, ("loss",), (), ("AP",))
+    for record in ({"learning_rate": 0.1, "loss": 0.5}, {"AP": 0.25}):
+        log.write({"step": 1, "epoch": 1, "seconds": 0.5, **record})
+    log.rewind(1, evaluated)
+    assert [record.get("AP") for record in records(tmp_path)] == [None, 0.25][: 1 + evaluated]
+    assert len((tmp_path / "log.csv").read_text().splitlines()) == 2 + evaluated
+
+
+def test_a_table_that_lost_its_header_gets_a_new_one(tmp_path):
+    (tmp_path / "log.csv").write_text("step,epo")
+    log = RunLog(tmp_path, ("loss",))
+    log.rewind(2, evaluated=True)
+    log.write({"step": 3, "loss": 0.5})
+    assert (tmp_path / "log.csv").read_text().startswith("step,epoch,seconds,learning_rate,loss")
 
 
 def test_a_log_goes_on_with_columns_that_are_new(tmp_path):
     RunLog(tmp_path, ("loss", "box_loss")).write({"step": 1, "loss": 0.5, "box_loss": 0.25})
     log = RunLog(tmp_path, ("loss", "iou_loss"))
-    log.rewind(1)
+    log.rewind(1, evaluated=True)
     log.write({"step": 2, "loss": 0.75, "iou_loss": 0.125})
     with (tmp_path / "log.csv").open(newline="") as file:
         first, second = csv.DictReader(file)
@@ -226,7 +282,7 @@ def test_a_broken_line_in_a_log_is_told_with_its_place(tmp_path, name, line):
         file.write(line + "\n")
     number = len((tmp_path / name).read_text().splitlines())
     with pytest.raises(DataError, match=rf"{name}: line {number} is no record of this log \({re.escape(repr(line))}\)"):
-        log.rewind(2)
+        log.rewind(2, evaluated=True)
 
 
 def test_an_evaluation_that_the_recipe_no_longer_wants_is_not_made_up_for(tiny_recipe, tmp_path):

@@ -34,7 +34,7 @@ def run_with(to, folder, records, step=0):
     """A run, or what follows of one after `step`, that logs records."""
     folder.mkdir(exist_ok=True)
     log = RunLog(folder, ("loss",), (), ("AP", "APs"))
-    log.rewind(step)
+    log.rewind(step, evaluated=True)
     with open_trackers(to, "cats", folder, RECIPE, step, console()) as log.trackers:
         for record in records:
             log.write(record)

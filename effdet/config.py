@@ -7,9 +7,11 @@ Config; models, losses and post-processing take plain values.
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -619,13 +621,40 @@ def _parse_override(override: str) -> dict[str, Any]:
     if not equals or not key:
         raise ConfigError(f"command line: expected section.key=value, got '{override}'")
     try:
-        change = yaml.load(text, _Loader)
+        # A path or a name is taken as it stands, were it 2017 or "my data #1"; in quotes, as YAML has it.
+        plain = key in _text_keys() and text.lower() not in ("", "null", "~") and text[0] not in "'\""
+        change = text if plain else yaml.load(text, _Loader)
     except yaml.YAMLError:
         raise ConfigError(f"command line: the value of '{override}' is not valid YAML") from None
     for part in reversed(key.split(".")):
         change = {part: change}
     assert isinstance(change, dict)
     return change
+
+
+@functools.cache
+def _text_keys() -> frozenset[str]:
+    """Dotted keys of both tasks whose value is a path or any text, if it is not null."""
+    return frozenset(key for config in TASKS.values() for key in _text_fields(config))
+
+
+def _text_fields(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in section.model_fields.items():
+        kinds = _kinds(field.annotation) - {type(None)}
+        if kinds and kinds <= {str, Path}:
+            yield f"{prefix}{name}"
+        for kind in kinds:
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield from _text_fields(kind, f"{prefix}{name}.")
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """What a type may be: the members of a union, without what is annotated to them."""
+    if get_origin(annotation) is Annotated:
+        return _kinds(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return set().union(*map(_kinds, get_args(annotation)))
+    return {annotation}
 
 
 def _suggestion(key: str, config: type[Config]) -> str:

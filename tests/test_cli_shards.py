@@ -76,7 +76,7 @@ def test_a_single_part_can_be_written(tiny_recipe, tmp_path, capsys):
 def test_it_says_which_settings_the_shards_do_without(tiny_recipe, tiny_data, tmp_path, capsys):
     boxes = tiny_data / "annotations" / "instances_train2017.json"
     said = shards(capsys, tiny_recipe, f"data.train.annotations={boxes}", "data.val=null", "--out", tmp_path)
-    assert said.splitlines()[-1].endswith(f"data.root={tmp_path} data.train.annotations=null")
+    assert said.splitlines()[-1].endswith(f"data.root={tmp_path} data.train.annotations=null data.val=null")
 
 
 def test_existing_shards_are_refused_before_anything_is_written(tiny_recipe, tmp_path, capsys):
@@ -98,3 +98,13 @@ def test_a_folder_that_cannot_be_written_is_told(tiny_recipe, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     said = refused(capsys, tiny_recipe, "--out", tmp_path / "file")
     assert "file: the shards cannot be written" in said
+
+
+def test_what_to_change_in_a_recipe_fits_the_parts_that_were_written(tiny_recipe, tmp_path, capsys):
+    said = shards(capsys, tiny_recipe, "--part", "train", "--out", tmp_path / "train")
+    assert said.splitlines()[-1] == f"train on them by data.format=shards data.root={tmp_path / 'train'} data.val=null"
+    assert "train on them" not in shards(capsys, tiny_recipe, "--part", "val", "--out", tmp_path / "val")
+    at = ["data.format=shards", "data.root=null", f"data.url=file://{tmp_path / 'train'}", "data.val=null"]
+    said = shards(capsys, tiny_recipe, *at, "--out", tmp_path / "again")
+    assert said.splitlines()[-1].endswith(f"data.root={tmp_path / 'again'} data.url=null data.val=null")
+    assert "expected a size above 0" in refused(capsys, tiny_recipe, "--shard-mb", "inf", "--out", tmp_path / "inf")

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import yaml
 from pydantic import ValidationError
@@ -161,6 +163,16 @@ def test_an_override_is_read_as_yaml(tmp_path, override, section, key, value):
 )
 def test_an_override_of_a_classifier_is_read_as_yaml(override, section, key, value):
     assert getattr(getattr(changed("classification", override), section), key) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("2017", "2017"), ("my data #1", "my data #1"), ("'a: b'", "a: b"), ("a: b", "a: b"), ("1e3", "1e3")],
+)
+def test_an_override_of_a_path_is_taken_as_it_stands(tmp_path, text, value):
+    config = load_config(recipe(tmp_path, ""), [f"data.root={text}", f"output_dir={text}", f"model.weights={text}"])
+    assert (config.data.root, config.output_dir, config.model.weights) == (Path(value), Path(value), value)
+    assert load_config(recipe(tmp_path, ""), ["output_dir=null"]).output_dir is None
 
 
 def test_overrides_of_lists_replace_them_one_by_one(tmp_path):

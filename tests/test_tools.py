@@ -1,9 +1,11 @@
 import csv
+import errno
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import cv2
@@ -39,6 +41,24 @@ def refused(capsys, *arguments):
 
 def read(path):
     return json.loads(path.read_text())
+
+
+def test_a_reader_who_has_enough_ends_a_verb_without_a_word(monkeypatch):
+    def full(args):
+        raise BrokenPipeError
+
+    monkeypatch.setattr("effdet.cli.config.run", full)
+    monkeypatch.setattr(os, "dup2", lambda *descriptors: None)
+    assert run("config", "configs/d0.yaml") == 0
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_the_evaluation(tiny_run, capsys, monkeypatch):
+    def refuse(**settings):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    message = refused(capsys, "eval", "--weights", tiny_run / "best.pt", "--device", "cpu")
+    assert f"{tiny_run}: cannot be written (Permission denied); choose another folder with --out" in message
 
 
 def changed_json(path, source, change):

@@ -68,8 +68,12 @@ def run_verb(verb: str, arguments: Sequence[str] | None = None, prog: str | None
     args = parser.parse_intermixed_args(arguments)  # overrides may follow the options
     try:
         status: int = module.run(args)
+        sys.stdout.flush()
     except EffdetError as error:
         return _failed(str(error))
+    except BrokenPipeError:  # whoever reads, such as `head`, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is flushed at the end
+        return 0
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

@@ -10,6 +10,7 @@ trained by. Writes metrics.json and predictions.json, and of a classifier confus
 from __future__ import annotations
 
 import argparse
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,6 +58,8 @@ def run(args: argparse.Namespace) -> int:
     out = args.out or (Path(args.weights).parent if Path(args.weights).is_file() else Path("runs/eval"))
     try:
         out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):  # told now and not after the evaluation
+            pass
     except OSError as error:
         raise ConfigError(f"{out}: cannot be written ({error.strerror}); choose another folder with --out") from None
     with processes(args.device, config.train.timeout_minutes) as (together, device):

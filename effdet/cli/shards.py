@@ -10,6 +10,7 @@ is reading at random; --order table keeps them as they are listed.
 from __future__ import annotations
 
 import argparse
+import math
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         EffdetError: recipe or data cannot be used, or the folder holds shards already or cannot be written.
     """
-    if not args.shard_mb > 0:
+    if not 0 < args.shard_mb < math.inf:
         raise ConfigError(f"--shard-mb {args.shard_mb:g}: expected a size above 0")
     config = read_recipe(args)
 
@@ -68,7 +69,8 @@ def run(args: argparse.Namespace) -> int:
         tables["train"] = _shuffled(tables["train"], config.seed)
     for part, table in tables.items():
         console.print(_write(table, args.out, part, int(args.shard_mb * MEGABYTE)))
-    console.print(f"train on them by {' '.join(_overrides(config, args.out))}")
+    if "train" in tables:
+        console.print(f"train on them by {' '.join(_overrides(config, args.out, parts))}")
     return 0
 
 
@@ -114,11 +116,16 @@ def _write(table: Annotations | ImageLabels, folder: Path, part: str, shard_byte
     return f"{part}: {len(table)} images in {shards} of {size:.1f} MB together, in {folder}"
 
 
-def _overrides(config: DetectionConfig | ClassificationConfig, folder: Path) -> list[str]:
+def _overrides(config: DetectionConfig | ClassificationConfig, folder: Path, parts: list[Part]) -> list[str]:
     """What to change in the recipe so that it trains on the shards."""
     changes = ["data.format=shards", shlex.quote(f"data.root={folder}")]
-    for part, split in (("train", config.data.train), ("val", config.data.val)):
-        changes += [f"data.{part}.{key}=null" for key, value in split or () if value is not None]
+    if config.data.url is not None:
+        changes.append("data.url=null")
+    changes += [f"data.train.{key}=null" for key, value in config.data.train if value is not None]
+    if "val" not in parts:
+        changes.append("data.val=null")
+    else:
+        changes += [f"data.val.{key}=null" for key, value in config.data.val or () if value is not None]
     if getattr(config.data, "classes", None) is not None:
         changes.append("data.classes=null")
     return changes

@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     with processes(args.device, config.train.timeout_minutes) as (together, device):
         console = Console(soft_wrap=True, markup=False, highlight=False, quiet=not together.is_main)
         # The main process chooses for all, before any of them writes.
-        chosen = where(config.output_dir, recipe.stem, args.resume, console) if together.is_main else (None, Path())
+        chosen = where(config.output_dir, recipe, args.resume, console) if together.is_main else (None, Path())
         resume, folder = together.share(chosen)
         # Nobody leaves before the main process has saved: torchrun ends the others when one leaves with a status.
         ending = together.share(train(config, folder, str(device), resume, console, together))
@@ -64,22 +64,22 @@ def run(args: argparse.Namespace) -> int:
     return EXIT_STATUS[ending]
 
 
-def where(output_dir: Path | None, name: str, resume: str | None, console: Console) -> tuple[Path | None, Path]:
-    """What to resume, if anything, and the folder to write to, of a recipe's name and the argument of --resume.
+def where(output_dir: Path | None, recipe: Path, resume: str | None, console: Console) -> tuple[Path | None, Path]:
+    """What to resume, if anything, and the folder to write to, of a recipe's file and the argument of --resume.
 
     Raises:
         ConfigError: see `run_folder` and `newest_run`.
     """
     if resume != "auto":
         earlier = Path(resume) if resume else None
-        return earlier, run_folder(output_dir, name, earlier)
-    earlier = newest_run(output_dir, name, console)
+        return earlier, run_folder(output_dir, recipe.stem, earlier)
+    earlier = newest_run(output_dir, recipe, console)
     if earlier is None and output_dir is not None:  # of a run that was killed before it saved anything, too
         return None, output_dir.expanduser()
-    return earlier, run_folder(output_dir, name, earlier)
+    return earlier, run_folder(output_dir, recipe.stem, earlier)
 
 
-def newest_run(output_dir: Path | None, name: str, console: Console) -> Path | None:
+def newest_run(output_dir: Path | None, recipe: Path, console: Console) -> Path | None:
     """The folder of the newest run of a recipe that can be resumed, or None where none was ever saved.
 
     Raises:
@@ -88,12 +88,11 @@ def newest_run(output_dir: Path | None, name: str, console: Console) -> Path | N
     from effdet.errors import WeightsError
     from effdet.training.run import newest_state
 
-    own = re.compile(re.escape(name) + r"(-\d+)?")  # not those of another recipe, such as NAME-640px
-    folders = (
-        [output_dir.expanduser()]
-        if output_dir
-        else [path for path in Path("runs").glob("*") if own.fullmatch(path.name)]
-    )
+    own = re.compile(re.escape(recipe.stem) + r"(-\d+)?")
+    others = {path.stem for path in recipe.parent.glob("*.yaml")} - {recipe.stem}  # such as NAME-640
+    folders = [path for path in Path("runs").glob("*") if own.fullmatch(path.name) and path.name not in others]
+    if output_dir:
+        folders = [output_dir.expanduser()]
     saved = [path for folder in folders for path in (folder / "last.pt", folder / "previous.pt") if path.exists()]
     newest_first = sorted(saved, key=lambda path: path.stat().st_mtime, reverse=True)
     damaged = []

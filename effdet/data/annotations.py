@@ -6,6 +6,7 @@ copied. The readers that fill it are in `data/formats`.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,19 @@ class LabelMap:
     def label_of(self) -> dict[int, int]:
         """Label of every category id."""
         return {category_id: label for label, category_id in enumerate(self.category_ids)}
+
+    def in_ids_of(self, other: LabelMap) -> LabelMap:
+        """The same labels with the ids that another data set has for their names.
+
+        A class that the other lacks keeps its id, or gets one above all others if that stands for another class there.
+        """
+        own_ids, taken = dict(zip(other.names, other.category_ids, strict=True)), set(other.category_ids)
+        free = itertools.count(max((*self.category_ids, *other.category_ids)) + 1)
+        ids = (
+            own_ids[name] if name in own_ids else next(free) if category_id in taken else category_id
+            for name, category_id in zip(self.names, self.category_ids, strict=True)
+        )
+        return replace(self, category_ids=tuple(ids))
 
 
 @dataclass(frozen=True)

@@ -235,5 +235,5 @@ def _stamp(path: Path) -> tuple[int, int]:
         with contextlib.suppress(OSError):  # that an image is missing is told where it is read
             status = os.stat(place)
             if stat.S_ISREG(status.st_mode):
-                return status.st_size, status.st_mtime_ns
+                return status.st_size, max(status.st_mtime_ns, status.st_ctime_ns)  # copying may keep the first
     return 0, 0

@@ -79,7 +79,9 @@ def hash_columns(*columns: NDArray[Any] | Iterable[object]) -> str:
     total = hashlib.sha256()
     for column in columns:
         array = isinstance(column, np.ndarray)
-        data = np.ascontiguousarray(column).data if array else "\0".join(map(str, column)).encode()
+        data = (
+            np.ascontiguousarray(column).data if array else "\0".join(map(str, column)).encode(errors="surrogateescape")
+        )
         total.update(f"{len(data)} ".encode())
         total.update(data)
     return total.hexdigest()

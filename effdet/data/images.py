@@ -170,7 +170,7 @@ def find_image(folder: Path, file_name: str) -> Path | None:
         return Path(plain)
     for spelling in dict.fromkeys(_spellings(folder, file_name)):
         path = folder / spelling
-        if path.is_file():
+        if os.path.isfile(path):  # a name too long for the system is none either
             return path
     return None
 

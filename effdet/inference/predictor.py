@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from effdet.data.annotations import LabelMap
 from effdet.data.images import Image, letterbox, read_image, undo_letterbox
 from effdet.data.resize import classification_view
 from effdet.devices import pick_device, place
-from effdet.errors import ConfigError
+from effdet.errors import ConfigError, DataError
 from effdet.inference import BATCH_SIZE, SCORE_THRESHOLD, TOP
 from effdet.inference.sources import Frame, check_array
 from effdet.models import EfficientDet, EfficientNet
@@ -203,10 +203,15 @@ class _Classifying:
 def _each(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:
     if isinstance(images, (str, Path)) or (isinstance(images, np.ndarray) and images.ndim < 4):
         return [images]
-    return images
+    return images if hasattr(images, "__iter__") else [cast("ImageLike", images)]
 
 
 def _frame_of(image: ImageLike) -> Frame:
     if isinstance(image, (str, Path)):
         return Frame(read_image(image), Path(image), Path(Path(image).name))
+    if not isinstance(image, np.ndarray):
+        raise DataError(
+            f"an image is a {type(image).__module__}.{type(image).__name__}; give its path, or an array such as "
+            "numpy.asarray(image.convert('RGB')) of a PIL image"
+        )
     return Frame(check_array(image), Path("array"), Path("array"))

@@ -150,7 +150,12 @@ def _files_below(folder: Path) -> Iterator[Path]:
     def refuse(error: OSError) -> NoReturn:
         raise DataError(f"{error.filename}: the folder cannot be read: {error.strerror}") from None
 
-    for parent, folders, names in os.walk(folder, onerror=refuse):
+    seen: set[str] = set()  # links may lead round in a circle
+    for parent, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        if os.path.realpath(parent) in seen:
+            folders.clear()
+            continue
+        seen.add(os.path.realpath(parent))
         folders[:] = [name for name in folders if not name.startswith(".")]
         yield from (Path(parent, name) for name in names if not name.startswith(".") and _is_readable_kind(Path(name)))
 

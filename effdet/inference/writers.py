@@ -242,7 +242,7 @@ class _JsonList:
         self._path = path
 
     def open(self) -> None:
-        self._file = _partial(self._path).open("w", encoding="utf-8")
+        self._file = _partial(self._path).open("w", encoding="utf-8", errors="surrogateescape")
         self._file.write("[")
         self._separator = "\n"
 
@@ -263,7 +263,7 @@ class _CsvTable:
         self._path, self._columns = path, columns
 
     def open(self) -> None:
-        self._file = _partial(self._path).open("w", encoding="utf-8", newline="")
+        self._file = _partial(self._path).open("w", encoding="utf-8", errors="surrogateescape", newline="")
         self._csv = csv.writer(self._file, lineterminator="\n")
         self._csv.writerow(self._columns)
 

@@ -295,3 +295,15 @@ def test_memory_that_cannot_hold_anything_or_is_not_there_is_refused():
         MemoryCache(COUNT, 500, 0)
     with pytest.raises(DataError, match=r"^1e\+06 GB for the cache are more than the system gives \(.*\); lower"):
         MemoryCache(COUNT, 10**15, 0)
+
+
+@pytest.mark.parametrize("kind", ["memory", "disk"])
+def test_a_file_that_changed_without_a_trace_in_size_and_time_is_decoded_anew(tmp_path, kind):
+    path = tmp_path / "image.bmp"
+    path.write_bytes(b"one")
+    status = path.stat()
+    cache = cache_of(kind, tmp_path)
+    cache.image(0, path, 1, lambda: np.zeros((90, 120, 3), np.uint8))
+    path.write_bytes(b"two")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert cache.image(0, path, 1, lambda: np.ones((90, 120, 3), np.uint8)).all()

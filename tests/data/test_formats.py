@@ -206,7 +206,7 @@ TRAINING = LabelMap(NAMES, (1, 2, 3))
 def test_a_given_label_map_is_matched_by_name(tmp_path, ids):
     table = read(tmp_path, tiny(ids), TRAINING)
     assert table.labels.tolist() == [0, 2, 1]
-    assert table.label_map is TRAINING
+    assert table.label_map == LabelMap(TRAINING.names, ids)  # the file's own ids
 
 
 def test_a_category_that_the_label_map_lacks_matters_only_where_it_is_annotated(tmp_path):
@@ -260,6 +260,37 @@ def test_a_subset_has_the_boxes_of_its_images(tmp_path):
     assert table.labels.tolist() == [2, 1]
 
 
+def test_a_crowd_may_be_written_as_text(tmp_path):
+    content = tiny()
+    for row, value in enumerate(("0", "1", None)):
+        change(content, "annotations", row, iscrowd=value)
+    assert sorted(read(tmp_path, content).crowd.tolist()) == [False, False, True]
+    with pytest.raises(DataError, match="annotations have a iscrowd that is no number"):
+        read(tmp_path, change(content, "annotations", 0, iscrowd="no"))
+
+
+@pytest.mark.parametrize(("ids", "kept"), [((94, 95, 97), (94, 95, 97)), ((2, 1, 3), (2, 1, 3))])
+def test_a_table_keeps_its_own_ids_for_the_classes_of_a_model(tmp_path, ids, kept):
+    table = read(tmp_path, tiny(ids), LabelMap(NAMES, (1, 2, 3)))
+    assert table.label_map == LabelMap(NAMES, kept)
+    assert table.labels.tolist() == [0, 2, 1]
+
+
+def test_classes_that_a_table_lacks_get_ids_that_stand_for_nothing_else_there():
+    wanted = LabelMap(("ant", "cow", "dog", "elk"), (1, 2, 3, 9))
+    assert wanted.in_ids_of(LabelMap(("ant", "bee", "cow"), (5, 3, 1))) == LabelMap(wanted.names, (5, 1, 10, 9))
+
+
+def test_image_ids_may_be_larger_than_a_machine_word(tmp_path):
+    content = tiny()
+    for row, image_id in enumerate((2**63, -(2**70), 20)):
+        change(content, "images", row, id=image_id)
+    change(content, "annotations", 1, image_id=2**63)
+    table = read(tmp_path, content)
+    assert table.image_ids.tolist() == [str(2**63), str(-(2**70)), "20"]
+    assert table.offsets.tolist() == [0, 1, 1, 3]
+
+
 def voc_xml(objects, filename="", size=(40, 60)):
     parts = [f"<filename>{filename}</filename><size><width>{size[1]}</width><height>{size[0]}</height></size>"]
     for name, (left, top, right, bottom) in objects:
@@ -295,6 +326,16 @@ def test_voc_becomes_a_table_in_the_order_of_its_list(tmp_path):
     assert table.label_map == LabelMap(("ant", "cow"), (1, 2))
     assert table.labels.tolist() == [1, 0]
     assert not table.crowd.any()
+
+
+def test_sizes_and_names_of_voc_files_beyond_reason_are_passed_over(tmp_path):
+    write_voc(tmp_path)
+    (tmp_path / "Annotations/b.xml").write_text(voc_xml([], "n" * 300 + ".jpg", size=(10**11, 60)))
+    (tmp_path / "Annotations/._a.xml").write_bytes(b"\0\5\26\7")  # as macOS puts into archives
+    split = SplitConfig(images=tmp_path / "JPEGImages", annotations=tmp_path / "Annotations")
+    table = read_annotations(DetectionData(format="voc", train=split), "train")
+    assert table.file_names.tolist() == ["a.png", "b.JPG"]
+    assert table.sizes.tolist() == [[40, 60], [0, 0]]
 
 
 def test_the_order_of_given_classes_is_kept(tmp_path):

@@ -335,3 +335,13 @@ def test_classes_of_a_video_are_told_frame_by_frame(classifier, tmp_path, capsys
     assert all(10 <= row["classes"][0]["class_id"] < 17 for row in rows)
     assert cv2.VideoCapture(str(tmp_path / "out/clip.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 5
     assert "classified    5 images and video frames" in capsys.readouterr().out
+
+
+class Picture:
+    """Some other kind of image."""
+
+
+@pytest.mark.parametrize("given", [Picture(), [Picture()], None, 3, b"\xff\xd8"])
+def test_what_is_neither_a_path_nor_an_array_is_told(weights, given):
+    with pytest.raises(DataError, match=r"an image is a .*; give its path, or an array such as numpy.asarray"):
+        list(Predictor(weights, "cpu")(given))

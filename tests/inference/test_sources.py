@@ -172,3 +172,11 @@ def test_an_unreadable_image_is_reported_and_the_rest_is_read(tmp_path):
     frames = list(read_frames(open_sources([tmp_path]), failures))
     assert [frame.name.name for frame in frames] == ["a.png", "c.png"]
     assert [str(failure).split(":")[0] for failure in failures] == [str(tmp_path / "b.png")]
+
+
+def test_folders_that_are_links_are_followed_once(tmp_path):
+    save_image(tmp_path / "elsewhere/b.png")
+    save_image(tmp_path / "photos/a.png")
+    (tmp_path / "photos/link").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (tmp_path / "photos/circle").symlink_to(tmp_path / "photos", target_is_directory=True)
+    assert names(open_sources([tmp_path / "photos"])) == ["a.png", "link/b.png"]

@@ -1,5 +1,6 @@
 import csv
 import json
+import os
 from pathlib import Path
 
 import cv2
@@ -15,6 +16,7 @@ from effdet.inference.writers import (
     CocoResultsWriter,
     CsvWriter,
     PictureWriter,
+    TableWriter,
     VideoWriter,
 )
 from effdet.structures import Classification, Detections
@@ -218,3 +220,13 @@ def test_a_source_is_never_overwritten(tmp_path):
         writer.write(frame(tmp_path / "b.mp4", 0, 25.0), IMAGE)
     assert files_in(tmp_path) == ["a.png", "a_2.png", "b.mp4", "b_2.mp4"]
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.mp4").read_bytes() == b"source"
+
+
+@pytest.mark.parametrize("task", ["detection", "classification"])
+def test_file_names_in_another_encoding_are_written_as_they_are(tmp_path, task):
+    name = os.fsdecode(b"gr\xfcn.png")
+    found = detections() if task == "detection" else classification()
+    with TableWriter(tmp_path, LabelMap(("a", "b", "c"), (1, 2, 3)), task) as tables:
+        tables.write(frame(name), found)
+    for file in ("predictions.json", "predictions.csv"):
+        assert b"gr\xfcn.png" in (tmp_path / file).read_bytes()

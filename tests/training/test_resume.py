@@ -9,12 +9,14 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
 from rich.console import Console
 
 from effdet.cli import main
+from effdet.cli.train import newest_run
 from effdet.config import load_config
 from effdet.errors import DataError, WeightsError
 from effdet.evaluation.coco import CocoEvaluator
@@ -217,6 +219,18 @@ def test_auto_passes_over_runs_that_are_damaged(tiny_run, tiny_recipe, tmp_path,
         (tmp_path / "runs/tiny" / file).write_bytes(b"")
     assert main(arguments) == 1
     assert "--resume auto: no saved state is whole" in capsys.readouterr().err
+
+
+def test_auto_leaves_the_runs_of_other_recipes_alone(tiny_run, tiny_recipe, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("tiny.yaml", "tiny-320.yaml"):
+        (tmp_path / name).write_text(tiny_recipe.read_text())
+    for name in ("tiny-320", "tiny-2"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "last.pt").write_bytes((tiny_run / "last.pt").read_bytes())
+    os.utime(tmp_path / "runs/tiny-2/last.pt", (1, 1))
+    assert newest_run(None, Path("tiny.yaml"), QUIET) == Path("runs/tiny-2")
+    assert newest_run(None, Path("tiny-320.yaml"), QUIET) == Path("runs/tiny-320")
 
 
 def test_epochs_may_be_added(tiny_run, tiny_recipe, tmp_path):

@@ -50,9 +50,9 @@ def read_coco(json_path: Path, image_folder: Path, label_map: LabelMap | None = 
         image_of_box=_image_rows(json_path, annotations, row_of_image),
         boxes=_boxes(json_path, annotations),
         labels=_labels(json_path, annotations, label_of, problems),
-        crowd=np.array([bool(row.get("iscrowd", 0)) for row in annotations], np.bool_),
+        crowd=_crowd(json_path, annotations),
         areas=_numbers(json_path, "annotations", "area", [row.get("area") for row in annotations]),
-        label_map=label_map or own_map,
+        label_map=label_map.in_ids_of(own_map) if label_map else own_map,
     )
 
 
@@ -152,7 +152,9 @@ def _image_ids(path: Path, images: list[Row]) -> tuple[NDArray[Any], dict[str, i
         double = next(image_id for row, image_id in enumerate(ids) if row_of_image[str(image_id)] != row)
         raise DataError(f"{path}: two images have the id {double!r}; every image needs an id of its own")
     if all(isinstance(image_id, int) for image_id in ids):
-        return np.array(ids, np.int64), row_of_image
+        limits = np.iinfo(np.int64)
+        if all(limits.min <= image_id <= limits.max for image_id in ids):
+            return np.array(ids, np.int64), row_of_image
     return np.array([str(image_id) for image_id in ids], np.str_), row_of_image
 
 
@@ -186,6 +188,13 @@ def _boxes(path: Path, annotations: list[Row]) -> NDArray[np.float64]:
     with np.errstate(invalid="ignore", over="ignore"):
         boxes[:, 2:] += boxes[:, :2]
     return boxes
+
+
+def _crowd(path: Path, annotations: list[Row]) -> NDArray[np.bool_]:
+    """Whether every annotation, [N], is a crowd; those that do not tell are none."""
+    given = _numbers(path, "annotations", "iscrowd", [row.get("iscrowd") or 0 for row in annotations])
+    crowd: NDArray[np.bool_] = given != 0
+    return crowd
 
 
 def _labels(

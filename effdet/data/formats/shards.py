@@ -64,7 +64,7 @@ def read_shards(place: ShardFolder | ShardAddress, part: str, label_map: LabelMa
         labels=labels,
         crowd=columns["crowd"],
         areas=columns["areas"],
-        label_map=label_map or own_map,
+        label_map=label_map.in_ids_of(own_map) if label_map else own_map,
         store=store,
     )
 

@@ -100,6 +100,7 @@ def _read_xml(path: Path) -> _File:
         names.append(_text(path, element, "name"))
         boxes.append(tuple(_number(path, element, f"bndbox/{edge}") for edge in ("xmin", "ymin", "xmax", "ymax")))
     size = (int(height), int(width)) if height.isdecimal() and width.isdecimal() else (0, 0)
+    size = size if max(size) < 2**31 else (0, 0)
     return _File(path, root.findtext("filename", "").strip(), size, names, boxes)
 
 
@@ -146,7 +147,7 @@ def _stem(line: str) -> str:
 
 
 def _all_stems(annotation_folder: Path) -> list[str]:
-    stems = sorted(path.stem for path in annotation_folder.glob("*.xml"))
+    stems = sorted(path.stem for path in annotation_folder.glob("[!.]*.xml"))
     if not stems:
         raise DataError(f"{annotation_folder}: no XML files; expected one for each image")
     return stems

@@ -87,6 +87,27 @@ def test_a_killed_process_is_started_again_and_the_run_ends_the_same(pair, tiny_
         assert torch.equal(value, undisturbed[name]), name
 
 
+@pytest.mark.slow
+@pytest.mark.skipif("linux" not in sys.platform, reason="processes are stopped by Linux's signal")
+def test_a_process_that_hangs_ends_the_others_after_the_time_that_they_wait(tiny_recipe, frozen, tmp_path):
+    process = start(
+        "train", tiny_recipe, f"output_dir={tmp_path}", *frozen, "train.epochs=500", "train.timeout_minutes=0.2"
+    )
+    log, deadline = tmp_path / "log.jsonl", time.monotonic() + 120
+    while not (log.exists() and '"step": 2,' in log.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    children = subprocess.run(["ps", "--ppid", str(process.pid), "-o", "pid="], capture_output=True, text=True)
+    hanging = int(children.stdout.split()[-1])
+    os.kill(hanging, signal.SIGSTOP)
+    try:
+        told = next((line for line in process.stdout if "error in process" in line), "")
+    finally:
+        os.kill(hanging, signal.SIGKILL)
+        process.communicate(timeout=60)
+    assert "another process has ended or does not answer" in told
+    assert process.returncode != 0
+
+
 def test_evaluation_by_three_processes_counts_each_image_once(tiny_run, tiny_recipe, tmp_path):
     given = [str(tiny_recipe), "--weights", str(tiny_run / "best.pt"), "eval.batch_size=1", "--device", "cpu"]
     assert main(["eval", *given, "--out", str(tmp_path / "one")]) == 0

@@ -169,6 +169,8 @@ def read_tensors(path: str | Path) -> dict[str, Any]:
         WeightsError: the file is missing, damaged, or something else.
     """
     path = Path(path).expanduser()
+    if path.is_dir():
+        raise WeightsError(f"{path} is a folder; give the file of weights in it, such as {path / 'best.pt'}")
     if not path.is_file():
         raise WeightsError(f"{path}: no such weights file")
     try:

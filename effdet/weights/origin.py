@@ -211,9 +211,14 @@ def _default(weights: str, spec: Spec) -> ZooEntry:
 
 
 def is_file_name(weights: str) -> bool:
-    """Whether a user means a file: one that exists, or what looks like the path of one."""
+    """Whether a user means a file: one that exists, the folder of one, or what looks like the path of one."""
     path = Path(weights).expanduser()
-    return path.is_file() or path.suffix in (".pt", ".pth", ".bin", ".ckpt", ".tar") or weights[:1] in (".", "/", "~")
+    return (
+        path.is_file()
+        or ("/" in weights and path.is_dir())
+        or path.suffix in (".pt", ".pth", ".bin", ".ckpt", ".tar")
+        or weights[:1] in (".", "/", "~")
+    )
 
 
 def _state_in(content: Mapping[str, Any], source: str) -> Mapping[str, Tensor]:

@@ -324,6 +324,11 @@ def test_an_unknown_name_of_weights_is_refused():
         Predictor("efficientdet_d9")
 
 
+def test_a_folder_in_the_place_of_weights_is_refused_with_its_file(weights):
+    with pytest.raises(WeightsError, match=rf"{weights.parent} is a folder; .* such as {weights}"):
+        Predictor(weights.parent)
+
+
 def test_classes_of_a_video_are_told_frame_by_frame(classifier, tmp_path, capsys):
     video = cv2.VideoWriter(str(tmp_path / "clip.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 10.0, (64, 48))
     for value in range(5):

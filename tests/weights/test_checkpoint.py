@@ -236,7 +236,7 @@ def test_a_missing_file_is_refused(tmp_path):
 
 
 def test_a_folder_is_refused(tmp_path):
-    assert "no such weights file" in refusal(tmp_path)
+    assert refusal(tmp_path).endswith(f"is a folder; give the file of weights in it, such as {tmp_path / 'best.pt'}")
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,8 @@ def _write_shard(
     with path.open("wb") as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for row in rows:
             data = table.read(row)
+            if not data:
+                raise DataError(f"{table.path(row)}: the image file is empty; write it again, or take it out")
             suffix = os.path.splitext(str(table.file_names[row]))[1].lower() or ".img"
             key = f"{row:09d}"
             start = file.tell() + tarfile.BLOCKSIZE  # after the header, which is one block for short names

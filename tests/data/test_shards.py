@@ -192,6 +192,12 @@ def test_an_image_that_is_gone_stops_the_writing(labelled, tmp_path):
     assert list((tmp_path / "out").iterdir()) == []
 
 
+def test_an_empty_image_stops_the_writing(labelled, tmp_path):
+    labelled.path(4).write_bytes(b"")
+    with pytest.raises(DataError, match=r"cow/0\.jpg: the image file is empty; write it again, or take it out"):
+        write(labelled, tmp_path / "out")
+
+
 # What is read
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from effdet.models import list_models
     from effdet.structures import Batch, Classification, Detections, Outputs, Target
     from effdet.weights.checkpoint import load_checkpoint
-    from effdet.weights.sources import create_model
+    from effdet.weights.create import create_model
 
 __version__ = "0.1.0"
 
@@ -33,7 +33,7 @@ _HOMES = {
     "Target": "effdet.structures",
     "TrainingError": "effdet.errors",
     "WeightsError": "effdet.errors",
-    "create_model": "effdet.weights.sources",
+    "create_model": "effdet.weights.create",
     "list_models": "effdet.models",
     "load_checkpoint": "effdet.weights.checkpoint",
     "load_config": "effdet.config",

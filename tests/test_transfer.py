@@ -8,7 +8,7 @@ from rich.console import Console
 
 from effdet.cli import main
 from effdet.config import load_config
-from effdet.training.run import set_up
+from effdet.training.setup import set_up
 from effdet.weights.checkpoint import load_checkpoint
 
 QUIET = Console(quiet=True)

@@ -79,7 +79,7 @@ def run_verb(verb: str, arguments: Sequence[str] | None = None, prog: str | None
             raise
         return _failed(f"{error.filename or 'a file'} cannot be written ({error.strerror}); make room and start again")
     except (RuntimeError, MemoryError) as error:
-        from effdet.training.shortage import is_out_of_memory
+        from effdet.training.debug.out_of_memory import is_out_of_memory
 
         if not is_out_of_memory(error):
             raise

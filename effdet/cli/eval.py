@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from effdet.config import ClassificationConfig, DetectionConfig
     from effdet.distributed import Processes
-    from effdet.evaluation.run import Evaluator
+    from effdet.evaluation.evaluate import Evaluator
     from effdet.weights.checkpoint import Checkpoint, ModelCard
 
 
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     from effdet.devices import place
     from effdet.distributed import processes
     from effdet.evaluation.tables import metrics_table
-    from effdet.weights.sources import open_checkpoint
+    from effdet.weights.create import open_checkpoint
 
     checkpoint = open_checkpoint(args.weights)
     config = _config(args, checkpoint.card)
@@ -96,7 +96,7 @@ def _evaluate(
     from effdet.config import DetectionConfig
     from effdet.data.annotations import LabelMap
     from effdet.data.formats import read_annotations, read_labels
-    from effdet.evaluation.run import evaluate_classifier, evaluate_detector
+    from effdet.evaluation.evaluate import evaluate_classifier, evaluate_detector
     from effdet.models import EfficientDet
 
     model, labels = checkpoint.model, LabelMap(checkpoint.card.class_names, checkpoint.card.category_ids)

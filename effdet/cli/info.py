@@ -39,8 +39,8 @@ def run(args: argparse.Namespace) -> int:
     """
     from effdet.models import EFFICIENTDETS
     from effdet.models.analysis import figures_of
-    from effdet.weights.origin import COCO_SLOTS, IMAGENET_CLASSES
-    from effdet.weights.sources import spec_of
+    from effdet.weights.create import spec_of
+    from effdet.weights.pretrained import COCO_SLOTS, IMAGENET_CLASSES
 
     config = _config(args)
     usual = COCO_SLOTS if config.model.name in EFFICIENTDETS else IMAGENET_CLASSES

@@ -20,7 +20,7 @@ def run(args: argparse.Namespace) -> int:
     from effdet.models import EFFICIENTDETS, EFFICIENTNETS, list_models
     from effdet.models.analysis import multiply_adds
     from effdet.models.efficientnet import count_parameters
-    from effdet.weights.origin import COCO_SLOTS, IMAGENET_CLASSES
+    from effdet.weights.pretrained import COCO_SLOTS, IMAGENET_CLASSES
 
     width = max(map(len, list_models()))
     print(f"{'network':{width}}  input        {'parameters':>11}{'  multiply-adds' if args.full else ''}")

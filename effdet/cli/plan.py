@@ -17,7 +17,7 @@ from effdet.cli.recipes import add_recipe_arguments, read_recipe
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from effdet.training.memory import Measured, Plan
+    from effdet.training.debug.memory import Measured, Plan
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     """
     from rich.console import Console
 
-    from effdet.training.memory import largest_image, num_classes, parse_size, plan
+    from effdet.training.debug.memory import largest_image, num_classes, parse_size, plan
 
     config = read_recipe(args)
     memory = parse_size(args.memory)

@@ -123,9 +123,9 @@ def _predict(
 
     from rich.progress import Progress
 
-    from effdet.inference.drawing import draw
     from effdet.inference.sources import read_frames
     from effdet.inference.writers import PictureWriter, TableWriter
+    from effdet.report.drawing import draw
 
     share = [
         sources[number] for number in range(len(sources)) if number * together.size // len(sources) == together.rank

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     import torch
     from rich.table import Table
 
-    from effdet.training.examination import Findings
-    from effdet.training.forensics import Bundle
+    from effdet.training.debug.dump import Bundle
+    from effdet.training.debug.nan_trace import Findings
 
 SHOWN = 10  # of the parameters, those whose gradients are the largest
 
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from effdet.devices import autocast_dtype
-    from effdet.training.forensics import read_bundle, rerun
+    from effdet.training.debug.dump import read_bundle, rerun
 
     bundle = read_bundle(args.bundle)
     device = _device(args.device, bundle)

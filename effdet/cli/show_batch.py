@@ -18,8 +18,8 @@ from effdet.errors import ConfigError
 if TYPE_CHECKING:
     from effdet.data.images import Image
     from effdet.structures import Batch, LabelBatch
-    from effdet.training.classification import ClassificationTask
-    from effdet.training.detection import DetectionTask
+    from effdet.training.tasks.classification import ClassificationTask
+    from effdet.training.tasks.detection import DetectionTask
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 SMALLEST_SHARE = 0.005  # of a class in a mixed image; what is less reads 0.00
@@ -47,9 +47,9 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from effdet.data.images import write_image
-    from effdet.data.sheet import contact_sheet
+    from effdet.report.sheet import contact_sheet
     from effdet.training.optim import make_schedule
-    from effdet.training.run import make_task
+    from effdet.training.setup import make_task
 
     console = Console(soft_wrap=True, markup=False, highlight=False)
     task = make_task(config, console)
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _drawn(task: DetectionTask | ClassificationTask, batch: Batch | LabelBatch, epoch: int, step: int) -> list[Image]:
     from effdet.structures import Batch
-    from effdet.training.detection import DetectionTask
+    from effdet.training.tasks.detection import DetectionTask
 
     if isinstance(task, DetectionTask):
         assert isinstance(batch, Batch)
@@ -81,8 +81,8 @@ def _drawn(task: DetectionTask | ClassificationTask, batch: Batch | LabelBatch, 
 def _with_boxes(batch: Batch, names: tuple[str, ...]) -> list[Image]:
     import torch
 
-    from effdet.data.sheet import in_sheet
-    from effdet.inference.drawing import draw_detections
+    from effdet.report.drawing import draw_detections
+    from effdet.report.sheet import in_sheet
     from effdet.structures import Detections
 
     pictures = []
@@ -94,8 +94,8 @@ def _with_boxes(batch: Batch, names: tuple[str, ...]) -> list[Image]:
 
 
 def _with_classes(task: ClassificationTask, batch: LabelBatch, epoch: int, step: int) -> list[Image]:
-    from effdet.data.sheet import in_sheet
-    from effdet.inference.drawing import draw_classification
+    from effdet.report.drawing import draw_classification
+    from effdet.report.sheet import in_sheet
     from effdet.structures import Classification
 
     images, targets = task.mixed(batch, epoch, step)

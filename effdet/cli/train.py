@@ -86,7 +86,7 @@ def newest_run(output_dir: Path | None, recipe: Path, console: Console) -> Path 
         ConfigError: there are runs, but all that they saved is damaged.
     """
     from effdet.errors import WeightsError
-    from effdet.training.run import newest_state
+    from effdet.training.setup import newest_state
 
     own = re.compile(re.escape(recipe.stem) + r"(-\d+)?")
     others = {path.stem for path in recipe.parent.glob("*.yaml")} - {recipe.stem}  # such as NAME-640

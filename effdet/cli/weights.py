@@ -161,7 +161,7 @@ def _convert(file: Path, name: str, out: Path | None) -> None:
     if out.exists():
         raise WeightsError(f"{out}: is there already; remove it or choose another file with --out")
     from effdet.weights.checkpoint import save_checkpoint
-    from effdet.weights.sources import named_checkpoint
+    from effdet.weights.create import named_checkpoint
 
     checkpoint = named_checkpoint(name, file)
     save_checkpoint(out, checkpoint.model.state_dict(), checkpoint.card)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effdet.data.image_table import ImageTable, hash_columns, plain_names
-from effdet.data.shards import ShardStore
+from effdet.data.shard_store import ShardStore
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effdet.data.images import read_file
-from effdet.data.shards import ShardStore
+from effdet.data.shard_store import ShardStore
 from effdet.errors import DataError
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from effdet.data.annotations import LabelMap
 from effdet.data.image_table import ImageTable, hash_columns, plain_names
-from effdet.data.shards import ShardStore
+from effdet.data.shard_store import ShardStore
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from effdet.data.annotations import Annotations
-from effdet.data.formats.shards import INDEX_SUFFIX, write_index
+from effdet.data.formats.shard_index import INDEX_SUFFIX, write_index
 from effdet.data.labels import ImageLabels
-from effdet.data.shards import ShardFolder, ShardStore, checksum
+from effdet.data.shard_store import ShardFolder, ShardStore, checksum
 from effdet.errors import DataError
 from effdet.files import replacing
 

@@ -28,7 +28,7 @@ from effdet.models import EfficientDet, EfficientNet
 from effdet.postprocess import Suppression, classify, postprocess
 from effdet.structures import Classification, Detections, Outputs
 from effdet.weights.checkpoint import Task
-from effdet.weights.sources import open_checkpoint
+from effdet.weights.create import open_checkpoint
 
 ImageLike = str | Path | Image
 Found = Detections | Classification

@@ -27,18 +27,18 @@ from effdet.distributed import SINGLE, Processes, lost_processes
 from effdet.errors import ConfigError, DataError, TrainingError, WeightsError
 from effdet.evaluation.tables import metrics_table
 from effdet.files import write_text
-from effdet.training.checks import check_first_loss, untrained_loss
-from effdet.training.curves import draw_curves
-from effdet.training.forensics import leave_bundle
-from effdet.training.logs import Meter, ProgressLine, advice, usable_cores
-from effdet.training.manifest import write_manifest
+from effdet.report.curves import draw_curves
+from effdet.training.debug.checks import check_first_loss, untrained_loss
+from effdet.training.debug.dump import leave_bundle
+from effdet.training.debug.out_of_memory import is_out_of_memory, out_of_memory, out_of_memory_in_evaluation
 from effdet.training.optim import set_rate, train_mode
-from effdet.training.run import Run, resume, set_up
-from effdet.training.shortage import is_out_of_memory, out_of_memory, out_of_memory_in_evaluation
+from effdet.training.records.logs import Meter, ProgressLine, advice, usable_cores
+from effdet.training.records.manifest import write_manifest
+from effdet.training.records.trackers import open_trackers
+from effdet.training.setup import Run, resume, set_up
 from effdet.training.state import Figures, TrainState
 from effdet.training.stopping import Ending, StopRequest, stop_request
-from effdet.training.tasks import AnyBatch
-from effdet.training.trackers import open_trackers
+from effdet.training.tasks.task import AnyBatch
 from effdet.weights.checkpoint import ModelCard, save_checkpoint
 
 

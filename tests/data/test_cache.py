@@ -13,12 +13,12 @@ import torch
 from effdet.config import DetectionAugment, DetectionData
 from effdet.data.annotations import Annotations, LabelMap
 from effdet.data.cache import ENTRY, DiskCache, MemoryCache, make_cache
-from effdet.data.dataset import DetectionDataset
+from effdet.data.detection_dataset import DetectionDataset
 from effdet.data.formats import read_shards
 from effdet.data.images import REDUCTIONS, decode_image, write_image
 from effdet.data.loader import evaluation_batches
+from effdet.data.shard_store import ShardFolder
 from effdet.data.shard_writer import write_shards
-from effdet.data.shards import ShardFolder
 from effdet.errors import DataError
 
 COUNT = 6

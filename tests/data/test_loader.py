@@ -16,8 +16,8 @@ import torch
 from effdet.config import ClassificationAugment, DetectionAugment, DetectionData, ProgressiveConfig, SplitConfig
 from effdet.data import loader
 from effdet.data.annotations import Annotations, LabelMap
-from effdet.data.classify import ClassificationDataset
-from effdet.data.dataset import DetectionDataset
+from effdet.data.classification_dataset import ClassificationDataset
+from effdet.data.detection_dataset import DetectionDataset
 from effdet.data.formats import read_annotations
 from effdet.data.labels import ImageLabels
 from effdet.data.loader import ahead, evaluation_batches, train_batches

@@ -17,7 +17,7 @@ from effdet.errors import ConfigError, TrainingError, WeightsError
 from effdet.evaluation.coco import METRIC_NAMES
 from effdet.training.engine import end_epoch, train, train_step
 from effdet.training.optim import train_mode
-from effdet.training.run import resume, set_up
+from effdet.training.setup import resume, set_up
 from effdet.weights.checkpoint import load_checkpoint
 
 QUIET = Console(quiet=True)

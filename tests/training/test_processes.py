@@ -14,7 +14,7 @@ from rich.console import Console
 from effdet.cli import main
 from effdet.config import load_config
 from effdet.errors import TrainingError
-from effdet.training.run import set_up
+from effdet.training.setup import set_up
 
 CLOCKS = ("seconds", "images_per_second", "data_wait")
 CPU = ("--device", "cpu")

@@ -21,8 +21,8 @@ from effdet.config import load_config
 from effdet.errors import DataError, WeightsError
 from effdet.evaluation.coco import CocoEvaluator
 from effdet.training.engine import train
-from effdet.training.logs import RunLog
-from effdet.training.run import resume, set_up
+from effdet.training.records.logs import RunLog
+from effdet.training.setup import resume, set_up
 
 QUIET = Console(quiet=True)
 TIMES = ("seconds", "images_per_second", "data_wait")

@@ -14,10 +14,10 @@ from effdet.data.annotations import Annotations, LabelMap
 from effdet.data.formats.coco import read_coco
 from effdet.data.formats.folders import read_folders
 from effdet.data.formats.image_list import read_image_list
-from effdet.data.formats.shards import INDEX_SUFFIX, read_labelled_shards, read_shards
+from effdet.data.formats.shard_index import INDEX_SUFFIX, read_labelled_shards, read_shards
 from effdet.data.formats.voc import read_voc
 from effdet.data.labels import ImageLabels
-from effdet.data.shards import ShardAddress, ShardFolder
+from effdet.data.shard_store import ShardAddress, ShardFolder
 from effdet.errors import DataError
 
 __all__ = [

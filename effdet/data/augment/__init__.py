@@ -1,0 +1,1 @@
+"""Random changes of training images and their boxes: pure functions of a sample and a random generator."""

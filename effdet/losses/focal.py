@@ -1,0 +1,100 @@
+"""The focal loss as one sum over all logits, its gradient computed together with it. What is positive is decided in `matching.py`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+LOGITS_AT_ONCE = 2**24  # whose focal loss is computed in one go
+LOGITS_AT_ONCE_ON_CPU = 2**17
+
+
+def focal_loss_sum(
+    logits: Tensor,
+    positive: tuple[Tensor, ...],
+    alpha: float,
+    gamma: float,
+    label_smoothing: float,
+    class_weights: Tensor | None = None,
+) -> Tensor:
+    """Sum of the focal loss over all logits, computed in float32 (of float64 in float64): a scalar.
+
+    Every logit is first counted as a negative, and the few positives are corrected afterwards: no one-hot targets are
+    made. Modulating factors are powers of probabilities taken through their logarithms, which stay finite.
+
+    Args:
+        logits: [..., K].
+        positive: index of the logits whose target is 1, as for `logits[positive]`; none twice.
+        alpha: weight of positives; negatives weigh 1 - alpha.
+        gamma: focusing exponent.
+        label_smoothing: inside the cross-entropy alone. Source: EfficientDet reference; Focal loss, equation 5.
+        class_weights: [K], factors of the loss of each class; None for 1.
+    """
+    total: Tensor = _FocalLossSum.apply(logits, positive, alpha, gamma, label_smoothing / 2, class_weights)
+    return total
+
+
+class _FocalLossSum(torch.autograd.Function):
+    """See `focal_loss_sum`. The gradient is found together with the loss, in pieces that stay in the cache: autograd
+    would keep and walk through a dozen arrays of the size of the logits, which are the largest of a training step.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        logits: Tensor,
+        positive: tuple[Tensor, ...],
+        alpha: float,
+        gamma: float,
+        half: float,
+        class_weights: Tensor | None,
+    ) -> Tensor:
+        computed = torch.promote_types(logits.dtype, torch.float32)
+        weights = logits.new_ones(1, dtype=computed) if class_weights is None else class_weights.to(computed)
+        rows = logits.reshape(-1, logits.shape[-1])
+        # float16 would lose the gradients of easy negatives, which bfloat16 holds
+        gradient = torch.empty_like(rows, dtype=computed if logits.dtype == torch.float16 else logits.dtype)
+        total = logits.new_zeros((), dtype=computed)
+        step = max(1, (LOGITS_AT_ONCE_ON_CPU if logits.device.type == "cpu" else LOGITS_AT_ONCE) // rows.shape[1])
+        for start in range(0, len(rows), step):
+            loss, slope = _focal_negative(rows[start : start + step].to(computed), gamma, half)
+            total += (loss.mul_(weights)).sum()
+            torch.mul(slope, weights * (1 - alpha), out=slope)
+            gradient[start : start + step] = slope
+        chosen = logits[positive].to(computed)
+        if class_weights is not None:
+            weights = weights[positive[-1]]
+        total = (1 - alpha) * (total - (_focal_negative(chosen, gamma, half)[0] * weights).sum())
+        # With labels turned round, a positive is a negative of the opposite logit.
+        loss, slope = _focal_negative(-chosen, gamma, half)
+        gradient = gradient.view(logits.shape)
+        gradient[positive] = (-alpha * weights * slope).to(gradient.dtype)
+        ctx.save_for_backward(gradient)
+        ctx.dtype = logits.dtype
+        return total + alpha * (loss * weights).sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, factor: Tensor) -> tuple[Tensor, None, None, None, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return (gradient * factor).to(ctx.dtype), None, None, None, None, None
+
+
+def _focal_negative(logits: Tensor, gamma: float, half: float) -> tuple[Tensor, Tensor]:
+    """Unweighted focal loss of negatives and its derivative, both of the shape of the logits.
+
+    With p the score, the loss is p^gamma (-log(1 - p) - half logit).
+    """
+    softplus = F.softplus(logits)  # -log(1 - p)
+    log_p = logits - softplus
+    entropy = softplus.sub_(logits, alpha=half)
+    power = torch.exp(gamma * log_p)
+    p = log_p.exp_()
+    loss = power * entropy
+    # power * (gamma * (1 - p) * entropy + p - half)
+    slope = entropy.mul_(gamma).mul_(1 - p).add_(p).sub_(half).mul_(power)
+    return loss, slope

@@ -1,0 +1,1 @@
+"""Everything that draws: boxes on images, contact sheets, training curves, the confusion matrix."""

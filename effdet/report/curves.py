@@ -1,0 +1,232 @@
+"""The course of a run as a picture: losses, metrics, learning rate, gradients and speed over the steps.
+
+It is drawn from log.jsonl alone, so that anyone can draw it again later; what is logged is in `logs.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from effdet.errors import DataError
+from effdet.files import replacing
+from effdet.training.records.logs import MUCH_WAITING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Records = list[dict[str, float]]
+Values = NDArray[np.float64]
+
+_METRICS = ("AP", "AP50", "AP75", "top1", "top5", "mean_class_accuracy")
+_COLORS = ("#1f5fa8", "#d9722b", "#2f8f5b", "#a23b72", "#6b6b6b")
+_INK, _FAINT, _GRID = "#333333", "#7a7a7a", "#e4e4e4"
+_NOTE = (
+    "A record of log.jsonl is the mean of the steps since the one before. Parts of the loss are drawn before they are "
+    "weighted.\nOf long runs the strong line is a running mean of the pale one; a pale area spans the smallest to the "
+    "largest record. Of more than 10,000 records every second, third ... is drawn."
+)
+_MOST_RECORDS = 10_000  # of a training; of longer logs every second, third ... record is read
+_MOST_POINTS = 500  # of a line; more are drawn as the mean and the range of so many groups
+_SMOOTHED_FROM = 40  # points
+_LOG_SCALE_FROM = 20.0  # largest value over smallest
+
+
+def draw_curves(folder: Path) -> Path:
+    """Draws log.jsonl of a run's folder as curves.png beside it, in one step; gives the picture's path.
+
+    Raises:
+        DataError: there is no log, or it is not one.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    training, evaluations = read_log(folder / "log.jsonl")
+    figure = Figure(figsize=(13, 12), dpi=100, facecolor="white")
+    FigureCanvasAgg(figure)
+    # Fixed margins: a layout that measures every text takes as long as the drawing.
+    figure.subplots_adjust(left=0.065, right=0.985, bottom=0.095, top=0.92, wspace=0.16, hspace=0.3)
+    headline = _headline(folder.resolve().name, training, evaluations)
+    figure.text(0.065, 0.958, headline, fontsize=14, fontweight="bold", color=_INK)
+    figure.text(0.065, 0.016, _NOTE, fontsize=9, color=_FAINT)
+    axes = figure.subplots(3, 2)
+    _losses(axes[0, 0], training)
+    _metrics(axes[0, 1], evaluations)
+    _learning_rate(axes[1, 0], training)
+    _gradient_norm(axes[1, 1], training)
+    _speed(axes[2, 0], training)
+    _data_wait(axes[2, 1], training)
+    last = max((records[-1]["step"] for records in (training, evaluations) if records), default=1)
+    for panel in axes.flat:
+        _finish(panel, last)
+    path = folder / "curves.png"
+    with replacing(path) as partial:
+        figure.savefig(partial, format="png")
+    return path
+
+
+def read_log(path: Path) -> tuple[Records, Records]:
+    """Records of training and of evaluations; a last line that was cut off is left out.
+
+    Of a log with more than 10,000 training records every second, third ... is read, so that it takes no time.
+
+    Raises:
+        DataError: there is no such file, or it is not a log.
+    """
+    try:
+        *lines, _ = path.read_text(encoding="utf-8").split("\n")
+        training = [line for line in lines if '"learning_rate"' in line]
+        every = len(training) // _MOST_RECORDS + 1
+        newest_and_before = training[::-every]
+        evaluations = [json.loads(line) for line in lines if '"learning_rate"' not in line]
+        return [json.loads(line) for line in reversed(newest_and_before)], evaluations
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); give the folder of a run") from None
+    except ValueError as error:
+        raise DataError(f"{path}: not a log of a run ({error}); expected a JSON object per line") from None
+
+
+def _headline(name: str, training: Records, evaluations: Records) -> str:
+    if not training and not evaluations:
+        return f"{name}: nothing logged yet"
+    newest = max((records[-1] for records in (training, evaluations) if records), key=lambda record: record["step"])
+    minutes = newest["seconds"] / 60
+    length = (
+        f"{minutes / 60:.1f} h" if minutes >= 90 else f"{minutes:.0f} min" if minutes >= 2 else f"{minutes:.1f} min"
+    )
+    return f"{name}: epoch {newest['epoch']}, step {newest['step']:,}, after {length} of training"
+
+
+def _losses(axes: Axes, training: Records) -> None:
+    recorded = dict.fromkeys(name for record in training[:1] + training[-1:] for name in record)  # a recipe may change
+    names = [name for name in recorded if name == "loss" or name.endswith("_loss")]
+    for name, color in zip(names, _COLORS, strict=False):
+        label = "loss (total)" if name == "loss" and len(names) > 1 else name.replace("_", " ")
+        _line(axes, *_series(training, name), color, label, width=2.2 if name == "loss" else 1.6)
+    _title(axes, "Training loss and its parts" if len(names) > 1 else "Training loss", "loss")
+    _scale(axes)
+
+
+def _metrics(axes: Axes, evaluations: Records) -> None:
+    names = [name for name in _METRICS if any(record.get(name, -1) >= 0 for record in evaluations)]
+    for name, color in zip(names, _COLORS, strict=False):
+        steps, values = _series(evaluations, name)
+        measured = values >= 0
+        steps, values = steps[measured], 100 * values[measured]
+        best = values.argmax()
+        label = f"{name.replace('_', ' ')}, best {values[best]:.1f}% after step {steps[best]:,.0f}"
+        few = len(values) <= 60
+        axes.plot(steps, values, color=color, label=label, linewidth=1.8, marker="o" if few else None, markersize=4)
+        star = axes.plot(steps[best], values[best], "*", color=color, markersize=13, markeredgecolor="white")
+        star[0].set(zorder=5, clip_on=False)
+    _title(axes, "Metrics on the validation part (star: best)", "percent")
+    axes.set_ylim(0, 1.08 * axes.get_ylim()[1])
+
+
+def _learning_rate(axes: Axes, training: Records) -> None:
+    axes.plot(
+        *_series(training[:: len(training) // _MOST_POINTS + 1], "learning_rate"), color=_COLORS[0], linewidth=1.6
+    )
+    _title(axes, "Learning rate", "learning rate")
+    axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_formatter("{x:g}")
+
+
+def _gradient_norm(axes: Axes, training: Records) -> None:
+    _line(axes, *_series(training, "gradient_norm"), _COLORS[3])
+    _title(axes, "Norm of all gradients, before clipping", "norm")
+    _scale(axes)
+
+
+def _speed(axes: Axes, training: Records) -> None:
+    _line(axes, *_series(training, "images_per_second"), _COLORS[2])
+    _title(axes, "Speed of the training, evaluations left out", "images per second")
+    axes.set_ylim(bottom=0)
+
+
+def _data_wait(axes: Axes, training: Records) -> None:
+    steps, shares = _series(training, "data_wait")
+    _line(axes, steps, 100 * shares, _COLORS[1], "time spent waiting for data")
+    limit = 100 * MUCH_WAITING
+    axes.axhline(limit, color=_COLORS[4], linewidth=1, linestyle="--", label=f"{limit:.0f}%: more is worth a change")
+    _title(axes, "Waiting for data", "percent of the time")
+    axes.set_ylim(0, max(1.25 * limit, axes.get_ylim()[1]))
+
+
+def _line(axes: Axes, steps: Values, values: Values, color: str, label: str | None = None, width: float = 1.6) -> None:
+    """Draws values thin and pale and their running mean over them where there are many, a single line otherwise."""
+    if len(values) > _MOST_POINTS:
+        steps, values, low, high = _grouped(steps, values)
+        axes.fill_between(steps, low, high, color=color, alpha=0.18, linewidth=0)
+    if len(values) >= _SMOOTHED_FROM:
+        axes.plot(steps, values, color=color, alpha=0.3, linewidth=0.8)
+        values = _running_mean(values)
+    axes.plot(steps, values, color=color, label=label, linewidth=width, marker="o" if len(values) == 1 else None)
+
+
+def _series(records: Records, name: str) -> tuple[Values, Values]:
+    """Steps and values of a figure, of the records that have it."""
+    pairs = [(record["step"], record[name]) for record in records if name in record]
+    steps, values = np.array(pairs, np.float64).reshape(-1, 2).T
+    return steps, values
+
+
+def _grouped(steps: Values, values: Values) -> tuple[Values, Values, Values, Values]:
+    """Mean step, and mean, least and greatest value of groups of neighbours."""
+    size = -(-len(values) // _MOST_POINTS)
+    starts = np.arange(0, len(values), size)
+    counts = np.diff([*starts, len(values)])
+    return (
+        np.add.reduceat(steps, starts) / counts,
+        np.add.reduceat(values, starts) / counts,
+        np.minimum.reduceat(values, starts),
+        np.maximum.reduceat(values, starts),
+    )
+
+
+def _running_mean(values: Values) -> Values:
+    """Mean of each value and its neighbours, a fortieth of all; fewer at the ends, as many on either side."""
+    index = np.arange(len(values))
+    reach = np.minimum(np.minimum(index, index[::-1]), max(len(values) // 80, 2))
+    sums = np.concatenate([[0.0], values.cumsum()])
+    mean: Values = (sums[index + reach + 1] - sums[index - reach]) / (2 * reach + 1)
+    return mean
+
+
+def _scale(axes: Axes) -> None:
+    """A logarithmic scale where values differ by more than an order of magnitude, one from 0 otherwise."""
+    least, greatest = axes.dataLim.intervaly
+    if greatest > _LOG_SCALE_FROM * least > 0:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.set_ylabel(f"{axes.get_ylabel()} (log scale)")
+    else:
+        axes.set_ylim(bottom=0)
+
+
+def _title(axes: Axes, title: str, unit: str) -> None:
+    axes.set_title(title, loc="left", y=1.0, fontsize=11, fontweight="bold", color=_INK)
+    axes.set_ylabel(unit, color=_INK)
+
+
+def _finish(axes: Axes, last_step: float) -> None:
+    """What all panels share: the axis of steps, grid and legend; a word where there is nothing to see."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlim(0, max(last_step, 1) * 1.02)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.set_xlabel("optimiser step", color=_INK)
+    axes.grid(color=_GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=_INK, labelsize=9)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    if not any(len(np.atleast_1d(line.get_xdata())) for line in axes.lines if line.get_linestyle() != "--"):
+        axes.text(0.5, 0.5, "nothing logged yet", transform=axes.transAxes, ha="center", color=_FAINT)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, fontsize=9, labelcolor=_INK)

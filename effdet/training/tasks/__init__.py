@@ -1,0 +1,1 @@
+"""What the engine trains: one file for each task, and the table of them."""

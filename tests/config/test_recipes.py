@@ -1,0 +1,226 @@
+import functools
+from pathlib import Path
+
+import pytest
+import torch
+
+from effdet.config import DetectionConfig, load_config
+from effdet.models import EFFICIENTDETS, EfficientDet
+from effdet.models.analysis import activation_bytes
+from effdet.weights.create import spec_of
+
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
+RECIPES = sorted((REPOSITORY / "configs").rglob("*.yaml"))
+CLASSIFICATION = [path for path in RECIPES if path.parent.name == "classification"]
+DETECTION = [path for path in RECIPES if path not in CLASSIFICATION]
+BASES = ("configs/detection/coco.yaml", "configs/classification/imagenet.yaml")  # have no network of their own
+D_NETWORKS = ("d0", "d1", "d2", "d3", "d4", "d5", "d6", "d7", "d7x")
+LITE_DETECTORS = ("lite0", "lite1", "lite2", "lite3", "lite3x", "lite4")
+DETECTORS = D_NETWORKS + LITE_DETECTORS
+B_NETWORKS = ("b0", "b1", "b2", "b3", "b4", "b5", "b6", "b7")
+LITE_NETWORKS = ("lite0", "lite1", "lite2", "lite3", "lite4")
+V2_NETWORKS = ("v2_s", "v2_m", "v2_l")
+V2_B_NETWORKS = ("v2_b0", "v2_b1", "v2_b2", "v2_b3")
+CLASSIFIERS = B_NETWORKS + LITE_NETWORKS + V2_NETWORKS + V2_B_NETWORKS
+PIXELS_OF_A_PART = 16 * 384 * 384  # the most, that of the detector Lite1
+BYTES_OF_A_PART = 5.5 * 2**30  # of activations in float32, about those of Lite1; in bfloat16 half of it
+
+
+def name_of(path):
+    return path.relative_to(REPOSITORY).as_posix()
+
+
+@functools.cache
+def config_of(path):
+    return load_config(path)
+
+
+def detector(network):
+    return config_of(REPOSITORY / "configs" / f"{network}.yaml")
+
+
+def classifier(network):
+    return config_of(REPOSITORY / "configs" / "classification" / f"{network}.yaml")
+
+
+@functools.cache
+def network_of(path):
+    model = config_of(path).model
+    with torch.device("meta"):
+        return spec_of(model).build(model.num_classes or 3)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=name_of)
+def test_a_recipe_loads_and_builds_its_network(path):
+    config, model = config_of(path), network_of(path)
+    assert isinstance(model, EfficientDet) == isinstance(config, DetectionConfig)
+    assert model.num_classes == (config.model.num_classes or 3)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=name_of)
+def test_a_recipe_opens_with_what_it_is_and_its_command(path):
+    lines = path.read_text(encoding="utf-8").splitlines()
+    comment = "\n".join(lines[: next(number for number, line in enumerate(lines) if not line.startswith("#"))])
+    assert not comment.startswith("#   ")
+    assert f"python tools/train.py {name_of(path)}" in comment
+
+
+def test_the_recipes_of_classifiers_are_in_a_folder_of_their_own():
+    assert {config_of(path).task for path in CLASSIFICATION} == {"classification"}
+    assert {config_of(path).task for path in DETECTION} == {"detection"}
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=name_of)
+def test_all_parts_of_a_batch_are_of_one_size(path):
+    train = config_of(path).train
+    assert train.batch_size % train.accumulate == 0
+
+
+# Detection
+
+
+@pytest.mark.parametrize("path", [path for path in DETECTION if name_of(path) not in BASES], ids=name_of)
+def test_a_part_of_a_batch_of_a_detector_fits_a_common_machine(path):
+    config = config_of(path)
+    height, width = spec_of(config.model).image_size
+    images = config.train.batch_size // config.train.accumulate
+    assert images == 1 or images * height * width <= PIXELS_OF_A_PART
+
+
+@pytest.mark.parametrize("network", DETECTORS)
+def test_every_published_detector_has_a_recipe_of_its_name(network):
+    config = detector(network)
+    assert config.model.name == f"efficientdet_{network}"
+    assert config.train.epochs == (600 if network in ("d7", "d7x") else 300)
+
+
+@pytest.mark.parametrize("network", DETECTORS)
+def test_the_published_recipe_of_detectors_is_followed(network):
+    config = detector(network)
+    optim = config.optim
+    assert (optim.name, optim.momentum, optim.weight_decay, optim.clip_norm) == ("sgd", 0.9, 4e-5, 10)
+    assert (optim.learning_rate, optim.reference_batch, optim.warmup_epochs) == (0.08, 64, 1)
+    assert optim.learning_rate * optim.warmup_start == pytest.approx(0.008)
+    assert optim.schedule == "cosine"
+    assert (config.loss.alpha, config.loss.gamma, config.loss.huber_delta, config.loss.box_weight) == (
+        0.25,
+        1.5,
+        0.1,
+        50,
+    )
+    assert (config.augment.horizontal_flip, config.augment.scale_jitter) == (0.5, (0.1, 2.0))
+    assert config.train.ema_decay == 0.9998
+    assert config.model.norm_momentum == 0.01
+
+
+@pytest.mark.parametrize("network", DETECTORS)
+def test_a_recipe_names_the_backbone_that_imagenet_weights_are_of(network):
+    comment = (REPOSITORY / "configs" / f"{network}.yaml").read_text(encoding="utf-8").partition("base:")[0]
+    assert "model.weights=coco" in comment
+    if detector(network).model.weights is None:
+        assert f"from {EFFICIENTDETS[f'efficientdet_{network}'].backbone.name}," in comment
+
+
+# Classification
+
+
+@pytest.mark.parametrize("path", [path for path in CLASSIFICATION if name_of(path) not in BASES], ids=name_of)
+def test_a_part_of_a_batch_of_a_classifier_fits_a_common_machine(path):
+    config = config_of(path)
+    images, size = config.train.batch_size // config.train.accumulate, spec_of(config.model).image_size
+    if config.progressive:
+        size = (max(config.progressive.image_size),) * 2
+    assert images == 1 or images * activation_bytes(network_of(path), size) <= BYTES_OF_A_PART
+
+
+@pytest.mark.parametrize("network", CLASSIFIERS)
+def test_every_published_classifier_has_a_recipe_of_its_name(network):
+    family, _, size = network.rpartition("_")
+    assert classifier(network).model.name == f"efficientnet{family}_{size}"
+
+
+@pytest.mark.parametrize("network", CLASSIFIERS)
+def test_the_published_recipe_of_classifiers_is_followed(network):
+    config = classifier(network)
+    optim = config.optim
+    assert (optim.name, optim.momentum, optim.weight_decay, optim.clip_norm) == ("rmsprop", 0.9, 1e-5, None)
+    assert (optim.learning_rate, optim.reference_batch) == (0.016, 256)
+    assert (optim.warmup_epochs, optim.warmup_start) == (5, 0)
+    assert (optim.schedule, optim.decay_factor, optim.decay_epochs) == ("exponential", 0.97, 2.4)
+    assert (config.train.epochs, config.train.ema_decay, config.loss.label_smoothing) == (350, 0.9999, 0.1)
+    assert (config.augment.horizontal_flip, config.augment.random_erasing) == (0.5, 0)
+    assert config.augment.crop_aspect == pytest.approx((3 / 4, 4 / 3))
+    assert config.augment.crop_area == ((0.05, 1) if network in V2_NETWORKS else (0.08, 1))
+    assert (config.augment.mixup, config.augment.cutmix) == (0, 0)
+    assert config.model.norm_momentum == (0.1 if network.startswith("v2_") else 0.01)
+    assert (config.model.weights, config.model.image_size) == (None, None)
+
+
+@pytest.mark.parametrize("network", CLASSIFIERS)
+def test_dropout_and_stochastic_depth_are_those_of_the_networks(network):
+    model = classifier(network).model
+    assert (model.dropout, model.drop_path) == (None, None)
+    assert spec_of(model).drop_path == 0.2
+
+
+@pytest.mark.parametrize(("network", "magnitude"), [("b5", 17), ("b7", 28)])
+def test_randaugment_is_as_published(network, magnitude):
+    augment = classifier(network).augment
+    assert (augment.rand_layers, augment.rand_magnitude) == (2, magnitude)
+
+
+def test_randaugment_is_stronger_for_larger_networks():
+    magnitudes = [classifier(network).augment.rand_magnitude for network in B_NETWORKS]
+    assert magnitudes == sorted(set(magnitudes))
+    assert {classifier(network).augment.rand_layers for network in B_NETWORKS} == {2}
+
+
+@pytest.mark.parametrize("network", [*[name for name in B_NETWORKS if name not in ("b5", "b7")], *V2_B_NETWORKS])
+def test_where_randaugment_stands_in_the_recipe_says_so(network):
+    text = (REPOSITORY / "configs" / "classification" / f"{network}.yaml").read_text(encoding="utf-8")
+    assert "RandAugment stands in" in text
+    assert "our choice" in " ".join(text.replace("#", "").split())
+
+
+@pytest.mark.parametrize("network", LITE_NETWORKS)
+def test_lite_is_augmented_by_crop_and_flip_alone(network):
+    assert classifier(network).augment.rand_layers == 0
+
+
+@pytest.mark.parametrize(
+    ("network", "train_size", "eval_size", "magnitude", "alpha"),
+    [
+        ("v2_s", 300, 384, 10, 0),
+        ("v2_m", 384, 480, 15, 0.2),
+        ("v2_l", 384, 480, 20, 0.5),
+        ("v2_b0", 192, 224, None, 0),
+        ("v2_b1", 192, 240, None, 0),
+        ("v2_b2", 208, 260, None, 0),
+        ("v2_b3", 240, 300, None, 0),
+    ],
+)
+def test_progressive_learning_follows_the_reference_code(network, train_size, eval_size, magnitude, alpha):
+    config = classifier(network)
+    progressive, stages = config.progressive, range(4)
+    assert progressive.num_stages == 4
+    assert progressive.image_size == tuple(int(128 + (train_size - 128) * (stage + 1) / 4) for stage in stages)
+    assert spec_of(config.model).image_size == (eval_size, eval_size)
+    assert progressive.dropout is None  # a line of the reference that raises it is switched off
+    if magnitude is None:
+        assert progressive.rand_magnitude is None
+    else:
+        expected = [5 + (magnitude - 5) * stage / 3 for stage in stages]
+        assert progressive.rand_magnitude == pytest.approx(expected, abs=0.005)
+    assert progressive.mixup == progressive.cutmix
+    assert (progressive.mixup or (0,) * 4) == pytest.approx([alpha * stage / 3 for stage in stages], abs=5e-4)
+
+
+def test_other_classifiers_have_no_stages():
+    assert {classifier(network).progressive for network in (*B_NETWORKS, *LITE_NETWORKS)} == {None}
+
+
+def test_the_recipe_for_a_folder_of_ones_own_starts_from_imagenet_and_is_short():
+    config = classifier("finetune")
+    assert (config.model.weights, config.optim.name, config.model.norm_momentum) == ("imagenet", "adamw", 0.1)
+    assert config.train.epochs <= 30
+    assert config.train.ema_decay <= 0.999

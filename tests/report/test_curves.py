@@ -1,0 +1,108 @@
+import json
+
+import numpy as np
+import pytest
+
+from effdet.data.images import read_image
+from effdet.errors import DataError
+from effdet.report import curves
+from effdet.report.curves import draw_curves, read_log
+
+WHITE = 255
+
+
+def record(step, **more):
+    return {"step": step, "epoch": 1, "seconds": step / 2, "learning_rate": 0.1, **more}
+
+
+def figures(step):
+    loss = 3.0 / step
+    return record(
+        step,
+        loss=loss,
+        class_loss=loss / 2,
+        box_loss=loss / 100,
+        gradient_norm=2.0,
+        images_per_second=9.0,
+        data_wait=0.1,
+    )
+
+
+def evaluation(step, **metrics):
+    return {"step": step, "epoch": 1, "seconds": step / 2, **metrics}
+
+
+def write_log(folder, records, end=""):
+    folder.mkdir(exist_ok=True)
+    (folder / "log.jsonl").write_text("".join(json.dumps(one) + "\n" for one in records) + end)
+    return folder
+
+
+def picture_of(folder):
+    assert draw_curves(folder) == folder / "curves.png"
+    return read_image(folder / "curves.png")
+
+
+def test_the_picture_is_drawn_anew_from_the_log(tmp_path):
+    write_log(tmp_path, [figures(1)])
+    first = picture_of(tmp_path)
+    write_log(tmp_path, [*map(figures, range(1, 60)), evaluation(59, AP=0.4, AP50=0.6, AP75=-1.0)])
+    second = picture_of(tmp_path)
+    assert first.shape == second.shape == (1200, 1300, 3)
+    assert (first != second).any()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.png", "log.jsonl"]
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        [],
+        [evaluation(10, top1=0.5, top5=1.0, AP=-1.0)],
+        [record(20, loss=0.0, gradient_norm=0.0), record(40, loss=0.0)],
+    ],
+)
+def test_whatever_has_been_logged_can_be_drawn(tmp_path, records):
+    assert (picture_of(write_log(tmp_path, records)) < WHITE).any()
+
+
+def test_a_line_that_was_cut_off_is_left_out(tmp_path):
+    write_log(tmp_path, [figures(1), evaluation(1, AP=0.5)], end='{"step": 2, "epo')
+    assert read_log(tmp_path / "log.jsonl") == ([figures(1)], [evaluation(1, AP=0.5)])
+
+
+def test_of_a_long_log_all_evaluations_and_the_newest_figures_are_read(tmp_path):
+    records = [
+        one for step in range(1, 25_001) for one in (figures(step), *[evaluation(step, AP=0.5)] * (step % 50 == 0))
+    ]
+    training, evaluations = read_log(write_log(tmp_path, records) / "log.jsonl")
+    assert [one["step"] for one in training] == [*range(1, 25_001, 3)]
+    assert len(evaluations) == 500
+
+
+def test_a_missing_or_foreign_log_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"log\.jsonl: cannot be read"):
+        draw_curves(tmp_path)
+    (tmp_path / "log.jsonl").write_text("step,loss\n1,2\n")
+    with pytest.raises(DataError, match="not a log of a run"):
+        draw_curves(tmp_path)
+
+
+def test_groups_keep_mean_and_range():
+    values = np.random.default_rng(0).random(1234)
+    steps, mean, low, high = curves._grouped(np.arange(1234.0), values)
+    groups = [values[first : first + 3] for first in range(0, 1234, 3)]
+    assert np.allclose(mean, [group.mean() for group in groups])
+    assert np.array_equal(low, [group.min() for group in groups])
+    assert np.array_equal(high, [group.max() for group in groups])
+    assert steps[0] == 1
+    assert steps[-1] == 1233
+
+
+def test_the_running_mean_is_that_of_as_many_neighbours_on_either_side():
+    values = np.random.default_rng(0).random(400)
+    mean = curves._running_mean(values)
+    assert mean[0] == pytest.approx(values[0])
+    assert mean[1] == pytest.approx(values[:3].mean())
+    assert mean[200] == pytest.approx(values[195:206].mean())
+    assert mean[-1] == pytest.approx(values[-1])
+    assert curves._running_mean(np.full(50, 2.5)) == pytest.approx(np.full(50, 2.5))

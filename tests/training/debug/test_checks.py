@@ -1,0 +1,195 @@
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from effdet.config import load_config
+from effdet.data.annotations import Annotations, LabelMap
+from effdet.data.formats.table import build_table
+from effdet.data.labels import ImageLabels
+from effdet.errors import DataError, TrainingError
+from effdet.training.debug.checks import check_boxes, check_first_loss, notes_on_boxes, notes_on_labels
+from effdet.training.engine import train_step
+from effdet.training.optim import train_mode
+from effdet.training.setup import set_up
+
+INPUT = (100, 200)
+SMALL = ("model.image_size=[64, 64]", "model.width=0.25", "model.depth=0.3")
+
+
+def table_of(boxes, labels=None, names=("cat", "dog"), size=(100, 200), crowd=None):
+    """Annotations of one image per box."""
+    boxes = np.array(boxes, np.float32).reshape(-1, 4)
+    count = len(boxes)
+    return Annotations(
+        source=Path("data/train.json"),
+        image_folder=Path("images"),
+        file_names=np.array([f"{number}.jpg" for number in range(max(count, 1))]),
+        image_ids=np.arange(max(count, 1)),
+        sizes=np.array([size] * max(count, 1), np.int32),
+        offsets=np.arange(max(count, 1) + 1).clip(max=count),
+        boxes=boxes,
+        labels=np.arange(count) % 2 if labels is None else np.array(labels),
+        crowd=np.zeros(count, bool) if crowd is None else np.array(crowd),
+        areas=np.ones(count),
+        label_map=LabelMap(tuple(names), tuple(range(len(names)))),
+    )
+
+
+BOXES = [[10, 10, 50, 60], [20, 5, 180, 90]]
+
+
+# The table
+
+
+def test_a_sound_table_passes_without_a_word():
+    check_boxes(table_of(BOXES))
+    assert notes_on_boxes(table_of(BOXES), INPUT) == []
+
+
+@pytest.mark.parametrize("box", [[10, 10, math.nan, 60], [10, 10, math.inf, 60], [10, 10, 10, 60], [50, 10, 10, 60]])
+def test_boxes_that_are_none_are_refused(box):
+    with pytest.raises(DataError, match=r"1 of 3 boxes have coordinates that are no numbers, or no area, .*/2\.jpg"):
+        check_boxes(table_of([*BOXES, box]))
+
+
+@pytest.mark.parametrize("label", [-1, 2])
+def test_labels_that_are_no_class_are_refused(label):
+    with pytest.raises(DataError, match=r"1 of 2 boxes have labels outside 0\.\.1, the first in images/1\.jpg"):
+        check_boxes(table_of(BOXES, labels=[0, label]))
+
+
+def test_a_training_set_without_objects_is_noted():
+    expected = ["train.json: no image has an object, so that nothing but background can be learned"]
+    assert notes_on_boxes(table_of([]), INPUT) == expected
+    assert notes_on_boxes(table_of(BOXES, crowd=[True, True]), INPUT) == expected
+
+
+def test_classes_without_objects_are_named():
+    names = [f"class {number}" for number in range(14)]
+    (note,) = notes_on_boxes(table_of(BOXES, names=names), INPUT)
+    assert note.startswith("train.json: 12 of 14 classes have no objects to train on: class 2, class 3, ")
+    assert note.endswith("class 11, ...")
+    (note,) = notes_on_boxes(table_of(BOXES, labels=[1, 1]), INPUT)
+    assert note == ("train.json: all objects are of the class dog, and 1 of 2 classes have no objects to train on: cat")
+    (note,) = notes_on_boxes(table_of(BOXES, crowd=[True, False]), INPUT)
+    assert note.endswith("no objects to train on: cat")
+
+
+def test_a_single_class_is_no_reason_for_a_note():
+    assert notes_on_boxes(table_of(BOXES, labels=[0, 0], names=["cat"]), INPUT) == []
+
+
+def test_coordinates_relative_to_the_image_are_noted():
+    (note,) = notes_on_boxes(table_of([[0.1, 0.2, 0.6, 0.9], [0, 0, 1, 1]], size=(20, 20)), (320, 320))
+    assert "all box coordinates lie within 0..1" in note
+
+
+def test_boxes_that_mostly_leave_their_images_are_noted(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"")
+    boxes = np.array([[10, 10, 50, 60], [60, 60, 150, 90], [90, 90, 180, 190], [150, 150, 180, 200]], float)
+    table = build_table(
+        Path("train.json"),
+        tmp_path,
+        ["a.jpg"],
+        np.array([1]),
+        np.array([[100, 100]], np.int32),
+        np.zeros(4, np.int64),
+        boxes,
+        np.zeros(4, np.int64),
+        np.zeros(4, bool),
+        np.full(4, np.nan),
+        LabelMap(("cat",), (1,)),
+    )
+    (note,) = notes_on_boxes(table, (320, 320))
+    assert note.startswith("train.json: 75% of the boxes reach beyond their images")
+
+
+def test_objects_too_small_for_the_input_are_noted():
+    tiny = [[0, 0, 30, 30], [50, 50, 70, 80], [0, 0, 60, 60]]
+    large = table_of(tiny, size=(1000, 1000))
+    assert notes_on_boxes(large, (320, 320)) == []
+    (note,) = notes_on_boxes(large, (64, 128))
+    assert note.startswith("train.json: 100% of the objects are smaller than 4 x 4 pixels in an input of 64 x 128")
+    assert "raise model.image_size" in note
+    assert notes_on_boxes(table_of(tiny, size=(0, 0)), (64, 64)) == []  # sizes that are not known
+
+
+def test_classes_of_a_classifier_without_images_are_named():
+    table = ImageLabels(
+        Path("train"),
+        Path(),
+        np.array(["a.jpg", "b.jpg"]),
+        np.array([0, 2]),
+        LabelMap(("cat", "cow", "dog"), (0, 1, 2)),
+    )
+    assert notes_on_labels(table) == ["train: 1 of 3 classes have no images to train on: cow"]
+    assert notes_on_labels(replace(table, labels=np.array([0, 2, 1]))) == []
+
+
+# The first loss
+
+
+def start(recipe, folder, *overrides):
+    run, state = set_up(load_config(recipe, [*SMALL, *overrides]), folder, "cpu", Console(quiet=True))
+    train_mode(state.model, run.frozen)
+    return run, state, next(run.task.batches(0, 1, pin_memory=False))
+
+
+def test_the_class_loss_of_a_new_head_is_the_one_of_scores_of_a_hundredth(tiny_recipe, tmp_path):
+    run, state, batch = start(tiny_recipe, tmp_path, "loss.label_smoothing=0.1", "train.accumulate=2")
+    alpha, gamma, score, half = 0.25, 1.5, 0.01, 0.05
+    positives = len(run.task.loss.assign(state.model.anchors, batch.targets))
+    logits = len(batch.images) * len(state.model.anchors) * state.model.num_classes
+    positive = alpha * (1 - score) ** gamma * -((1 - half) * math.log(score) + half * math.log(1 - score))
+    negative = (1 - alpha) * score**gamma * -(half * math.log(score) + (1 - half) * math.log(1 - score))
+    expected = (positives * positive + (logits - positives) * negative) / (positives + 1)
+    given = sum(float(part["class_loss"]) for part in run.task.losses(run.task.untrained, batch, 2, 0, 0))
+    assert given == pytest.approx(expected, rel=1e-4)
+    assert train_step(run, state, batch)["class_loss"] == pytest.approx(expected, rel=0.05)
+
+
+def test_the_loss_of_a_new_classifier_is_the_logarithm_of_its_classes(shapes_recipe, tmp_path):
+    run, state, batch = start(shapes_recipe, tmp_path, "augment.mixup=0.2")
+    (given,) = (float(part["loss"]) for part in run.task.losses(run.task.untrained, batch, 1, 0, 0))
+    assert given == pytest.approx(math.log(3), rel=1e-5)
+    assert train_step(run, state, batch)["loss"] == pytest.approx(math.log(3), rel=0.5)
+
+
+def spoiled(recipe, folder, *overrides):
+    """A run whose class head starts from scores of a half."""
+    run, state, batch = start(recipe, folder, *overrides)
+    with torch.no_grad():
+        state.model.class_head.predict.pointwise.bias.zero_()
+    return run, state, batch
+
+
+def test_a_head_that_does_not_start_anew_is_noticed(tiny_recipe, tmp_path):
+    run, state, batch = spoiled(tiny_recipe, tmp_path)
+    before = state.model.class_head.predict.pointwise.bias.clone()
+    with pytest.raises(TrainingError, match=r"step 1: the class loss is .* a network whose head starts anew has "):
+        train_step(run, state, batch)
+    assert state.step == 0
+    assert torch.equal(state.model.class_head.predict.pointwise.bias, before)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_later_steps_and_heads_with_weights_are_not_compared(tiny_recipe, tmp_path):
+    run, state, batch = spoiled(tiny_recipe, tmp_path)
+    state.step = 1
+    train_step(run, state, batch)
+    torch.save({"model": state.model.state_dict()}, tmp_path / "weights.pth")
+    run, state, batch = spoiled(tiny_recipe, tmp_path, f"model.weights={tmp_path / 'weights.pth'}")
+    train_step(run, state, batch)
+
+
+def test_a_first_loss_may_differ_by_a_factor_of_three():
+    for loss in (0.34, 1.0, 2.9):
+        check_first_loss("class_loss", loss, 1.0)
+    for loss in (0.32, 3.1):
+        with pytest.raises(TrainingError, match=r"the class loss is .*, but a network whose head starts anew has 1 on"):
+            check_first_loss("class_loss", loss, 1.0)

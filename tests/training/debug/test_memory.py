@@ -1,0 +1,192 @@
+import sys
+
+import pytest
+import torch
+
+from effdet.config import TrainConfig, make_config
+from effdet.errors import ConfigError, TrainingError
+from effdet.training.debug import memory
+from effdet.training.debug.memory import (
+    Measured,
+    largest_image,
+    largest_parts,
+    measure_step,
+    num_classes,
+    parse_size,
+    peak_memory,
+    plan,
+    run_step,
+)
+from effdet.training.debug.out_of_memory import is_out_of_memory, out_of_memory
+
+CPU = torch.device("cpu")
+TINY = {"name": "efficientdet_d0", "image_size": [128, 128], "num_classes": 2}
+
+
+def recipe(task="detection", model=TINY, **sections):
+    return make_config({"task": task, "model": model, **sections}, [], source="test")
+
+
+def raised_by(function):
+    with pytest.raises((RuntimeError, MemoryError)) as caught:
+        function()
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("11GB", 11 * 10**9),
+        ("11GiB", 11 * 2**30),
+        ("8000MB", 8 * 10**9),
+        ("1.5 gb", 15 * 10**8),
+        ("24G", 24 * 10**9),
+        ("2000000000", 2 * 10**9),
+    ],
+)
+def test_sizes_are_read_with_their_units(text, size):
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "much", "11", "11TB", "-3GB", "GB", "1e3GB", "10KB"])
+def test_what_is_no_size_of_a_memory_is_refused(text):
+    with pytest.raises(ConfigError, match="expected one such as 11GB"):
+        parse_size(text)
+
+
+def test_the_largest_images_count():
+    assert largest_image(recipe()) == (128, 128)
+    assert largest_image(recipe(augment={"multi_scale": [0.5, 1.5]})) == (192, 192)
+    classifier = {"name": "efficientnet_b0"}
+    assert largest_image(recipe("classification", classifier)) == (224, 224)
+    progressive = {"image_size": [96, 256, 160]}
+    assert largest_image(recipe("classification", classifier, progressive=progressive)) == (256, 256)
+
+
+def test_classes_that_the_data_set_would_tell_are_as_many_as_usual():
+    assert num_classes(recipe()) == 2
+    assert num_classes(recipe(model={"name": "efficientdet_d0"})) == 80
+    assert num_classes(recipe("classification", {"name": "efficientnet_b0"})) == 1000
+
+
+def steps_of(kept, recomputed, start=100, seconds=(1.0, 1.3)):
+    """Stands for a machine on which each image takes so many bytes, without and with checkpointing."""
+    measured = []
+
+    def measure(checkpointing, images):
+        memory = start + images * (recomputed if checkpointing else kept)
+        measured.append(Measured(images, checkpointing, memory, seconds[checkpointing]))
+        return measured[-1]
+
+    return measure, measured
+
+
+def test_a_batch_that_fits_as_a_whole_is_not_divided():
+    measure, measured = steps_of(100, 10)
+    best, _ = largest_parts(measure, 16, 2000)
+    assert (best.images, best.checkpointing) == (16, False)
+    assert [step.images for step in measured] == [1, 2, 16]
+
+
+def test_the_faster_of_the_largest_parts_is_taken():
+    best, _ = largest_parts(steps_of(100, 10)[0], 16, 600)
+    assert (best.images, best.checkpointing) == (4, False)  # 5 would fit, but 4 parts take 4 each
+    best, _ = largest_parts(steps_of(100, 10, seconds=(1.0, 0.8))[0], 16, 600)
+    assert (best.images, best.checkpointing) == (16, True)
+
+
+def test_checkpointing_is_taken_where_nothing_else_fits():
+    best, _ = largest_parts(steps_of(1000, 10)[0], 16, 300)
+    assert (best.images, best.checkpointing) == (16, True)
+    best, _ = largest_parts(steps_of(1000, 100)[0], 16, 300)
+    assert (best.images, best.checkpointing) == (2, True)
+
+
+def test_what_is_larger_than_the_line_told_is_made_smaller():
+    def measure(checkpointing, images):
+        return Measured(images, checkpointing, 100 * images + (images > 4) * 1000, 1.0)
+
+    best, _ = largest_parts(measure, 12, 1000)
+    assert best.images == 4
+
+
+def test_where_nothing_fits_the_share_of_an_image_that_would_is_told():
+    measure, measured = steps_of(1000, 400)
+    assert largest_parts(measure, 16, 125) == (None, 0.25)
+    assert [(step.images, step.checkpointing) for step in measured] == [(1, False), (1, True)]
+
+
+def test_a_batch_of_one_image_is_measured_once():
+    measure, measured = steps_of(100, 10)
+    assert largest_parts(measure, 1, 1000)[0].images == 1
+    assert len(measured) == 1
+
+
+def test_steps_without_memory_enough_do_not_fit():
+    assert largest_parts(lambda *step: Measured(step[1], step[0], None, float("nan")), 4, 1e9) == (None, 0)
+
+
+def test_a_step_is_measured_in_a_process_of_its_own():
+    step = measure_step(recipe(train={"precision": "fp32", "batch_size": 2}), 2, True, CPU)
+    assert (step.images, step.checkpointing) == (2, True)
+    assert 10**8 < step.memory < 10**10
+    assert step.seconds > 0
+
+
+@pytest.mark.parametrize("task", ["detection", "classification"])
+def test_a_step_is_run_without_a_data_set(task):
+    model = TINY if task == "detection" else {"name": "efficientnet_b0", "image_size": [64, 64], "num_classes": 2}
+    assert run_step(recipe(task, model, train={"batch_size": 2}), 2, False, CPU) > 0
+
+
+def test_a_single_image_that_norms_cannot_train_on_is_refused():
+    with pytest.raises(ConfigError, match="too little for batch norm"):
+        plan(recipe(train={"batch_size": 1}), 10**11, "cpu", lambda step: None)
+
+
+def test_with_frozen_norms_a_single_image_is_a_step(monkeypatch):
+    monkeypatch.setattr(memory, "measure_step", lambda config, images, *_: Measured(images, False, 10**9, 1.0))
+    found = plan(recipe(train={"batch_size": 1, "norms": "frozen"}), 10**11, "cpu", lambda step: None)
+    assert (found.best.images, found.accumulate) == (1, 1)
+
+
+def test_a_recipe_that_leaves_nothing_to_train_is_refused_in_its_own_words():
+    config = recipe(train={"freeze": ["backbone", "neck", "class_head", "box_head"]})
+    with pytest.raises(ConfigError, match="leaves nothing to train"):
+        plan(config, 10**11, "cpu", lambda step: None)
+
+
+def test_peak_memory_is_what_the_system_says():
+    resource = pytest.importorskip("resource")
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    assert peak_memory(CPU) == pytest.approx(peak, rel=0.5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "images", "dtype", "part", "advice"),
+    [
+        ({}, 16, None, "16 images", "set train.accumulate=2 "),
+        ({"accumulate": 6}, 16, None, "3 images", "set train.accumulate=12 "),
+        ({"accumulate": 9}, 16, None, "2 images", "set train.accumulate=16 "),
+        ({"accumulate": 16}, 16, None, "1 image", "set train.checkpoint_activations=true"),
+        ({"accumulate": 64, "checkpoint_activations": True}, 16, None, "1 image", "set train.precision=bf16"),
+        ({"checkpoint_activations": True}, 1, torch.bfloat16, "1 image", "make model.image_size smaller"),
+    ],
+)
+def test_errors_of_memory_name_the_next_thing_to_change(settings, images, dtype, part, advice):
+    told = out_of_memory(TrainConfig(**settings), images, (512, 640), dtype)
+    assert isinstance(told, TrainingError)
+    assert str(told).startswith(f"not enough memory for a step with {part} of 512 x 640 at a time; {advice}")
+    assert "effdet plan" in str(told)
+
+
+def test_all_kinds_of_errors_of_memory_are_known():
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory."))
+    assert is_out_of_memory(raised_by(lambda: torch.empty(2**60, dtype=torch.uint8)))
+    assert is_out_of_memory(raised_by(lambda: bytearray(2**62)))
+
+
+def test_other_errors_are_not_of_memory():
+    assert not is_out_of_memory(raised_by(lambda: torch.zeros(2) @ torch.zeros(3)))
+    assert not is_out_of_memory(ValueError("out of memory"))

@@ -46,7 +46,7 @@ def compute_deterministically(wanted: bool) -> None:
     torch.use_deterministic_algorithms(wanted)
 
 
-def place(model: Module, device: torch.device, channels_last: bool = True) -> Module:
+def move_to_device(model: Module, device: torch.device, channels_last: bool = True) -> Module:
     """The model itself, moved to a device and a memory layout."""
     return model.to(device).to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 

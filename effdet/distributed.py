@@ -46,14 +46,14 @@ class Processes:
         """Whether this is the process that writes and prints."""
         return self.rank == 0
 
-    def sum(self, values: Tensor) -> Tensor:
+    def all_reduce_sum(self, values: Tensor) -> Tensor:
         """The sum of the tensors of all processes, all of one shape and type; in place."""
         if self.size > 1:
             with lost_processes():
                 dist.all_reduce(values)
         return values
 
-    def largest(self, value: int) -> int:
+    def all_reduce_max(self, value: int) -> int:
         """The largest of the numbers of all processes."""
         if self.size == 1:
             return value
@@ -62,7 +62,7 @@ class Processes:
             dist.all_reduce(values, dist.ReduceOp.MAX)
         return int(values)
 
-    def share(self, value: Value) -> Value:
+    def broadcast(self, value: Value) -> Value:
         """The main process's value, in every process."""
         if self.size == 1:
             return value
@@ -80,7 +80,7 @@ class Processes:
             dist.gather_object(value, held)
         return held or []
 
-    def share_statistics(self, model: nn.Module) -> None:
+    def broadcast_buffers(self, model: nn.Module) -> None:
         """Puts the main process's buffers, such as the statistics of norms, into the model of every process."""
         if self.size > 1:
             with lost_processes():

@@ -1,4 +1,4 @@
-"""From raw outputs to detections: threshold, best candidates, decoding, suppression of duplicates; and to classes.
+"""From raw outputs to detections: threshold, best candidates, decoding, NMS; and to classes.
 
 Boxes stay in the frame of the network input, not clipped to it; undoing the letterbox, which clips them to the original
 image, is the work of `data/images.py`.
@@ -11,12 +11,12 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torchvision.ops import nms
+from torchvision.ops import nms as torchvision_nms
 
 from effdet.boxes import decode_boxes, pairwise_iou
 from effdet.structures import Classification, Detections, Outputs
 
-Suppression = Literal["class", "agnostic", "soft"]
+Nms = Literal["class", "agnostic", "soft"]
 
 
 class Candidates(NamedTuple):
@@ -32,7 +32,7 @@ def postprocess(
     outputs: Outputs,
     *,
     score_threshold: float = 0.001,
-    suppression: Suppression = "class",
+    nms: Nms = "class",
     iou_threshold: float = 0.5,
     soft_sigma: float = 0.5,
     max_candidates: int = 5000,
@@ -42,22 +42,22 @@ def postprocess(
 
     Args:
         outputs: of the network.
-        score_threshold: smallest score of a candidate; after soft suppression scores must still exceed it.
-        suppression: 'class' lets a box suppress boxes of its class, 'agnostic' of any class, and 'soft' lowers scores
+        score_threshold: smallest score of a candidate; after soft NMS scores must still exceed it.
+        nms: 'class' lets a box suppress boxes of its class, 'agnostic' of any class, and 'soft' lowers scores
             of its class by a Gaussian of the overlap instead of dropping boxes.
-        iou_threshold: overlap from which hard suppression drops the lower score.
-        soft_sigma: width of soft suppression's Gaussian.
-        max_candidates: best (anchor, class) pairs of an image that are decoded and enter suppression.
+        iou_threshold: overlap from which hard NMS drops the lower score.
+        soft_sigma: width of the Gaussian of soft NMS.
+        max_candidates: best (anchor, class) pairs of an image that are decoded and enter NMS.
         max_detections: most detections of an image.
 
     Source: EfficientDet reference, post-processing; Soft-NMS (arXiv:1704.04503), equation 3.
     """
     detections = []
     for candidates in select_candidates(outputs, score_threshold, max_candidates):
-        if suppression == "soft":
+        if nms == "soft":
             detections.append(soft_nms(candidates, soft_sigma, score_threshold, max_detections))
         else:
-            detections.append(hard_nms(candidates, iou_threshold, max_detections, within_class=suppression == "class"))
+            detections.append(hard_nms(candidates, iou_threshold, max_detections, within_class=nms == "class"))
     return detections
 
 
@@ -83,7 +83,7 @@ def select_candidates(outputs: Outputs, score_threshold: float, max_candidates: 
 def hard_nms(
     candidates: Candidates, iou_threshold: float, max_detections: int, within_class: bool = True
 ) -> Detections:
-    """Greedy suppression: the best box stays and drops what overlaps it by more than the threshold.
+    """Greedy NMS: the best box stays and drops what overlaps it by more than the threshold.
 
     What becomes of a candidate depends on better ones alone, so the best few are tried first and more only while fewer
     than `max_detections` are kept: the result is that of all candidates, mostly at the price of a few hundred.
@@ -96,13 +96,13 @@ def hard_nms(
     tried, keep = 0, candidates.labels[:0]
     while tried < len(boxes) and len(keep) < max_detections:
         tried = min(len(boxes), max(4 * tried, 4 * max_detections))
-        keep = nms(boxes[:tried], candidates.scores[:tried].to(precise), iou_threshold)
+        keep = torchvision_nms(boxes[:tried], candidates.scores[:tried].to(precise), iou_threshold)
     keep = keep[:max_detections]
     return Detections(candidates.boxes[keep], candidates.scores[keep], candidates.labels[keep])
 
 
 def soft_nms(candidates: Candidates, sigma: float, score_threshold: float, max_detections: int) -> Detections:
-    """Gaussian suppression within classes: each pick lowers the scores of what overlaps it.
+    """Gaussian NMS within classes: each pick lowers the scores of what overlaps it.
 
     Picks follow one another by definition, so there is one round per detection kept, each over all candidates at once.
     """

@@ -1,7 +1,7 @@
 """Two sets of values that a recipe can start from by `preset: scratch` or `preset: finetune`, for each task.
 
 They settle start, optimiser, schedule, length, average and crops, whatever stood there before. Network, data,
-`train.accumulate` and, from scratch, the batch are the recipe's own. How a recipe takes one is told in `config.py`.
+`train.accumulation_steps` and, from scratch, the batch are the recipe's own.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ _FINETUNED_DETECTOR = {
     "optim": {
         "name": "adamw",
         "learning_rate": 1e-3,
-        "reference_batch": None,
+        "base_batch_size": None,
         "momentum": 0.9,
         "weight_decay": 1e-4,
         "warmup_epochs": 2.0,
-        "warmup_start": 0.1,
+        "warmup_start_factor": 0.1,
         "schedule": "cosine",
-        "clip_norm": 10.0,
+        "grad_clip_norm": 10.0,
     },
     # The average looks back at most 1000 steps, as in configs/voc.yaml.
     "train": {"epochs": 20, "batch_size": 16, "ema_decay": 0.999},
@@ -32,18 +32,18 @@ _FINETUNED_DETECTOR = {
 
 # A detector from random weights on COCO or more. Source: EfficientDet section 5.1 and its reference code, hparams.
 _SCRATCH_DETECTOR = {
-    "model": {"weights": None, "backbone_weights": None, "keep_rows": False, "norm_momentum": 0.01},
+    "model": {"weights": None, "backbone_weights": None, "keep_known_classes": False, "norm_momentum": 0.01},
     "augment": {"scale_jitter": [0.1, 2.0]},
     "optim": {
         "name": "sgd",
         "learning_rate": 0.08,
-        "reference_batch": 64,
+        "base_batch_size": 64,
         "momentum": 0.9,
         "weight_decay": 4e-5,
         "warmup_epochs": 1.0,
-        "warmup_start": 0.1,
+        "warmup_start_factor": 0.1,
         "schedule": "cosine",
-        "clip_norm": 10.0,
+        "grad_clip_norm": 10.0,
     },
     "train": {"epochs": 300, "ema_decay": 0.9998, "freeze": [], "norms": "auto"},
 }
@@ -51,18 +51,18 @@ _SCRATCH_DETECTOR = {
 # A classifier for images of one's own: configs/classification/finetune.yaml, whose result was measured.
 _FINETUNED_CLASSIFIER = {
     "model": {"weights": "imagenet", "backbone_weights": None, "norm_momentum": 0.1, "drop_path": 0.1},
-    "augment": {"crop_area": [0.5, 1.0], "rand_layers": 0, "mixup": 0.0, "cutmix": 0.0},
+    "augment": {"crop_area": [0.5, 1.0], "rand_augment": {"layers": 0}, "mixup_alpha": 0.0, "cutmix_alpha": 0.0},
     "progressive": None,
     "optim": {
         "name": "adamw",
         "learning_rate": 1e-3,
-        "reference_batch": None,
+        "base_batch_size": None,
         "momentum": 0.9,
         "weight_decay": 1e-2,
         "warmup_epochs": 1.0,
-        "warmup_start": 0.1,
+        "warmup_start_factor": 0.1,
         "schedule": "cosine",
-        "clip_norm": 10.0,
+        "grad_clip_norm": 10.0,
     },
     "train": {"epochs": 8, "batch_size": 32, "ema_decay": 0.99},
 }
@@ -73,7 +73,7 @@ _SCRATCH_CLASSIFIER = {
     "model": {
         "weights": None,
         "backbone_weights": None,
-        "keep_rows": False,
+        "keep_known_classes": False,
         "norm_momentum": 0.01,
         "drop_path": None,
     },
@@ -81,15 +81,15 @@ _SCRATCH_CLASSIFIER = {
     "optim": {
         "name": "rmsprop",
         "learning_rate": 0.016,
-        "reference_batch": 256,
+        "base_batch_size": 256,
         "momentum": 0.9,
         "weight_decay": 1e-5,
         "warmup_epochs": 5.0,
-        "warmup_start": 0.0,
+        "warmup_start_factor": 0.0,
         "schedule": "exponential",
         "decay_factor": 0.97,
         "decay_epochs": 2.4,
-        "clip_norm": None,
+        "grad_clip_norm": None,
     },
     "train": {"epochs": 350, "ema_decay": 0.9999, "freeze": [], "norms": "auto"},
 }

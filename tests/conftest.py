@@ -183,7 +183,7 @@ def shapes_recipe(shapes_data) -> Path:
 task: classification
 model: {{name: efficientnet_lite0, image_size: [64, 64]}}
 data: {{root: {shapes_data}, workers: 0}}
-optim: {{learning_rate: 0.02, reference_batch: null}}
+optim: {{learning_rate: 0.02, base_batch_size: null}}
 train: {{epochs: 2, batch_size: 6, precision: fp32, log_every: 1}}
 """
     )

@@ -91,7 +91,7 @@ def test_the_log_has_every_step_with_its_settings_and_every_evaluation(shapes_ru
     rows = table(shapes_run / "log.csv")
     assert list(rows[0]) == [
         *("step", "epoch", "seconds", "learning_rate", "loss", "gradient_norm"),
-        *("image_height", "image_width", "rand_magnitude", "mixup", "cutmix", "dropout"),
+        *("image_height", "image_width", "rand_augment_magnitude", "mixup_alpha", "cutmix_alpha", "dropout"),
         *("images_per_second", "data_wait", "top1", "top5", "mean_class_accuracy"),
     ]
     assert [(line["step"], line["epoch"]) for line in lines if "loss" in line] == [
@@ -138,7 +138,7 @@ def test_lists_give_the_same_training_as_folders(shapes_run, shapes_data, train,
 
 
 def test_a_run_of_stages_ends_at_the_size_of_the_network(train, tmp_path, capsys):
-    stages = "progressive={image_size: [32, 48], mixup: [0, 0.2], dropout: [0.1, 0.3]}"
+    stages = "progressive={image_size: [32, 48], mixup_alpha: [0, 0.2], dropout: [0.1, 0.3]}"
     assert run(*train, stages, "eval.every_epochs=0", "train.batch_size=9") == 0
     rows = [row for row in table(tmp_path / "run/log.csv") if row["loss"]]
     assert [row["image_height"] for row in rows] == ["32", "32", "48", "48"]
@@ -320,10 +320,13 @@ def test_grey_and_odd_images_are_trained_on(train, data, tmp_path):
         ("model.name=efficientdet_d0", "unknown model 'efficientdet_d0'; did you mean"),
         ("postprocess.score_threshold=0.5", "unknown key 'postprocess'; it belongs to task: detection"),
         ("augment.scale_jitter=[0.5, 1]", "unknown key 'augment.scale_jitter'; it belongs to task: detection"),
-        ("augment.mixup=-1", "'augment.mixup' is -1"),
+        ("augment.mixup_alpha=-1", "'augment.mixup_alpha' is -1"),
         ("progressive.image_size=[]", "progressive: names no stages; give image_size as a list"),
-        ("progressive={image_size: [32, 64], mixup: [0.1]}", "every list needs one value per stage, but the lists are"),
-        ("progressive.rand_magnitude=[1, 2]", "augment.rand_layers is 0; set it to 2"),
+        (
+            "progressive={image_size: [32, 64], mixup_alpha: [0.1]}",
+            "every list needs one value per stage, but the lists are",
+        ),
+        ("progressive.rand_augment_magnitude=[1, 2]", "augment.rand_augment.layers is 0; set it to 2"),
     ],
 )
 def test_an_override_that_cannot_be_used_is_named(capsys, train, tmp_path, override, message):

@@ -168,10 +168,10 @@ def test_losses_are_those_of_effdet(reference, name, smoothing):
     assert given == pytest.approx(reference.arrays[f"loss/{name}/total_class_box"].tolist(), rel=TOLERANCE)
 
 
-@pytest.mark.parametrize(("name", "suppression"), [("hard", "class"), ("soft", "soft")])
+@pytest.mark.parametrize(("name", "nms"), [("hard", "class"), ("soft", "soft")])
 def test_detections_are_those_of_effdet(reference, name, suppression):
     recorded = reference.arrays[f"detections/{name}_nms/xyxy_score_label1"]
-    for given, expected in zip(postprocess(recorded_outputs(), suppression=suppression), recorded, strict=True):
+    for given, expected in zip(postprocess(recorded_outputs(), nms=suppression), recorded, strict=True):
         rows = torch.cat([given.boxes, given.scores[:, None], given.labels[:, None] + 1], 1)
         assert rows.shape == expected.shape
         np.testing.assert_allclose(rows.numpy(), expected, atol=TOLERANCE * 256, rtol=0)

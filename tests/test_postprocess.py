@@ -79,7 +79,7 @@ def test_an_anchor_may_stand_for_several_classes():
     detections = postprocess(two)[0]
     assert detections.labels.tolist() == [0, 1]
     assert detections.boxes[0].equal(detections.boxes[1])
-    assert len(postprocess(two, suppression="agnostic")[0]) == 1
+    assert len(postprocess(two, nms="agnostic")[0]) == 1
 
 
 @pytest.mark.parametrize("score", [0.5, 0.05, 0.001, 0.3])
@@ -89,11 +89,11 @@ def test_a_score_of_exactly_the_threshold_is_kept(score):
     assert len(postprocess(outputs, score_threshold=score + 1e-5)[0]) == 0
 
 
-@pytest.mark.parametrize("suppression", ["class", "agnostic", "soft"])
+@pytest.mark.parametrize("nms", ["class", "agnostic", "soft"])
 def test_thresholds_of_zero_and_one_keep_all_and_none(suppression):
     outputs = few_outputs(0.9, 1e-6, 0.5)
-    assert len(postprocess(outputs, score_threshold=0.0, suppression=suppression)[0]) == 3
-    assert len(postprocess(outputs, score_threshold=1.0, suppression=suppression)[0]) == 0
+    assert len(postprocess(outputs, score_threshold=0.0, nms=suppression)[0]) == 3
+    assert len(postprocess(outputs, score_threshold=1.0, nms=suppression)[0]) == 0
 
 
 def test_no_more_candidates_enter_than_allowed():
@@ -104,11 +104,11 @@ def test_no_more_candidates_enter_than_allowed():
 # Both suppressions
 
 
-@pytest.mark.parametrize("suppression", ["class", "agnostic", "soft"])
+@pytest.mark.parametrize("nms", ["class", "agnostic", "soft"])
 def test_an_image_without_candidates_has_empty_detections(suppression):
     outputs = random_outputs()
     outputs.class_logits[0] = -20
-    nothing, something = postprocess(outputs, suppression=suppression)
+    nothing, something = postprocess(outputs, nms=suppression)
     assert (nothing.boxes.shape, nothing.scores.shape, nothing.labels.shape) == ((0, 4), (0,), (0,))
     assert (nothing.boxes.dtype, nothing.scores.dtype, nothing.labels.dtype) == (
         torch.float32,
@@ -118,29 +118,29 @@ def test_an_image_without_candidates_has_empty_detections(suppression):
     assert len(something) == 100
 
 
-@pytest.mark.parametrize("suppression", ["class", "agnostic", "soft"])
+@pytest.mark.parametrize("nms", ["class", "agnostic", "soft"])
 def test_one_candidate_is_one_detection(suppression):
-    detections = postprocess(few_outputs(0.8), suppression=suppression)[0]
+    detections = postprocess(few_outputs(0.8), nms=suppression)[0]
     assert rows(detections) == [(0, 0, 50, 50, pytest.approx(0.8), 0)]
 
 
-@pytest.mark.parametrize("suppression", ["class", "agnostic", "soft"])
+@pytest.mark.parametrize("nms", ["class", "agnostic", "soft"])
 @pytest.mark.parametrize("most", [1, 7, 100])
 def test_detections_are_capped_and_fall_in_score(suppression, most):
-    for detections in postprocess(random_outputs(), suppression=suppression, max_detections=most):
+    for detections in postprocess(random_outputs(), nms=suppression, max_detections=most):
         assert len(detections) == most
         assert detections.scores.diff().le(0).all()
         assert detections.boxes.dtype == detections.scores.dtype == torch.float32
         assert detections.labels.dtype == torch.int64
 
 
-@pytest.mark.parametrize("suppression", ["class", "agnostic", "soft"])
+@pytest.mark.parametrize("nms", ["class", "agnostic", "soft"])
 def test_each_image_is_judged_by_itself(suppression):
     outputs = random_outputs(3)
-    together = postprocess(outputs, suppression=suppression)
+    together = postprocess(outputs, nms=suppression)
     for image in range(3):
         alone = Outputs(outputs.class_logits[image : image + 1], outputs.box_deltas[image : image + 1], outputs.anchors)
-        assert rows(postprocess(alone, suppression=suppression)[0]) == rows(together[image])
+        assert rows(postprocess(alone, nms=suppression)[0]) == rows(together[image])
 
 
 def test_outputs_of_low_precision_give_float32_detections():

@@ -134,14 +134,14 @@ def lettered_run(tiny_recipe, tiny_data, tmp_path_factory):
 def test_rows_of_classes_that_the_weights_know_are_kept(tiny_recipe, tiny_data, lettered_run, tmp_path, capsys):
     start = [*renamed(tiny_data, tmp_path / "bcd", "bcd"), f"model.weights={lettered_run / 'best.pt'}"]
     before = load_checkpoint(lettered_run / "best.pt").model.state_dict()
-    kept = before_the_first_step(tiny_recipe, tmp_path, *start, "model.keep_rows=true")
+    kept = before_the_first_step(tiny_recipe, tmp_path, *start, "model.keep_known_classes=true")
     for name in ("weight", "bias"):
         assert rows_of(kept, name)[:, :2].equal(rows_of(before, name)[:, 1:])
     assert not rows_of(kept, "weight")[:, 2].equal(rows_of(before, "weight")[:, 0])
     rest = {name for name in before if not name.startswith(ROWS) and not name.endswith("num_batches_tracked")}
     assert all(torch.equal(kept[name], before[name]) for name in rest)
     capsys.readouterr()
-    options = ["model.keep_rows=true", "train.max_steps=1", f"output_dir={tmp_path / 'run'}"]
+    options = ["model.keep_known_classes=true", "train.max_steps=1", f"output_dir={tmp_path / 'run'}"]
     assert run("train", tiny_recipe, *start, *options) == 0
     loaded, new, left = report(capsys)
     assert loaded.endswith(f"tensors from {lettered_run / 'best.pt'}")
@@ -177,7 +177,7 @@ def test_a_classifier_keeps_the_rows_of_its_classes(shapes_recipe, shapes_data, 
         f"model.weights={shapes_run / 'best.pt'}",
     ]
     before = load_checkpoint(shapes_run / "best.pt").model.state_dict()
-    kept = before_the_first_step(shapes_recipe, tmp_path, *start, "model.keep_rows=true")
+    kept = before_the_first_step(shapes_recipe, tmp_path, *start, "model.keep_known_classes=true")
     assert kept["classifier.weight"][:2].equal(before["classifier.weight"][1:])
     assert kept["classifier.bias"][:2].equal(before["classifier.bias"][1:])
     assert_equal(trunk(kept), trunk(before))

@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     """
     from rich.console import Console
 
-    from effdet.devices import place
+    from effdet.devices import move_to_device
     from effdet.distributed import processes
     from effdet.evaluation.tables import metrics_table
     from effdet.weights.create import open_checkpoint
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"{out}: cannot be written ({error.strerror}); choose another folder with --out") from None
     with processes(args.device, config.train.timeout_minutes) as (together, device):
         console = Console(soft_wrap=True, markup=False, highlight=False, quiet=not together.is_main)
-        place(checkpoint.model, device, config.train.channels_last)
+        move_to_device(checkpoint.model, device, config.train.channels_last)
         evaluator, images = _evaluate(checkpoint, config, together, console)
         if together.is_main:
             metrics = evaluator.metrics()

@@ -93,6 +93,6 @@ def _print_advice(found: Plan, batch_size: int, memory: str, console: Console) -
     precision = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}[found.precision]
     checkpointing = str(found.best.checkpointing).lower()
     console.print(
-        f"  train.accumulate={found.accumulate} train.precision={precision} "
+        f"  train.accumulation_steps={found.accumulation_steps} train.precision={precision} "
         f"train.checkpoint_activations={checkpointing}"
     )

@@ -90,7 +90,7 @@ def _run(args: argparse.Namespace, sources: list[Source], together: Processes, d
         args.weights,
         device,
         score_threshold=args.conf,
-        suppression=args.nms,
+        nms=args.nms,
         iou_threshold=args.iou,
         max_detections=args.max_det,
         top=args.top,
@@ -109,7 +109,7 @@ def _run(args: argparse.Namespace, sources: list[Source], together: Processes, d
         threshold = SCORE_THRESHOLD if args.conf is None else args.conf
         console.print(f"nothing reaches a score of {threshold}; a smaller --conf shows more", markup=False)
     # One status of all, told once everything is written: torchrun ends the others when one process fails.
-    return together.share(INTERRUPTED if tally.interrupted else 1 if tally.failures else 0)
+    return together.broadcast(INTERRUPTED if tally.interrupted else 1 if tally.failures else 0)
 
 
 def _predict(

@@ -54,9 +54,9 @@ def run(args: argparse.Namespace) -> int:
         console = Console(soft_wrap=True, markup=False, highlight=False, quiet=not together.is_main)
         # The main process chooses for all, before any of them writes.
         chosen = where(config.output_dir, recipe, args.resume, console) if together.is_main else (None, Path())
-        resume, folder = together.share(chosen)
+        resume, folder = together.broadcast(chosen)
         # Nobody leaves before the main process has saved: torchrun ends the others when one leaves with a status.
-        ending = together.share(train(config, folder, str(device), resume, console, together))
+        ending = together.broadcast(train(config, folder, str(device), resume, console, together))
     if ending == "finished":
         console.print(f"done: {folder}/best.pt")
     else:

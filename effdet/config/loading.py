@@ -1,4 +1,7 @@
-"""A recipe file and its overrides to a `Config`: YAML, parents, suggestions for unknown keys. The tree itself is in `schema.py`."""
+"""Reads a recipe file and its overrides into a `Config`: YAML, parents, suggestions for unknown keys.
+
+The tree itself, with every default, is in `schema.py`.
+"""
 
 from __future__ import annotations
 

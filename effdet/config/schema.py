@@ -47,7 +47,7 @@ class ModelConfig(Section):
     backbone_weights: str | None = Field(
         None, description="Start of the backbone alone, written like `weights`; of a detector's weights its backbone."
     )
-    keep_rows: bool = Field(
+    keep_known_classes: bool = Field(
         False, description="Whether the head starts with the rows of those classes whose names the weights know."
     )
     phi: float | None = Field(
@@ -180,7 +180,7 @@ class DetectionData(DataConfig):
         description="Share of the images below which a class is rare, such as 0.001; images with rare classes are "
         "taken more often. Null takes every image once. Source: LVIS, repeat-factor sampling.",
     )
-    background_share: float | None = Field(
+    background_fraction: float | None = Field(
         None,
         ge=0,
         lt=1,
@@ -215,14 +215,26 @@ class ClassificationData(DataConfig):
     )
 
 
+class RandAugment(Section):
+    """Random changes drawn from a list, one after the other. Source: RandAugment (arXiv:1909.13719)."""
+
+    layers: int = Field(0, ge=0, description="Changes per image; 0 switches RandAugment off.")
+    magnitude: Magnitude = Field(9.0, description="Strength of the changes, 0..30.")
+
+
+class DetectionRandAugment(RandAugment):
+    """Random changes drawn from a list, boxes moved along. Source: Learning data augmentation (arXiv:1906.11172)."""
+
+    magnitude: Magnitude = Field(15.0, description="Strength of the changes, 0..30.")
+
+
 class DetectionAugment(Section):
     """Random changes of the training images, in the order in which they are applied."""
 
     photometric: Fraction = Field(
         0.0, description="Probability of each change of brightness, contrast, saturation and hue; 0.5 in SSD."
     )
-    rand_layers: int = Field(0, ge=0, description="RandAugment, boxes included: changes in a row; 0 for none.")
-    rand_magnitude: Magnitude = Field(15.0, description="RandAugment: strength of the changes, 0..30.")
+    rand_augment: DetectionRandAugment = DetectionRandAugment()
     horizontal_flip: Fraction = Field(0.5, description="Probability of mirroring an image.")
     multi_scale: Pair | None = Field(
         None, description="Range of the factor of the input size that is drawn for every batch; null for none."
@@ -256,11 +268,12 @@ class ClassificationAugment(Section):
     )
     crop_aspect: Pair = Field((0.75, 1.3333333), description="Range of the random crop's width to height.")
     horizontal_flip: Fraction = Field(0.5, description="Probability of mirroring an image.")
-    rand_layers: int = Field(0, ge=0, description="RandAugment: changes in a row; 0 for none.")
-    rand_magnitude: Magnitude = Field(9.0, description="RandAugment: strength of the changes, 0..30.")
+    rand_augment: RandAugment = RandAugment()
     random_erasing: Fraction = Field(0.0, description="Probability of filling a random rectangle with noise.")
-    mixup: float = Field(0.0, ge=0, description="Alpha of mixup, which blends two images; 0 for none.")
-    cutmix: float = Field(0.0, ge=0, description="Alpha of cutmix, which pastes a part of one image; 0 for none.")
+    mixup_alpha: float = Field(0.0, ge=0, description="Alpha of mixup, which blends two images; 0 switches it off.")
+    cutmix_alpha: float = Field(
+        0.0, ge=0, description="Alpha of CutMix, which pastes a rectangle of another image; 0 switches it off."
+    )
 
     @model_validator(mode="after")
     def _ranges_rise(self) -> ClassificationAugment:
@@ -318,14 +331,14 @@ class OptimConfig(Section):
 
     name: Literal["sgd", "adamw", "rmsprop"] = Field("sgd", description="Optimiser.")
     learning_rate: float = Field(
-        0.08, gt=0, description="Peak learning rate, for `reference_batch` images per optimiser step."
+        0.08, gt=0, description="Peak learning rate, for `base_batch_size` images per optimiser step."
     )
-    reference_batch: int | None = Field(
+    base_batch_size: int | None = Field(
         64,
         ge=1,
         description="Batch for which the learning rate is given, scaled linearly; null takes the rate as it is.",
     )
-    rates: dict[str, Positive] = Field(
+    lr_multipliers: dict[str, Positive] = Field(
         {},
         description="Factors of the learning rate by module, such as {backbone: 0.1}; the innermost module counts.",
     )
@@ -334,12 +347,12 @@ class OptimConfig(Section):
         gt=0,
         le=1,
         description="Factor of the learning rate for each step from heads over neck and stages to the stem, beside "
-        "`rates`.",
+        "`lr_multipliers`.",
     )
     momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD and RMSProp, or beta 1 of AdamW.")
     weight_decay: float = Field(4e-5, ge=0, description="Weight decay; never on norms, biases and fusion weights.")
     warmup_epochs: float = Field(1.0, ge=0, description="Length of the linear warm-up in epochs.")
-    warmup_start: Fraction = Field(0.1, description="First learning rate as a share of the peak.")
+    warmup_start_factor: Fraction = Field(0.1, description="First learning rate as a share of the peak.")
     schedule: Literal["cosine", "exponential"] = Field(
         "cosine", description="Decay after the warm-up: a cosine to zero, or a factor every few epochs."
     )
@@ -347,7 +360,7 @@ class OptimConfig(Section):
     decay_epochs: float = Field(
         2.4, gt=0, description="Exponential schedule: epochs, counted from 0, between two factors."
     )
-    clip_norm: float | None = Field(
+    grad_clip_norm: float | None = Field(
         10.0, gt=0, description="Largest global norm of the gradients; null for no clipping."
     )
 
@@ -360,7 +373,7 @@ class TrainConfig(Section):
         None, ge=1, description="Stop after this many optimiser steps; the schedule ends there too."
     )
     batch_size: int = Field(64, ge=1, description="Images per optimiser step, over all processes.")
-    accumulate: int = Field(1, ge=1, description="Parts in which a batch is computed, to save memory.")
+    accumulation_steps: int = Field(1, ge=1, description="Parts in which a batch is computed, to save memory.")
     checkpoint_activations: bool = Field(
         False,
         description="Whether activations are not kept but computed again in the backward pass: much less memory for "
@@ -384,7 +397,7 @@ class TrainConfig(Section):
         (),
         description="Modules kept as they are, norms included: backbone, backbone.blocks.0, neck, ...",
     )
-    norms: Literal["auto", "batch", "sync", "frozen"] = Field(
+    batch_norm: Literal["auto", "batch", "sync", "frozen"] = Field(
         "auto",
         description="Statistics of the batch norms: of the images computed together (batch), over all processes (sync) "
         "or as they are (frozen); auto keeps those that came with the weights under 8 images, and synchronises GPUs.",
@@ -414,9 +427,9 @@ class ProgressiveConfig(Section):
     """
 
     image_size: PerStage[Side] | None = Field(None, description="Side of the square training images in pixels.")
-    rand_magnitude: PerStage[Magnitude] | None = Field(None, description="Strength of RandAugment, 0..30.")
-    mixup: PerStage[NotNegative] | None = Field(None, description="Alpha of mixup.")
-    cutmix: PerStage[NotNegative] | None = Field(None, description="Alpha of cutmix.")
+    rand_augment_magnitude: PerStage[Magnitude] | None = Field(None, description="Strength of RandAugment, 0..30.")
+    mixup_alpha: PerStage[NotNegative] | None = Field(None, description="Alpha of mixup.")
+    cutmix_alpha: PerStage[NotNegative] | None = Field(None, description="Alpha of CutMix.")
     dropout: PerStage[Fraction] | None = Field(None, description="Dropout rate before the last layer.")
 
     @model_validator(mode="after")
@@ -465,7 +478,7 @@ class PostprocessConfig(Section):
     """From logits to detections in evaluation; predict has its own threshold."""
 
     score_threshold: Fraction = Field(0.001, description="Smallest score of a detection.")
-    suppression: Literal["class", "agnostic", "soft"] = Field(
+    nms: Literal["class", "agnostic", "soft"] = Field(
         "class", description="NMS within a class, NMS across classes, or Gaussian soft-NMS within a class."
     )
     iou_threshold: Fraction = Field(0.5, description="Overlap from which hard NMS suppresses the lower score.")
@@ -536,9 +549,10 @@ class ClassificationConfig(Config):
 
     @model_validator(mode="after")
     def _magnitude_needs_layers(self) -> ClassificationConfig:
-        if self.progressive and self.progressive.rand_magnitude and not self.augment.rand_layers:
+        if self.progressive and self.progressive.rand_augment_magnitude and not self.augment.rand_augment.layers:
             raise ValueError(
-                "progressive.rand_magnitude changes RandAugment, but augment.rand_layers is 0; set it to 2"
+                "progressive.rand_augment_magnitude changes RandAugment, but augment.rand_augment.layers is 0; "
+                "set it to 2"
             )
         if self.progressive and self.progressive.num_stages > self.train.epochs:
             raise ValueError(

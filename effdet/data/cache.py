@@ -25,7 +25,7 @@ import numpy as np
 from effdet.config import DataConfig
 from effdet.data.images import REDUCTIONS, Image
 from effdet.errors import DataError
-from effdet.files import HOME_VARIABLE, home_folder, replacing
+from effdet.files import HOME_VARIABLE, atomic_write, home_folder
 
 VERSION = 1  # of what is kept; another one where decoding changes
 LONGEST_WAIT = 300.0  # seconds for the other processes to let go of the folder
@@ -166,7 +166,7 @@ class DiskCache:
             self._write_used(used)
         # Others go on while the disk writes; a process that is killed here leaves a little room unused, until the next
         # run counts anew.
-        with self._telling(), replacing(file) as partial, partial.open("wb") as stream:
+        with self._telling(), atomic_write(file) as partial, partial.open("wb") as stream:
             np.save(stream, image)
 
     @contextlib.contextmanager

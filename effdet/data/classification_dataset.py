@@ -38,16 +38,16 @@ class StageSettings:
 
     Attributes:
         image_size: (H, W) of the images.
-        rand_magnitude: strength of RandAugment.
-        mixup: alpha of mixup, 0 for none.
-        cutmix: alpha of cutmix, 0 for none.
+        rand_augment_magnitude: strength of RandAugment.
+        mixup_alpha: alpha of mixup, 0 for none.
+        cutmix_alpha: alpha of cutmix, 0 for none.
         dropout: rate before the last layer; None leaves it as it is.
     """
 
     image_size: tuple[int, int]
-    rand_magnitude: float
-    mixup: float
-    cutmix: float
+    rand_augment_magnitude: float
+    mixup_alpha: float
+    cutmix_alpha: float
     dropout: float | None
 
 
@@ -108,9 +108,9 @@ class ClassificationDataset(Dataset[Sample | DataError]):
         augment = self.augment
         settings = StageSettings(
             image_size=self.size,
-            rand_magnitude=augment.rand_magnitude if augment else 0.0,
-            mixup=augment.mixup if augment else 0.0,
-            cutmix=augment.cutmix if augment else 0.0,
+            rand_augment_magnitude=augment.rand_augment.magnitude if augment else 0.0,
+            mixup_alpha=augment.mixup_alpha if augment else 0.0,
+            cutmix_alpha=augment.cutmix_alpha if augment else 0.0,
             dropout=None,
         )
         if self.progressive is None:
@@ -132,7 +132,7 @@ class ClassificationDataset(Dataset[Sample | DataError]):
             else:
                 settings, rng = self.settings_of(key.epoch), key.rng(self.seed)
                 view = self._view(index, self.augment, size or settings.image_size, rng)
-                image = changed(view, self.augment, settings.rand_magnitude, rng)
+                image = augment_image(view, self.augment, settings.rand_augment_magnitude, rng)
         except DataError as error:
             return error
         image = np.require(image, requirements="W")  # torch takes no read-only arrays, such as the cache gives
@@ -200,13 +200,13 @@ def draw_crop(
     return random_window(original, augment.crop_area, (narrowest, widest), rng)
 
 
-def changed(image: Image, augment: ClassificationAugment, magnitude: float, rng: np.random.Generator) -> Image:
+def augment_image(image: Image, augment: ClassificationAugment, magnitude: float, rng: np.random.Generator) -> Image:
     """An image of the input size after flip, RandAugment of a strength and random erasing."""
     import cv2
 
     if rng.random() < augment.horizontal_flip:
         image = cv2.flip(image, 1)  # type: ignore[assignment]
-    return random_erasing(rand_augment(image, augment.rand_layers, magnitude, rng), augment.random_erasing, rng)
+    return random_erasing(rand_augment(image, augment.rand_augment.layers, magnitude, rng), augment.random_erasing, rng)
 
 
 def random_window(

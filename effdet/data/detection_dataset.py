@@ -16,7 +16,7 @@ from effdet.config import DetectionAugment
 from effdet.data.annotations import Annotations
 from effdet.data.augment.mosaic import copy_paste, mixup, mosaic, mosaic_tiles
 from effdet.data.augment.photometric import photometric_distortion
-from effdet.data.augment.placement import Boxes, Labels, Placement, Scene, draw_placement, place
+from effdet.data.augment.placement import Boxes, Labels, Placement, Scene, apply_placement, draw_placement
 from effdet.data.augment.rand_augment_boxes import rand_augment_boxes
 from effdet.data.cache import Cache
 from effdet.data.classification_dataset import random_erasing
@@ -141,7 +141,7 @@ class DetectionDataset(Dataset[Sample | DataError]):
         boxes, labels = self._objects(index)
         height, width = (int(side) for side in self.annotations.sizes[index])
         # RandAugment changes whole images; and where no size is annotated, the whole image tells it.
-        whole = self._decoded(index, 1) if augment.rand_layers or min(height, width) <= 0 else None
+        whole = self._decoded(index, 1) if augment.rand_augment.layers or min(height, width) <= 0 else None
         original = (height, width) if whole is None else whole.shape[:2]
         if augment.scale_jitter is None:
             scale = fitting_scale(original, canvas)
@@ -151,9 +151,9 @@ class DetectionDataset(Dataset[Sample | DataError]):
         placement = draw_placement(original, canvas, scale, augment.horizontal_flip, coarsest, rng)
         image = self._decoded(index, placement.reduction) if whole is None else whole
         scene = Scene(photometric_distortion(image, augment.photometric, rng), boxes, labels)
-        if augment.rand_layers:
-            scene = rand_augment_boxes(scene, augment.rand_layers, augment.rand_magnitude, rng)
-        return place(scene, placement, canvas, self.fill), placement
+        if augment.rand_augment.layers:
+            scene = rand_augment_boxes(scene, augment.rand_augment.layers, augment.rand_augment.magnitude, rng)
+        return apply_placement(scene, placement, canvas, self.fill), placement
 
     def _draw_partners(self, count: int, rng: np.random.Generator) -> list[int]:
         """Rows of images to join."""

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from effdet.boxes import clip_boxes
 from effdet.errors import DataError
-from effdet.files import replacing
+from effdet.files import atomic_write
 
 Image = NDArray[np.uint8]
 
@@ -106,7 +106,7 @@ def write_image(path: Path, image: Image) -> None:
     whole, data = cv2.imencode(path.suffix.lower(), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     if not whole:
         raise DataError(f"{path}: the picture cannot be encoded")
-    with replacing(path) as partial:
+    with atomic_write(path) as partial:
         np.asarray(data).tofile(partial)
 
 

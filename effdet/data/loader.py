@@ -105,12 +105,12 @@ def evaluation_batches(
     return _batches(dataset, keys, workers, pin_memory)
 
 
-def ahead(batches: Generator[Movable, None, None], device: torch.device) -> Generator[Movable, None, None]:
+def prefetch_to_device(batches: Generator[Movable, None, None], device: torch.device) -> Generator[Movable, None, None]:
     """Batches on `device`: to a GPU each is copied while the one before is computed; for others, as they come."""
-    return _ahead(batches, device) if device.type == "cuda" else batches
+    return _prefetch(batches, device) if device.type == "cuda" else batches
 
 
-def _ahead(batches: Generator[Movable, None, None], device: torch.device) -> Generator[Movable, None, None]:
+def _prefetch(batches: Generator[Movable, None, None], device: torch.device) -> Generator[Movable, None, None]:
     copying = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     with contextlib.closing(batches):
         following = _copied(batches, device, copying)

@@ -235,7 +235,7 @@ def detection_order(config: DetectionConfig, annotations: Annotations, image_siz
         shapes = batch_shapes(annotations.sizes, image_size)
     elif scales is not None:
         shapes = Shapes((image_size,), np.zeros(len(annotations), np.int64))
-    repeats = repeat_factors(annotations, data.repeat_threshold, data.background_share)
+    repeats = repeat_factors(annotations, data.repeat_threshold, data.background_fraction)
     return TrainOrder(
         len(annotations), config.train.batch_size, config.seed, repeats, shapes, scales, annotations.shards
     )
@@ -253,7 +253,7 @@ def rank_share(batch: list[Key], rank: int, world_size: int) -> list[Key]:
 
 
 def repeat_factors(
-    annotations: Annotations, threshold: float | None, background_share: float | None
+    annotations: Annotations, threshold: float | None, background_fraction: float | None
 ) -> NDArray[np.float64] | None:
     """How often each image is taken in an epoch on average, [I]; None if each is taken once.
 
@@ -264,13 +264,13 @@ def repeat_factors(
     Args:
         annotations: the table.
         threshold: share of images below which a class is rare; None for no repeats.
-        background_share: share of an epoch's samples that images without objects make up, below 1; None takes them
+        background_fraction: share of an epoch's samples that images without objects make up, below 1; None takes them
             as they are.
 
     Raises:
         DataError: a share of background is asked for, but the table has no such images, or no others.
     """
-    if threshold is None and background_share is None:
+    if threshold is None and background_fraction is None:
         return None
     num_images = len(annotations)
     image_of = np.repeat(np.arange(num_images), np.diff(annotations.offsets))[~annotations.crowd]
@@ -282,15 +282,15 @@ def repeat_factors(
         frequency = np.bincount(seen % num_classes, minlength=num_classes) / num_images
         of_class = np.sqrt(np.maximum(threshold / np.maximum(frequency, 1 / num_images), 1))
         np.maximum.at(factors, image_of, of_class[labels])
-    if background_share is not None:
+    if background_fraction is not None:
         background = np.bincount(image_of, minlength=num_images) == 0
-        if background.all() or (background_share > 0 and not background.any()):
+        if background.all() or (background_fraction > 0 and not background.any()):
             kind = "only images" if background.all() else "no images"
             raise DataError(
-                f"{annotations.source}: data.background_share={background_share:g} is asked for, but the training "
+                f"{annotations.source}: data.background_fraction={background_fraction:g} is set, but the training "
                 f"part has {kind} without objects; leave it out"
             )
-        wanted = factors[~background].sum() * background_share / (1 - background_share)
+        wanted = factors[~background].sum() * background_fraction / (1 - background_fraction)
         factors[background] = wanted / max(np.count_nonzero(background), 1)
     return factors
 

@@ -22,7 +22,7 @@ from effdet.data.formats.shard_index import INDEX_SUFFIX, write_index
 from effdet.data.labels import ImageLabels
 from effdet.data.shard_store import ShardFolder, ShardStore, checksum
 from effdet.errors import DataError
-from effdet.files import replacing
+from effdet.files import atomic_write
 
 
 class _Entry(NamedTuple):
@@ -88,7 +88,7 @@ def _write_all(
     try:
         while sum(map(len, entries)) < len(table):
             paths.append(folder / f"{part}-{len(paths):06d}.tar")
-            with replacing(paths[-1]) as partial:
+            with atomic_write(paths[-1]) as partial:
                 entries.append(_write_shard(partial, table, rows, shard_bytes, on_image))
         write_index(index, _stored(table, folder, paths, entries), [path.stat().st_size for path in paths])
     except BaseException:

@@ -17,7 +17,7 @@ from torch import Tensor
 from effdet.data.annotations import LabelMap
 from effdet.data.images import Image, write_image
 from effdet.errors import DataError, WeightsError
-from effdet.files import replacing, write_json
+from effdet.files import atomic_write, write_json
 from effdet.postprocess import rank_classes
 
 TOP = 5  # classes of an image that are kept
@@ -135,7 +135,7 @@ class AccuracyEvaluator:
     def write_confusion(self, path: Path) -> None:
         """Write `confusion` as a CSV file in one step; class names head the columns and begin the rows."""
         names = self.label_map.names
-        with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        with atomic_write(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
             table = csv.writer(file, lineterminator="\n")
             table.writerow(("true class", *names))
             table.writerows((name, *row.tolist()) for name, row in zip(names, self.confusion(), strict=True))

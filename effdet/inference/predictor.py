@@ -20,12 +20,12 @@ from effdet.config import DetectionConfig, make_config
 from effdet.data.annotations import LabelMap
 from effdet.data.images import Image, letterbox, read_image, undo_letterbox
 from effdet.data.resize import classification_view
-from effdet.devices import pick_device, place
+from effdet.devices import move_to_device, pick_device
 from effdet.errors import ConfigError, DataError
 from effdet.inference import BATCH_SIZE, SCORE_THRESHOLD, TOP
 from effdet.inference.sources import Frame, check_array
 from effdet.models import EfficientDet, EfficientNet
-from effdet.postprocess import Suppression, classify, postprocess
+from effdet.postprocess import Nms, classify, postprocess
 from effdet.structures import Classification, Detections, Outputs
 from effdet.weights.checkpoint import Task
 from effdet.weights.create import open_checkpoint
@@ -52,7 +52,7 @@ class Predictor:
         device: str | None = None,
         *,
         score_threshold: float | None = None,
-        suppression: Suppression | None = None,
+        nms: Nms | None = None,
         iou_threshold: float | None = None,
         max_detections: int | None = None,
         top: int | None = None,
@@ -67,7 +67,7 @@ class Predictor:
             weights: path of the checkpoint, or a name of `effdet weights list`.
             device: such as 'cuda:0' or 'cpu'; None takes a GPU where there is one.
             score_threshold: smallest score of a detection.
-            suppression: of duplicates, see `postprocess`.
+            nms: of duplicates, see `postprocess`.
             iou_threshold: overlap from which hard suppression drops the lower score.
             max_detections: most detections of an image.
             top: classes that are told of an image.
@@ -88,7 +88,7 @@ class Predictor:
         self.batch_size = batch_size
         given = {
             "score_threshold": score_threshold,
-            "suppression": suppression,
+            "nms": nms,
             "iou_threshold": iou_threshold,
             "max_detections": max_detections,
         }
@@ -106,7 +106,7 @@ class Predictor:
                     "leave it out"
                 )
             self._pipeline = _Classifying(model, TOP if top is None else top)
-        self._model = place(model, self.device)
+        self._model = move_to_device(model, self.device)
 
     def __call__(self, images: ImageLike | Iterable[ImageLike]) -> Iterator[Found]:
         """Detections of each image, boxes in pixels of the image, or its classes; in order, computed while taken.

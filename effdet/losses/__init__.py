@@ -1,7 +1,7 @@
 """Losses: matching, focal loss, box losses and the criterion of each task.
 
-They are computed in float32 whatever the precision of the network, and know nothing of recipes; optimizers and schedules live in
-`training`.
+Losses are computed in float32, whatever the precision of the network. Nothing here knows recipes; optimizers and
+schedules live in `training`.
 """
 
 from effdet.losses.classification import ClassificationLoss

@@ -1,4 +1,7 @@
-"""The detection criterion: outputs and targets to class and box losses. Matching, focal and box losses are in files of their own."""
+"""The detection criterion: outputs and targets to class and box losses.
+
+Matching, the focal loss and the box losses are in files of their own.
+"""
 
 from __future__ import annotations
 

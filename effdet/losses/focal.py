@@ -1,4 +1,7 @@
-"""The focal loss as one sum over all logits, its gradient computed together with it. What is positive is decided in `matching.py`."""
+"""The focal loss as one sum over all logits, with its gradient computed in the same pass.
+
+Which anchors are positive is decided in `matching.py`.
+"""
 
 from __future__ import annotations
 

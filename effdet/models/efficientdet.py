@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from effdet.errors import ConfigError
 from effdet.models.anchors import ASPECTS, anchor_boxes, anchors_per_cell, aspects_of_ratios
 from effdet.models.bifpn import BiFPN, Fusion, Resampling, Topology
-from effdet.models.efficientnet import EFFICIENTNETS, EfficientNetSpec, changed_trunk, find_spec
+from effdet.models.efficientnet import EFFICIENTNETS, EfficientNetSpec, find_spec, override_backbone
 from effdet.models.heads import Head, set_prior
 from effdet.models.layers import Activation, Padding
 from effdet.models.timm_backbone import PREFIX, TimmSpec, timm_spec
@@ -173,7 +173,7 @@ def efficientdet_spec(
     else:
         own = spec.backbone if backbone is None else find_spec(EFFICIENTNETS, backbone)
         assert isinstance(own, EfficientNetSpec)  # as in all rows
-        trunk = changed_trunk(own, phi, width, depth, drop_path, padding, norm_momentum, in_channels)
+        trunk = override_backbone(own, phi, width, depth, drop_path, padding, norm_momentum, in_channels)
     return replace(
         spec,
         backbone=trunk,

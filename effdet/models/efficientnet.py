@@ -297,7 +297,7 @@ def efficientnet_spec(
     Raises:
         ConfigError: there is no such network, it is scaled already, or a number makes no sense.
     """
-    spec = changed_trunk(
+    spec = override_backbone(
         find_spec(EFFICIENTNETS, name), phi, width, depth, drop_path, padding, norm_momentum, in_channels
     )
     return replace(
@@ -307,7 +307,7 @@ def efficientnet_spec(
     )
 
 
-def changed_trunk(
+def override_backbone(
     spec: EfficientNetSpec,
     phi: float | None,
     width: float | None,

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effdet.errors import DataError
-from effdet.files import replacing
+from effdet.files import atomic_write
 from effdet.training.records.logs import MUCH_WAITING
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def draw_curves(folder: Path) -> Path:
     for panel in axes.flat:
         _finish(panel, last)
     path = folder / "curves.png"
-    with replacing(path) as partial:
+    with atomic_write(path) as partial:
         figure.savefig(partial, format="png")
     return path
 

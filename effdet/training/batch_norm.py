@@ -35,7 +35,7 @@ class NormPlan:
 
 
 def choose_norms(policy: NormPolicy, part_size: int, processes: int, on_gpu: bool, loaded: Collection[str]) -> NormPlan:
-    """What `train.norms` means in a run.
+    """What `train.batch_norm` means in a run.
 
     `auto` takes the statistics of the images, over all GPUs where there are several, if that is of at least 8 images;
     of fewer it trusts those that came with the weights more, while a norm that starts at random has none to keep and
@@ -53,11 +53,11 @@ def choose_norms(policy: NormPolicy, part_size: int, processes: int, on_gpu: boo
     """
     if policy == "sync" and processes > 1 and not on_gpu:
         raise ConfigError(
-            "train.norms is sync, but torch takes statistics over several processes on GPUs alone; set it to batch, "
-            "frozen or auto"
+            "train.batch_norm is sync, but torch takes statistics over several processes on GPUs alone; set it to "
+            "batch, frozen or auto"
         )
     if policy == "frozen":
-        return NormPlan(None, "batch", "as train.norms says")
+        return NormPlan(None, "batch", "as train.batch_norm says")
     synced = processes > 1 and on_gpu and policy != "batch"
     count = f"{part_size} image{'s' if part_size > 1 else ''} at a time"
     if synced:
@@ -103,7 +103,7 @@ def describe_norms(model: nn.Module, plan: NormPlan) -> str:
     if not kept:
         return f"norms: {whose} ({plan.reason})"
     if not others:
-        return f"norms: frozen ({plan.reason})"
+        return f"batch_norm: frozen ({plan.reason})"
     return f"norms: {' and '.join(kept)} frozen ({plan.reason}), {' and '.join(others)} {whose}"
 
 

@@ -21,7 +21,7 @@ from rich.console import Console
 from torch import Tensor
 
 from effdet.config import ClassificationConfig, DetectionConfig
-from effdet.data.loader import ahead
+from effdet.data.loader import prefetch_to_device
 from effdet.devices import give_back_freed_memory
 from effdet.distributed import SINGLE, Processes, lost_processes
 from effdet.errors import ConfigError, DataError, TrainingError, WeightsError
@@ -112,7 +112,7 @@ def train_steps(run: Run, state: TrainState, stop: StopRequest) -> Ending:
     """All steps that are left, unless something stops them, and how they ended."""
     train, processes = run.config.train, run.processes
     device = run.network.device
-    batches = ahead(run.task.batches(state.step, run.schedule.total_steps, device.type == "cuda"), device)
+    batches = prefetch_to_device(run.task.batches(state.step, run.schedule.total_steps, device.type == "cuda"), device)
     train_mode(state.model, run.frozen)
     cores = max(usable_cores() // processes.local_size, 1)
     advise = functools.partial(advice, workers=run.config.data.workers, cores=cores, cache=run.config.data.cache)
@@ -164,7 +164,7 @@ def in_all(processes: Processes, batches: Iterator[AnyBatch]) -> Iterator[AnyBat
             batch = next(batches, None)
         except DataError as raised:
             batch, error = None, raised
-        if processes.largest(int(error is not None)):
+        if processes.all_reduce_max(int(error is not None)):
             raise error or DataError("another process cannot read its images; its own message tells why")
         if batch is None:
             return
@@ -207,7 +207,7 @@ def backward(run: Run, state: TrainState, batch: AnyBatch) -> tuple[Figures, flo
     The batch is computed in as many parts as the recipe says, which add up to it, as do the shares of the processes.
     """
     task, processes, network = run.task, run.processes, run.network
-    parts = min(run.config.train.accumulate, len(batch.images))
+    parts = min(run.config.train.accumulation_steps, len(batch.images))
     remaining = parts
 
     def forward(images: Tensor) -> Any:
@@ -225,8 +225,8 @@ def backward(run: Run, state: TrainState, batch: AnyBatch) -> tuple[Figures, flo
             torch.autograd.backward(state.scaler.scale(losses["loss"] * processes.size))
             sums += torch.stack([*losses.values()]).detach()
     state.scaler.unscale_(state.optimizer)
-    norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), run.config.optim.clip_norm or math.inf)
-    *values, gradient_norm = torch.cat([processes.sum(sums), norm[None]]).tolist()
+    norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), run.config.optim.grad_clip_norm or math.inf)
+    *values, gradient_norm = torch.cat([processes.all_reduce_sum(sums), norm[None]]).tolist()
     return dict(zip(task.loss.names, values, strict=True)), gradient_norm
 
 
@@ -282,7 +282,7 @@ def save_last(run: Run, state: TrainState, card: ModelCard, again: bool = False)
 def evaluate_and_keep(run: Run, state: TrainState) -> dict[str, float]:
     """Metrics of the weights that would be deployed now, logged and shown; best.pt is theirs if none were better."""
     processes, epoch = run.processes, epoch_of(run, state)
-    processes.share_statistics(state.evaluated)
+    processes.broadcast_buffers(state.evaluated)
     try:
         evaluator = run.task.evaluate(state.evaluated)
     except (RuntimeError, MemoryError) as error:
@@ -294,7 +294,7 @@ def evaluate_and_keep(run: Run, state: TrainState) -> dict[str, float]:
             f"after step {state.step}: {error}; lower optim.learning_rate or lengthen optim.warmup_epochs"
         ) from None
     train_mode(state.model, run.frozen)
-    metrics = processes.share(evaluator.metrics() if processes.is_main else {})
+    metrics = processes.broadcast(evaluator.metrics() if processes.is_main else {})
     value = metrics[run.task.metric]
     best = state.best is None or value >= state.best
     state.stale = 0 if state.best is None or value > state.best else state.stale + 1

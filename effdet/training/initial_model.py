@@ -46,7 +46,7 @@ def start_of(settings: ModelConfig, class_names: Sequence[str], console: Console
         settings.weights,
         settings.backbone_weights,
         class_names=class_names,
-        keep_rows=settings.keep_rows,
+        keep_known_classes=settings.keep_known_classes,
         padding=settings.padding,
         anchor_scale=scale,
         anchor_aspects=aspects,

@@ -60,11 +60,11 @@ def make_schedule(optim: OptimConfig, train: TrainConfig, num_images: int) -> Sc
     if train.max_steps is not None:
         total = min(total, train.max_steps)
     peak = optim.learning_rate
-    if optim.reference_batch is not None:
-        peak *= train.batch_size / optim.reference_batch
+    if optim.base_batch_size is not None:
+        peak *= train.batch_size / optim.base_batch_size
     warmup = min(round(optim.warmup_epochs * per_epoch), total)
     decay = (optim.decay_factor, optim.decay_epochs * per_epoch) if optim.schedule == "exponential" else None
-    return Schedule(peak, peak * optim.warmup_start, warmup, total, per_epoch, decay)
+    return Schedule(peak, peak * optim.warmup_start_factor, warmup, total, per_epoch, decay)
 
 
 def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
@@ -73,9 +73,9 @@ def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimiz
     Its groups have a `rate`: the factor of the schedule's learning rate for their weights, see `rates_of`.
 
     Raises:
-        ConfigError: nothing is left to train, or optim.rates names a module that there is not.
+        ConfigError: nothing is left to train, or optim.lr_multipliers names a module that there is not.
     """
-    rates = rates_of(model, config.rates, config.layer_decay)
+    rates = rates_of(model, config.lr_multipliers, config.layer_decay)
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -118,7 +118,7 @@ def rates_of(model: nn.Module, rates: Mapping[str, float], layer_decay: float = 
         ConfigError: the model has no module of such a name; the message suggests near ones.
     """
     for name in rates:
-        _module(model, name, "optim.rates")
+        _module(model, name, "optim.lr_multipliers")
     layers = layers_from_heads(model) if layer_decay != 1 else []
     decays = {name: layer_decay**steps for steps, layer in enumerate(layers) for name in layer}
     return {

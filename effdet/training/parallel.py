@@ -16,7 +16,7 @@ from effdet.distributed import Processes, lost_processes
 from effdet.errors import TrainingError
 
 
-class Network:
+class ParallelModel:
     """Calls a model; over several processes the gradients of a backward pass become the mean over all of them.
 
     Attributes:

@@ -17,14 +17,14 @@ from torch import nn
 
 from effdet import __version__
 from effdet.config import ClassificationConfig, DetectionConfig
-from effdet.devices import autocast_dtype, compute_deterministically, keep_freed_memory, pick_device, place
+from effdet.devices import autocast_dtype, compute_deterministically, keep_freed_memory, move_to_device, pick_device
 from effdet.distributed import SINGLE, Processes
 from effdet.errors import WeightsError
 from effdet.training.batch_norm import apply_norms, choose_norms, describe_norms, takes_parts
 from effdet.training.debug.checks import check_parts
 from effdet.training.ema import WeightAverage
 from effdet.training.optim import Schedule, freeze, make_optimizer, make_schedule
-from effdet.training.parallel import Network
+from effdet.training.parallel import ParallelModel
 from effdet.training.records.logs import RunLog
 from effdet.training.records.trackers import check_trackers
 from effdet.training.resume import MINOR_CHANGES, data_changes, differences
@@ -37,7 +37,7 @@ from effdet.weights.checkpoint import ModelCard, card_in, is_checkpoint, read_te
 # Keys without which a state means something else: those for which that of the optimiser was made, and that in which
 # the steps are counted.
 KEPT = (
-    *(("optim", "name"), ("optim", "rates"), ("optim", "layer_decay")),
+    *(("optim", "name"), ("optim", "lr_multipliers"), ("optim", "layer_decay")),
     *(("train", "freeze"), ("train", "batch_size")),
 )
 VERSIONS = {"efficientdet-torch": __version__, "torch": str(torch.__version__)}
@@ -63,7 +63,7 @@ class Run:
     config: DetectionConfig | ClassificationConfig
     folder: Path
     processes: Processes
-    network: Network
+    network: ParallelModel
     task: Task
     schedule: Schedule
     frozen: Sequence[nn.Module]
@@ -92,11 +92,11 @@ def set_up(
     compute_deterministically(config.train.deterministic)
     task: Task = make_task(config, console, processes)
     dtype = autocast_dtype(config.train.precision, device)
-    model = place(task.model, device, config.train.channels_last)
+    model = move_to_device(task.model, device, config.train.channels_last)
     model.checkpoint_activations(config.train.checkpoint_activations)
     frozen = freeze(model, config.train.freeze)
-    part = math.ceil(min(config.train.batch_size, task.num_images) / processes.size / config.train.accumulate)
-    norms = choose_norms(config.train.norms, part, processes.size, device.type == "cuda", task.loaded_norms)
+    part = math.ceil(min(config.train.batch_size, task.num_images) / processes.size / config.train.accumulation_steps)
+    norms = choose_norms(config.train.batch_norm, part, processes.size, device.type == "cuda", task.loaded_norms)
     if takes_parts(model, norms):
         check_parts(config.train, task.num_images, *task.smallest_features(), processes.size)
     frozen += apply_norms(model, norms)
@@ -112,7 +112,7 @@ def set_up(
         config=config,
         folder=folder,
         processes=processes,
-        network=Network(model, device, dtype, processes, config.train.compile),
+        network=ParallelModel(model, device, dtype, processes, config.train.compile),
         task=task,
         schedule=make_schedule(config.optim, config.train, task.num_images),
         frozen=frozen,
@@ -165,7 +165,7 @@ def resume(checkpoint: Path, run: Run, state: TrainState) -> None:
         raise WeightsError(f"{path}: does not fit this recipe ({reason}){told}") from None
     if not all(record.keys() >= set(run.task.loss.names) for record in state.recent):
         state.recent = []  # of another loss than that of now: the next record is of the steps from here on
-    run.processes.largest(0)  # waits for all, none of which reads the file from here on
+    run.processes.all_reduce_max(0)  # waits for all, none of which reads the file from here on
     run.console.print(f"resumed from {path} after step {state.step}")
     for line in [*data_changes(content["training"].get("data", {}), state.data), *changes]:
         run.console.print(line, style="yellow")

@@ -34,7 +34,7 @@ class StopRequest:
 
     def agreed(self, processes: Processes) -> Ending | None:
         """Why all processes should stop: the reason of any of them; all must ask."""
-        return REASONS[processes.largest(REASONS.index(self.reason))]
+        return REASONS[processes.all_reduce_max(REASONS.index(self.reason))]
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """Notes the first signal: the step in hand is finished and saved; a second Ctrl-C ends the run at once."""

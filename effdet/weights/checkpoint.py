@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from effdet.errors import WeightsError
-from effdet.files import replacing
+from effdet.files import atomic_write
 from effdet.models.efficientdet import EfficientDet, EfficientDetSpec
 from effdet.models.efficientnet import EfficientNet, EfficientNetSpec
 
@@ -107,7 +107,7 @@ def save_checkpoint(
     """Writes a checkpoint in one step: whoever reads `path` finds the old file or the whole new one."""
     content = {"format": FORMAT, "model": dict(state), "card": card.to_dict(), "training": dict(training or {})}
     try:
-        with replacing(path) as partial:
+        with atomic_write(path) as partial:
             torch.save(content, partial)
     except (OSError, RuntimeError) as error:  # a full disk is a RuntimeError to torch
         reason = str(error).splitlines()[0]

@@ -52,7 +52,7 @@ def create_model(
     *,
     backbone_weights: str | None = None,
     class_names: Sequence[str] = (),
-    keep_rows: bool = False,
+    keep_known_classes: bool = False,
     image_size: tuple[int, int] | None = None,
     backbone: str | None = None,
     phi: float | None = None,
@@ -70,8 +70,8 @@ def create_model(
         weights: 'coco' or 'imagenet', a name of `effdet weights list`, or the path of a weights file. A classifier's
             weights start the backbone of a detector.
         backbone_weights: the same, of which the backbone alone is taken, from a detector as from a classifier.
-        class_names: names of the K classes, for `keep_rows`.
-        keep_rows: whether the head starts with the rows of those classes whose names the weights know.
+        class_names: names of the K classes, for `keep_known_classes`.
+        keep_known_classes: whether the head starts with the rows of those classes whose names the weights know.
         image_size: (H, W) of the input in pixels; without it the network's own.
         backbone: of a detector, another one: a classifier's name or 'timm/NAME'.
         phi: compound coefficient, see `efficientdet_spec` and `efficientnet_spec`.
@@ -117,7 +117,7 @@ def create_model(
         weights,
         backbone_weights,
         class_names=class_names,
-        keep_rows=keep_rows,
+        keep_known_classes=keep_known_classes,
         padding=padding,
     )
     for line in report.lines() if report else ():
@@ -166,7 +166,7 @@ def start_model(
     backbone_weights: str | None = None,
     *,
     class_names: Sequence[str] = (),
-    keep_rows: bool = False,
+    keep_known_classes: bool = False,
     padding: Padding | None = None,
     anchor_scale: float | None = None,
     anchor_aspects: Aspects | None = None,
@@ -184,8 +184,10 @@ def start_model(
         raise ConfigError("weights and backbone_weights are both given; give the one that the training starts from")
     if class_names and len(class_names) != (num_classes or len(class_names)):
         raise ConfigError(f"{len(class_names)} class names are given for {num_classes} classes; expected one for each")
-    if keep_rows and weights is None:
-        raise ConfigError("keep_rows keeps rows of the head of other weights, but no weights with a head are given")
+    if keep_known_classes and weights is None:
+        raise ConfigError(
+            "keep_known_classes keeps rows of the head of other weights, but no weights with a head are given"
+        )
     num_classes = num_classes or len(class_names) or None
     named = backbone_weights if weights is None else weights
     slots = COCO_SLOTS if isinstance(spec, EfficientDetSpec) else IMAGENET_CLASSES
@@ -206,7 +208,7 @@ def start_model(
     network = adapted_spec.build(num_classes or slots)
     if weights is None:
         return network, _load_trunk(network, origin)
-    return network, _load_whole(network, origin, chosen, class_names, keep_rows)
+    return network, _load_whole(network, origin, chosen, class_names, keep_known_classes)
 
 
 def named_checkpoint(name: str, file: Path | None = None) -> Checkpoint:
@@ -226,7 +228,7 @@ def named_checkpoint(name: str, file: Path | None = None) -> Checkpoint:
     ids = origin.category_ids or tuple(range(origin.num_classes))
     labels = used_labels(names)
     model = origin.spec.build(len(labels))
-    _load_whole(model, origin, labels, (), keep_rows=False)
+    _load_whole(model, origin, labels, (), keep_known_classes=False)
     card = ModelCard(origin.spec, tuple(names[label] for label in labels), tuple(ids[label] for label in labels))
     return Checkpoint(model.eval(), card, {})
 
@@ -247,7 +249,7 @@ def _load_whole(
     origin: Origin,
     chosen: Sequence[int] | None,
     class_names: Sequence[str],
-    keep_rows: bool,
+    keep_known_classes: bool,
 ) -> LoadReport:
     """Fills a model with all that fits: of the same kind of network everything, else the backbone."""
     if origin.is_detector and isinstance(model, EfficientNet):
@@ -256,9 +258,9 @@ def _load_whole(
             "alone with backbone_weights"
         )
     if not origin.is_detector and isinstance(model, EfficientDet):
-        if keep_rows:
+        if keep_known_classes:
             raise ConfigError(
-                f"keep_rows: {origin.source} is a classifier and has no head for a detector; leave it out"
+                f"keep_known_classes: {origin.source} is a classifier and has no head for a detector; leave it out"
             )
         return _load_trunk(model, origin)
     spec = model.spec
@@ -271,7 +273,7 @@ def _load_whole(
         fresh = list(CLASSIFIER_HEAD)
     elif chosen is not None:
         state = choose_rows(state, origin.num_classes, chosen)
-    elif keep_rows:
+    elif keep_known_classes:
         state, head = _kept_rows(state, origin, model, class_names)
     elif model.num_classes != origin.num_classes or not _same_classes(class_names, origin.class_names):
         state = {name: value for name, value in state.items() if not name.startswith(f"{layer}.")}
@@ -317,7 +319,7 @@ def _kept_rows(
     """The state with the rows of classes that both know, and what to say of it."""
     if not class_names or not origin.class_names:
         whose = "the model's" if not class_names else f"those of {origin.source}"
-        raise ConfigError(f"keep_rows goes by class names, but {whose} are not known")
+        raise ConfigError(f"keep_known_classes goes by class names, but {whose} are not known")
     carried, kept = carry_rows(state, origin.class_names, model.state_dict(), class_names)
     others = [name for name in class_names if name not in kept]
     rows = f"rows kept of {len(kept)} classes" + (f" ({some_of(kept)})" if kept else "")

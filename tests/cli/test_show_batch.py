@@ -74,7 +74,7 @@ def test_the_last_epochs_are_those_of_the_run_even_if_steps_end_it(tiny_recipe):
     assert DetectionTask(load_config(tiny_recipe, changes[:1]), QUIET).train_set.epochs == 9
 
 
-@pytest.mark.parametrize("changes", [[], ["augment.mixup=0.5", "augment.cutmix=1.0"]])
+@pytest.mark.parametrize("changes", [[], ["augment.mixup_alpha=0.5", "augment.cutmix_alpha=1.0"]])
 def test_the_images_of_a_classifier_are_mixed_as_in_training(tmp_path, shapes_recipe, changes):
     task = ClassificationTask(load_config(shapes_recipe, changes), QUIET)
     images = []

@@ -71,8 +71,8 @@ def test_the_task_chooses_the_tree(tmp_path, task):
 
 def test_the_task_may_come_from_a_base_or_an_override(tmp_path):
     recipe(tmp_path, "task: classification", "parent.yaml")
-    child = recipe(tmp_path, "base: parent.yaml\naugment: {rand_layers: 2}")
-    assert load_config(child) == ClassificationConfig(augment={"rand_layers": 2})
+    child = recipe(tmp_path, "base: parent.yaml\naugment: {rand_augment: {layers: 2}}")
+    assert load_config(child) == ClassificationConfig(augment={"rand_augment": {"layers": 2}})
     assert load_config(recipe(tmp_path, ""), ["task=classification"]) == ClassificationConfig()
 
 
@@ -99,7 +99,7 @@ def test_what_the_tasks_share_is_no_recipe_of_its_own():
         ("classification", "loss.gamma=2", "detection"),
         ("classification", "postprocess.iou_threshold=0.6", "detection"),
         ("detection", "model.dropout=0.1", "classification"),
-        ("detection", "augment.cutmix=0.2", "classification"),
+        ("detection", "augment.cutmix_alpha=0.2", "classification"),
         ("detection", "progressive.image_size=[64, 96]", "classification"),
     ],
 )
@@ -157,7 +157,7 @@ def test_an_override_is_read_as_yaml(tmp_path, override, section, key, value):
         ("augment.crop_area=null", "augment", "crop_area", None),
         ("augment.crop_aspect=[1, 1]", "augment", "crop_aspect", (1.0, 1.0)),
         ("progressive.image_size=[64, 96]", "progressive", "image_size", (64, 96)),
-        ("progressive.mixup=[0, 2e-1]", "progressive", "mixup", (0.0, 0.2)),
+        ("progressive.mixup_alpha=[0, 2e-1]", "progressive", "mixup_alpha", (0.0, 0.2)),
         ("progressive={image_size: [64, 96]}", "progressive", "image_size", (64, 96)),
     ],
 )
@@ -176,9 +176,9 @@ def test_an_override_of_a_path_is_taken_as_it_stands(tmp_path, text, value):
 
 
 def test_overrides_of_lists_replace_them_one_by_one(tmp_path):
-    path = recipe(tmp_path, "task: classification\nprogressive: {image_size: [64, 96], mixup: [0, 0.1]}")
-    config = load_config(path, ["progressive.mixup=[0.1, 0.2]"])
-    assert config.progressive == ProgressiveConfig(image_size=(64, 96), mixup=(0.1, 0.2))
+    path = recipe(tmp_path, "task: classification\nprogressive: {image_size: [64, 96], mixup_alpha: [0, 0.1]}")
+    config = load_config(path, ["progressive.mixup_alpha=[0.1, 0.2]"])
+    assert config.progressive == ProgressiveConfig(image_size=(64, 96), mixup_alpha=(0.1, 0.2))
     assert load_config(path, ["progressive=null"]).progressive is None
 
 
@@ -237,7 +237,7 @@ def test_a_key_of_another_section_is_suggested(tmp_path):
 
 def test_suggestions_are_of_the_task_of_the_recipe():
     assert "did you mean 'model.dropout'?" in refusal_of_changes("classification", "model.drop_out=0.1")
-    assert "did you mean 'augment.rand_layers'?" in refusal_of_changes("classification", "rand_layers=2")
+    assert "did you mean 'augment.rand_augment.layers'?" in refusal_of_changes("classification", "layers=2")
     assert "did you mean 'model.anchor_scale'?" in refusal_of_changes("detection", "model.anchor_scales=3")
     sections = refusal_of_changes("classification", "zzz=1").partition("; sections are ")[2].split(", ")
     assert sections == list(ClassificationConfig.model_fields)
@@ -376,9 +376,9 @@ def test_the_config_of_a_classifier_written_as_yaml_reads_back_equal(tmp_path):
         "data.format=csv",
         "data.root=/data",
         "augment.crop_area=null",
-        "augment.rand_layers=2",
-        "progressive={image_size: [64, 96, 128], rand_magnitude: [5, 8.33, 10]}",
-        "optim={name: rmsprop, learning_rate: 1e-7, schedule: exponential, clip_norm: null}",
+        "augment.rand_augment.layers=2",
+        "progressive={image_size: [64, 96, 128], rand_augment_magnitude: [5, 8.33, 10]}",
+        "optim={name: rmsprop, learning_rate: 1e-7, schedule: exponential, grad_clip_norm: null}",
     )
     assert load_config(recipe(tmp_path, config.to_yaml(), "again.yaml")) == config
     assert make_config(config.to_dict()) == config
@@ -425,8 +425,11 @@ def test_a_value_that_makes_no_sense_is_refused(override, message):
         ("augment.crop_aspect=[2, 1]", "augment.crop_aspect is a range, the smaller value first"),
         ("augment.crop_aspect=[0, 1]", "'augment.crop_aspect.0' is 0: input should be greater than 0"),
         ("augment.crop_aspect=null", "'augment.crop_aspect' is None"),
-        ("augment.rand_layers=-1", "'augment.rand_layers' is -1"),
-        ("augment.rand_magnitude=31", "'augment.rand_magnitude' is 31: input should be less than or equal to 30"),
+        ("augment.rand_augment.layers=-1", "'augment.rand_augment.layers' is -1"),
+        (
+            "augment.rand_augment.magnitude=31",
+            "'augment.rand_augment.magnitude' is 31: input should be less than or equal to 30",
+        ),
         ("augment.mixup=-0.1", "'augment.mixup' is -0.1"),
         ("augment.random_erasing=2", "'augment.random_erasing' is 2"),
         ("model.dropout=1.5", "'model.dropout' is 1.5"),
@@ -440,10 +443,10 @@ def test_a_value_that_makes_no_sense_is_refused(override, message):
         ("progressive.image_size=64", "'progressive.image_size' is 64: input should be a valid tuple"),
         ("progressive.image_size=[16, 64]", "'progressive.image_size.0' is 16: input should be greater than"),
         ("progressive.image_size=[64.5, 96]", "'progressive.image_size.0' is 64.5: input should be a valid integer"),
-        ("progressive.rand_magnitude=[-1, 5]", "'progressive.rand_magnitude.0' is -1"),
+        ("progressive.rand_augment_magnitude=[-1, 5]", "'progressive.rand_augment_magnitude.0' is -1"),
         ("progressive.dropout=[0.1, 2]", "'progressive.dropout.1' is 2: input should be less than or equal to 1"),
         (
-            "progressive={image_size: [64, 96], mixup: [0]}",
+            "progressive={image_size: [64, 96], mixup_alpha: [0]}",
             "every list needs one value per stage, but the lists are of lengths image_size 2, mixup 1",
         ),
     ],
@@ -455,11 +458,14 @@ def test_a_value_that_makes_no_sense_for_a_classifier_is_refused(override, messa
 
 
 def test_stages_of_randaugment_need_layers(tmp_path):
-    stages = "progressive.rand_magnitude=[5, 10]"
+    stages = "progressive.rand_augment_magnitude=[5, 10]"
     message = refusal_of_changes("classification", stages)
-    assert "progressive.rand_magnitude changes RandAugment, but augment.rand_layers is 0; set it to 2" in message
-    config = changed("classification", stages, "augment.rand_layers=2")
-    assert config.progressive.rand_magnitude == (5.0, 10.0)
+    assert (
+        "progressive.rand_augment_magnitude changes RandAugment, but augment.rand_augment.layers is 0; set it to 2"
+        in message
+    )
+    config = changed("classification", stages, "augment.rand_augment.layers=2")
+    assert config.progressive.rand_augment_magnitude == (5.0, 10.0)
 
 
 def test_stages_are_counted_by_any_list():

@@ -42,8 +42,8 @@ def test_every_value_of_a_preset_is_what_the_recipe_then_says(task, name):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_the_presets_of_a_task_settle_the_same_keys_of_the_optimiser(task):
-    start = {"name", "learning_rate", "reference_batch", "momentum", "weight_decay"}
-    course = {"warmup_epochs", "warmup_start", "schedule", "clip_norm"}
+    start = {"name", "learning_rate", "base_batch_size", "momentum", "weight_decay"}
+    course = {"warmup_epochs", "warmup_start_factor", "schedule", "grad_clip_norm"}
     for values in PRESETS[task].values():
         assert set(values["optim"]) - {"decay_factor", "decay_epochs"} == start | course
 
@@ -86,7 +86,7 @@ def test_every_recipe_takes_every_preset_whole(path):
             for key, value in (values or {}).items()
         )
         assert config["model"]["name"] == load_config(path).model.name
-        assert config["train"]["accumulate"] == load_config(path).train.accumulate
+        assert config["train"]["accumulation_steps"] == load_config(path).train.accumulation_steps
 
 
 # Order

@@ -73,7 +73,7 @@ def test_the_recipes_of_classifiers_are_in_a_folder_of_their_own():
 @pytest.mark.parametrize("path", RECIPES, ids=name_of)
 def test_all_parts_of_a_batch_are_of_one_size(path):
     train = config_of(path).train
-    assert train.batch_size % train.accumulate == 0
+    assert train.batch_size % train.accumulation_steps == 0
 
 
 # Detection
@@ -83,7 +83,7 @@ def test_all_parts_of_a_batch_are_of_one_size(path):
 def test_a_part_of_a_batch_of_a_detector_fits_a_common_machine(path):
     config = config_of(path)
     height, width = spec_of(config.model).image_size
-    images = config.train.batch_size // config.train.accumulate
+    images = config.train.batch_size // config.train.accumulation_steps
     assert images == 1 or images * height * width <= PIXELS_OF_A_PART
 
 
@@ -98,9 +98,9 @@ def test_every_published_detector_has_a_recipe_of_its_name(network):
 def test_the_published_recipe_of_detectors_is_followed(network):
     config = detector(network)
     optim = config.optim
-    assert (optim.name, optim.momentum, optim.weight_decay, optim.clip_norm) == ("sgd", 0.9, 4e-5, 10)
-    assert (optim.learning_rate, optim.reference_batch, optim.warmup_epochs) == (0.08, 64, 1)
-    assert optim.learning_rate * optim.warmup_start == pytest.approx(0.008)
+    assert (optim.name, optim.momentum, optim.weight_decay, optim.grad_clip_norm) == ("sgd", 0.9, 4e-5, 10)
+    assert (optim.learning_rate, optim.base_batch_size, optim.warmup_epochs) == (0.08, 64, 1)
+    assert optim.learning_rate * optim.warmup_start_factor == pytest.approx(0.008)
     assert optim.schedule == "cosine"
     assert (config.loss.alpha, config.loss.gamma, config.loss.huber_delta, config.loss.box_weight) == (
         0.25,
@@ -127,7 +127,7 @@ def test_a_recipe_names_the_backbone_that_imagenet_weights_are_of(network):
 @pytest.mark.parametrize("path", [path for path in CLASSIFICATION if name_of(path) not in BASES], ids=name_of)
 def test_a_part_of_a_batch_of_a_classifier_fits_a_common_machine(path):
     config = config_of(path)
-    images, size = config.train.batch_size // config.train.accumulate, spec_of(config.model).image_size
+    images, size = config.train.batch_size // config.train.accumulation_steps, spec_of(config.model).image_size
     if config.progressive:
         size = (max(config.progressive.image_size),) * 2
     assert images == 1 or images * activation_bytes(network_of(path), size) <= BYTES_OF_A_PART
@@ -143,15 +143,15 @@ def test_every_published_classifier_has_a_recipe_of_its_name(network):
 def test_the_published_recipe_of_classifiers_is_followed(network):
     config = classifier(network)
     optim = config.optim
-    assert (optim.name, optim.momentum, optim.weight_decay, optim.clip_norm) == ("rmsprop", 0.9, 1e-5, None)
-    assert (optim.learning_rate, optim.reference_batch) == (0.016, 256)
-    assert (optim.warmup_epochs, optim.warmup_start) == (5, 0)
+    assert (optim.name, optim.momentum, optim.weight_decay, optim.grad_clip_norm) == ("rmsprop", 0.9, 1e-5, None)
+    assert (optim.learning_rate, optim.base_batch_size) == (0.016, 256)
+    assert (optim.warmup_epochs, optim.warmup_start_factor) == (5, 0)
     assert (optim.schedule, optim.decay_factor, optim.decay_epochs) == ("exponential", 0.97, 2.4)
     assert (config.train.epochs, config.train.ema_decay, config.loss.label_smoothing) == (350, 0.9999, 0.1)
     assert (config.augment.horizontal_flip, config.augment.random_erasing) == (0.5, 0)
     assert config.augment.crop_aspect == pytest.approx((3 / 4, 4 / 3))
     assert config.augment.crop_area == ((0.05, 1) if network in V2_NETWORKS else (0.08, 1))
-    assert (config.augment.mixup, config.augment.cutmix) == (0, 0)
+    assert (config.augment.mixup_alpha, config.augment.cutmix_alpha) == (0, 0)
     assert config.model.norm_momentum == (0.1 if network.startswith("v2_") else 0.01)
     assert (config.model.weights, config.model.image_size) == (None, None)
 
@@ -166,13 +166,13 @@ def test_dropout_and_stochastic_depth_are_those_of_the_networks(network):
 @pytest.mark.parametrize(("network", "magnitude"), [("b5", 17), ("b7", 28)])
 def test_randaugment_is_as_published(network, magnitude):
     augment = classifier(network).augment
-    assert (augment.rand_layers, augment.rand_magnitude) == (2, magnitude)
+    assert (augment.rand_augment.layers, augment.rand_augment.magnitude) == (2, magnitude)
 
 
 def test_randaugment_is_stronger_for_larger_networks():
-    magnitudes = [classifier(network).augment.rand_magnitude for network in B_NETWORKS]
+    magnitudes = [classifier(network).augment.rand_augment.magnitude for network in B_NETWORKS]
     assert magnitudes == sorted(set(magnitudes))
-    assert {classifier(network).augment.rand_layers for network in B_NETWORKS} == {2}
+    assert {classifier(network).augment.rand_augment.layers for network in B_NETWORKS} == {2}
 
 
 @pytest.mark.parametrize("network", [*[name for name in B_NETWORKS if name not in ("b5", "b7")], *V2_B_NETWORKS])
@@ -184,7 +184,7 @@ def test_where_randaugment_stands_in_the_recipe_says_so(network):
 
 @pytest.mark.parametrize("network", LITE_NETWORKS)
 def test_lite_is_augmented_by_crop_and_flip_alone(network):
-    assert classifier(network).augment.rand_layers == 0
+    assert classifier(network).augment.rand_augment.layers == 0
 
 
 @pytest.mark.parametrize(
@@ -207,12 +207,12 @@ def test_progressive_learning_follows_the_reference_code(network, train_size, ev
     assert spec_of(config.model).image_size == (eval_size, eval_size)
     assert progressive.dropout is None  # a line of the reference that raises it is switched off
     if magnitude is None:
-        assert progressive.rand_magnitude is None
+        assert progressive.rand_augment_magnitude is None
     else:
         expected = [5 + (magnitude - 5) * stage / 3 for stage in stages]
-        assert progressive.rand_magnitude == pytest.approx(expected, abs=0.005)
-    assert progressive.mixup == progressive.cutmix
-    assert (progressive.mixup or (0,) * 4) == pytest.approx([alpha * stage / 3 for stage in stages], abs=5e-4)
+        assert progressive.rand_augment_magnitude == pytest.approx(expected, abs=0.005)
+    assert progressive.mixup_alpha == progressive.cutmix_alpha
+    assert (progressive.mixup_alpha or (0,) * 4) == pytest.approx([alpha * stage / 3 for stage in stages], abs=5e-4)
 
 
 def test_other_classifiers_have_no_stages():

@@ -24,9 +24,9 @@ from effdet.errors import DataError
 PLAIN = ClassificationAugment(crop_area=None, horizontal_flip=0)
 STAGES = ProgressiveConfig(
     image_size=(32, 48, 64),
-    rand_magnitude=(5, 10, 15),
-    mixup=(0, 0.1, 0.2),
-    cutmix=(0, 0.3, 0.6),
+    rand_augment_magnitude=(5, 10, 15),
+    mixup_alpha=(0, 0.1, 0.2),
+    cutmix_alpha=(0, 0.3, 0.6),
     dropout=(0.1, 0.2, 0.3),
 )
 
@@ -54,7 +54,8 @@ def rng(seed=0):
 
 
 @pytest.mark.parametrize(
-    "augment", [None, PLAIN, ClassificationAugment(), ClassificationAugment(rand_layers=2, random_erasing=1)]
+    "augment",
+    [None, PLAIN, ClassificationAugment(), ClassificationAugment(rand_augment={"layers": 2}, random_erasing=1)],
 )
 @pytest.mark.parametrize("size", [(40, 40), (32, 64)])
 def test_a_sample_is_an_image_of_the_input_size_with_its_class(tmp_path, augment, size):
@@ -137,7 +138,7 @@ def test_a_key_may_name_the_size_of_its_sample(tmp_path, augment):
 
 def test_a_sample_depends_on_seed_epoch_and_row_alone(tmp_path):
     labels = table(tmp_path)
-    augment = ClassificationAugment(rand_layers=2, random_erasing=0.5)
+    augment = ClassificationAugment(rand_augment={"layers": 2}, random_erasing=0.5)
     first = data_set(labels, augment, seed=3)[4, 2][0]
     np.random.seed(0)  # noqa: NPY002
     torch.manual_seed(9)
@@ -175,7 +176,7 @@ def test_a_run_of_any_length_ends_in_the_last_stage(epochs, num_stages):
 
 
 def test_settings_of_an_epoch_are_those_of_its_stage(tmp_path):
-    dataset = data_set(table(tmp_path), ClassificationAugment(mixup=0.9), progressive=STAGES, epochs=9)
+    dataset = data_set(table(tmp_path), ClassificationAugment(mixup_alpha=0.9), progressive=STAGES, epochs=9)
     assert dataset.settings_of(0) == StageSettings((32, 32), 5, 0, 0, 0.1)
     assert dataset.settings_of(3) == StageSettings((48, 48), 10, 0.1, 0.3, 0.2)
     assert dataset.settings_of(8) == StageSettings((64, 64), 15, 0.2, 0.6, 0.3)
@@ -183,7 +184,7 @@ def test_settings_of_an_epoch_are_those_of_its_stage(tmp_path):
 
 def test_what_stages_do_not_tell_stays_as_the_recipe_says(tmp_path):
     labels = table(tmp_path)
-    augment = ClassificationAugment(rand_magnitude=7, mixup=0.1, cutmix=0.2)
+    augment = ClassificationAugment(rand_augment={"magnitude": 7}, mixup_alpha=0.1, cutmix_alpha=0.2)
     assert data_set(labels, augment).settings_of(3) == StageSettings((40, 40), 7, 0.1, 0.2, None)
     sizes = ProgressiveConfig(image_size=(32, 48))
     assert data_set(labels, augment, progressive=sizes).settings_of(9) == StageSettings((48, 48), 7, 0.1, 0.2, None)
@@ -192,11 +193,11 @@ def test_what_stages_do_not_tell_stays_as_the_recipe_says(tmp_path):
 
 def test_images_have_the_size_and_strength_of_their_stage(tmp_path):
     labels = table(tmp_path)
-    augment = ClassificationAugment(rand_layers=1)
+    augment = ClassificationAugment(rand_augment={"layers": 1})
     dataset = data_set(labels, augment, progressive=STAGES, epochs=3)
     assert [tuple(dataset[epoch, 0][0].shape) for epoch in range(3)] == [(3, 32, 32), (3, 48, 48), (3, 64, 64)]
-    weak = ProgressiveConfig(image_size=(32,), rand_magnitude=(0,))
-    strong = ProgressiveConfig(image_size=(32,), rand_magnitude=(10,))
+    weak = ProgressiveConfig(image_size=(32,), rand_augment_magnitude=(0,))
+    strong = ProgressiveConfig(image_size=(32,), rand_augment_magnitude=(10,))
     pairs = [
         (data_set(labels, augment, progressive=stages)[0, row][0] for stages in (weak, strong)) for row in range(4)
     ]
@@ -285,7 +286,7 @@ def test_erasing_has_its_probability_and_spares_what_is_too_small():
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (3, 5)])
 def test_degenerate_images_are_samples_too(tmp_path, size):
-    augment = ClassificationAugment(rand_layers=3, random_erasing=1)
+    augment = ClassificationAugment(rand_augment={"layers": 3}, random_erasing=1)
     dataset = data_set(table(tmp_path, count=2, size=size), augment)
     assert all(dataset[epoch, 0][0].shape == (3, 40, 40) for epoch in range(20))
 
@@ -295,7 +296,9 @@ def test_real_photos_are_samples(coco128):
     labels = ImageLabels(
         coco128, coco128 / "images", np.array(names), np.zeros(16, np.int64), LabelMap(("a", "b"), (0, 1))
     )
-    dataset = data_set(labels, ClassificationAugment(rand_layers=2, rand_magnitude=15, random_erasing=0.25), (96, 96))
+    dataset = data_set(
+        labels, ClassificationAugment(rand_augment={"layers": 2, "magnitude": 15}, random_erasing=0.25), (96, 96)
+    )
     images = torch.stack([dataset[0, row][0] for row in range(16)])
     assert images.shape == (16, 3, 96, 96)
     assert (images.float().std(dim=(1, 2, 3)) > 5).all()

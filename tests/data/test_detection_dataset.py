@@ -7,7 +7,7 @@ import torch
 
 from effdet.config import DetectionAugment
 from effdet.data.annotations import Annotations, LabelMap
-from effdet.data.augment.placement import Scene, draw_placement, place
+from effdet.data.augment.placement import Scene, apply_placement, draw_placement
 from effdet.data.detection_dataset import DetectionDataset
 from effdet.data.images import decode_image, fitting_scale, letterbox
 from effdet.data.loader import train_batches
@@ -19,7 +19,13 @@ FILL = (0, 0, 0)
 COLOURS = ((255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (0, 255, 255))
 NOTHING_ELSE = {"horizontal_flip": 0.0, "scale_jitter": None}
 EVERYTHING = DetectionAugment(
-    photometric=0.5, rand_layers=1, mosaic=0.5, copy_paste=0.5, mixup=0.5, random_erasing=0.5, scale_jitter=(0.5, 1.5)
+    photometric=0.5,
+    rand_augment={"layers": 1},
+    mosaic=0.5,
+    copy_paste=0.5,
+    mixup=0.5,
+    random_erasing=0.5,
+    scale_jitter=(0.5, 1.5),
 )
 
 
@@ -98,7 +104,7 @@ def test_by_default_images_are_flipped_and_scaled_alone(tmp_path):
         placement = draw_placement(original, SIZE, scale, 0.5, 8, rng)
         image = decode_image((tmp_path / f"{row}.png").read_bytes(), "x", placement.reduction)
         scene = Scene(image, annotations.boxes[row : row + 1], np.array([row]))
-        image, boxes, labels = place(scene, placement, SIZE, FILL)
+        image, boxes, labels = apply_placement(scene, placement, SIZE, FILL)
         sample, target = made(annotations, DetectionAugment(), epochs=7)[4, row]
         assert (sample.permute(1, 2, 0).numpy() == image).all()
         assert (target.boxes.numpy() == boxes).all()

@@ -20,7 +20,7 @@ from effdet.data.classification_dataset import ClassificationDataset
 from effdet.data.detection_dataset import DetectionDataset
 from effdet.data.formats import read_annotations
 from effdet.data.labels import ImageLabels
-from effdet.data.loader import ahead, evaluation_batches, train_batches
+from effdet.data.loader import evaluation_batches, prefetch_to_device, train_batches
 from effdet.data.sampling import Shapes, TrainOrder
 from effdet.errors import ConfigError, DataError
 from effdet.structures import Batch, LabelBatch
@@ -246,7 +246,7 @@ def test_images_with_a_class_come_as_label_batches(tmp_path, workers):
 
 
 def test_label_batches_do_not_depend_on_the_number_of_workers(tmp_path):
-    dataset = classifying(tmp_path, ClassificationAugment(rand_layers=2, random_erasing=0.5))
+    dataset = classifying(tmp_path, ClassificationAugment(rand_augment={"layers": 2}, random_erasing=0.5))
     runs = [list(run_batches(dataset, 2, 0, 6, workers)) for workers in (0, 2)]
     for alone, helped in zip(*runs, strict=True):
         assert torch.equal(alone.images, helped.images)
@@ -393,14 +393,14 @@ def test_loader_processes_end_on_the_signal_of_their_parent_alone():
 
 def test_without_a_gpu_batches_come_as_they_are():
     batches = evaluation_batches(Rows(), 5, 0, False)
-    assert ahead(batches, torch.device("cpu")) is batches
+    assert prefetch_to_device(batches, torch.device("cpu")) is batches
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_batches_are_copied_to_the_gpu_in_order(tmp_path):
     device, dataset = torch.device("cuda"), classifying(tmp_path)
     here = list(evaluation_batches(dataset, 2, 0, False))
-    there = list(ahead(evaluation_batches(dataset, 2, 1, True), device))
+    there = list(prefetch_to_device(evaluation_batches(dataset, 2, 1, True), device))
     for batch, copied in zip(here, there, strict=True):
         assert copied.images.device.type == copied.labels.device.type == "cuda"
         assert torch.equal(copied.images.cpu(), batch.images)

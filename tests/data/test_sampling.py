@@ -237,7 +237,7 @@ def test_nothing_asked_for_is_no_repeats():
     [([[0], [1]], 0.2, "no images"), ([[], []], 0.2, "only images"), ([[], []], 0.0, "only images")],
 )
 def test_a_share_that_the_table_cannot_give_is_refused(labels, share, kind):
-    with pytest.raises(DataError, match=rf"train\.json: data\.background_share={share:g} .* {kind} without objects"):
+    with pytest.raises(DataError, match=rf"train\.json: data\.background_fraction={share:g} .* {kind} without objects"):
         repeat_factors(table(labels), None, share)
 
 
@@ -376,7 +376,7 @@ def test_a_recipe_without_wishes_has_the_plain_order():
 def test_a_recipe_tells_repeats_shapes_and_scales():
     annotations = table([[0], [0], [0, 1], []], sizes=[(40, 80), (80, 40), (80, 80), (80, 80)])
     order = detection_order(
-        recipe({"multi_scale": (1, 2)}, repeat_threshold=1.0, background_share=0.2, rectangular=True),
+        recipe({"multi_scale": (1, 2)}, repeat_threshold=1.0, background_fraction=0.2, rectangular=True),
         annotations,
         (128, 128),
     )
@@ -386,7 +386,7 @@ def test_a_recipe_tells_repeats_shapes_and_scales():
     assert detection_order(recipe({"multi_scale": (1, 2)}), annotations, (128, 128)).shapes.sizes == ((128, 128),)
 
 
-@pytest.mark.parametrize(("key", "value"), [("background_share", 1.0), ("repeat_threshold", 1.5)])
+@pytest.mark.parametrize(("key", "value"), [("background_fraction", 1.0), ("repeat_threshold", 1.5)])
 def test_shares_beyond_the_whole_are_refused(key, value):
     with pytest.raises(ValueError, match=key):
         DetectionData(**{key: value})

@@ -163,8 +163,8 @@ def test_overrides_come_before_what_the_checkpoint_says(weights):
     (image,) = random_images()[:1]
     (all_found,) = Predictor(weights, score_threshold=THRESHOLD, iou_threshold=1.0)(image)
     (few,) = Predictor(weights, score_threshold=THRESHOLD, iou_threshold=1.0, max_detections=2)(image)
-    (agnostic,) = Predictor(weights, score_threshold=THRESHOLD, suppression="agnostic", iou_threshold=0.1)(image)
-    (soft,) = Predictor(weights, score_threshold=THRESHOLD, suppression="soft")(image)
+    (agnostic,) = Predictor(weights, score_threshold=THRESHOLD, nms="agnostic", iou_threshold=0.1)(image)
+    (soft,) = Predictor(weights, score_threshold=THRESHOLD, nms="soft")(image)
     assert len(few) == 2
     assert len(agnostic) < len(all_found)
     assert soft.scores.sum() < all_found.scores.sum()
@@ -174,7 +174,7 @@ def test_overrides_come_before_what_the_checkpoint_says(weights):
     ("arguments", "message"),
     [
         ({"score_threshold": 1.5}, "'postprocess.score_threshold' is 1.5"),
-        ({"suppression": "hard"}, "'postprocess.suppression' is 'hard'"),
+        ({"nms": "hard"}, "'postprocess.nms' is 'hard'"),
         ({"max_detections": 0}, "'postprocess.max_detections' is 0"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"device": "gpu"}, "device 'gpu' cannot be used here"),

@@ -81,7 +81,7 @@ def test_frozen_is_every_norm_also_those_that_start_at_random():
     model = detector()
     plan = choose_norms("frozen", 4, 1, False, ())
     assert set(apply_norms(model, plan)) == set(norms_of(model).values())
-    assert describe_norms(model, plan) == "norms: frozen (as train.norms says)"
+    assert describe_norms(model, plan) == "batch_norm: frozen (as train.batch_norm says)"
 
 
 # What is done
@@ -155,13 +155,13 @@ def test_the_line_names_the_parts_and_the_reason():
     backbone, everything = list(norms_of(model, "backbone.")), list(norms_of(model))
     few = "norms: backbone frozen (4 images at a time, under 8), neck and heads of the batch"
     assert told(model, "auto", 4, 1, False, backbone) == few
-    assert told(model, "auto", 1, 1, False, everything) == "norms: frozen (1 image at a time, under 8)"
+    assert told(model, "auto", 1, 1, False, everything) == "batch_norm: frozen (1 image at a time, under 8)"
     assert told(model, "auto", 16, 1, True, everything) == "norms: of the batch (16 images at a time)"
     nothing = "norms: of the batch (1 image at a time, and no statistics came with the weights)"
     assert told(model, "auto", 1, 1, True, ()) == nothing
     many = "norms: over all processes (2 images at a time in each of 8 processes)"
     assert told(model, "auto", 2, 8, True, everything) == many
-    assert told(model, "frozen", 16, 1, True, everything) == "norms: frozen (as train.norms says)"
+    assert told(model, "frozen", 16, 1, True, everything) == "batch_norm: frozen (as train.batch_norm says)"
     freeze(model, ["backbone"])
     assert told(model, "auto", 4, 1, False, backbone).startswith("norms: of the batch")
     freeze(model, ["neck", "class_head", "box_head"])

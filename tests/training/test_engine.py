@@ -73,15 +73,15 @@ def test_parts_of_a_batch_add_up_to_its_gradient(tiny_recipe, tmp_path):
             tiny_recipe,
             tmp_path,
             f"train.freeze=[{', '.join(norms)}]",  # their statistics are those of a part
-            f"train.accumulate={parts}",
+            f"train.accumulation_steps={parts}",
             "model.drop_path=0",
             "model.image_size=[160, 160]",
             "optim.learning_rate=1",
-            "optim.reference_batch=null",
+            "optim.base_batch_size=null",
             "optim.warmup_epochs=0",
             "optim.momentum=0",
             "optim.weight_decay=0",
-            "optim.clip_norm=null",
+            "optim.grad_clip_norm=null",
         )
         before = {name: value.detach().clone() for name, value in state.model.named_parameters()}
         figures = train_step(run, state, batch)
@@ -101,10 +101,10 @@ def test_gradients_are_clipped_to_the_norm_of_the_recipe(tiny_recipe, tmp_path):
         tiny_recipe,
         tmp_path,
         "optim.learning_rate=1",
-        "optim.reference_batch=null",
+        "optim.base_batch_size=null",
         "optim.warmup_epochs=0",
         "optim.weight_decay=0",
-        "optim.clip_norm=0.5",
+        "optim.grad_clip_norm=0.5",
     )
     before = {name: value.detach().clone() for name, value in state.model.named_parameters()}
     figures = train_step(run, state, batch)
@@ -126,7 +126,7 @@ def test_a_frozen_backbone_stands_still_with_its_statistics(tiny_recipe, tmp_pat
 
 @pytest.mark.parametrize("parts", [1, 2])
 def test_a_loss_that_is_not_finite_ends_the_run_and_leaves_the_weights(tiny_recipe, tmp_path, parts):
-    run, state, batch = start(tiny_recipe, tmp_path, "loss.box_weight=1e39", f"train.accumulate={parts}")
+    run, state, batch = start(tiny_recipe, tmp_path, "loss.box_weight=1e39", f"train.accumulation_steps={parts}")
     before = {name: value.detach().clone() for name, value in state.model.named_parameters()}
     with pytest.raises(TrainingError) as caught:
         train_step(run, state, batch)
@@ -265,18 +265,18 @@ def test_an_evaluation_that_fails_costs_no_training(tiny_recipe, tmp_path):
 
 def test_norms_are_not_trained_on_single_values(tiny_recipe, tmp_path):
     with pytest.raises(ConfigError, match=r"one image of 128 x 128 at a time .*; raise train\.batch_size, lower"):
-        start(tiny_recipe, tmp_path, "train.accumulate=4")
+        start(tiny_recipe, tmp_path, "train.accumulation_steps=4")
 
 
 def test_synchronised_norms_of_a_single_process_need_values_as_well(tiny_recipe, tmp_path):
     with pytest.raises(ConfigError, match=r"one image of 128 x 128 at a time .*, set train\.norms=frozen"):
-        start(tiny_recipe, tmp_path, "train.accumulate=4", "train.norms=sync")
+        start(tiny_recipe, tmp_path, "train.accumulation_steps=4", "train.batch_norm=sync")
 
 
 @pytest.mark.parametrize("norms", ["auto", "frozen"])
 def test_norms_that_keep_the_statistics_of_weights_need_no_values(tiny_run, tiny_recipe, tmp_path, norms):
     weights = f"model.weights={tiny_run / 'best.pt'}"
-    run, state, batch = start(tiny_recipe, tmp_path, "train.accumulate=4", f"train.norms={norms}", weights)
+    run, state, batch = start(tiny_recipe, tmp_path, "train.accumulation_steps=4", f"train.batch_norm={norms}", weights)
     assert train_step(run, state, batch)["loss"] > 0
 
 

@@ -85,7 +85,7 @@ def test_the_rate_follows_the_batch(batch, peak):
 
 
 def test_without_a_reference_batch_the_rate_is_taken_as_it_is():
-    schedule = make_schedule(OptimConfig(learning_rate=3e-3, reference_batch=None), TrainConfig(batch_size=8), 80)
+    schedule = make_schedule(OptimConfig(learning_rate=3e-3, base_batch_size=None), TrainConfig(batch_size=8), 80)
     assert schedule.peak == 3e-3
 
 

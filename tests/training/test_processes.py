@@ -39,7 +39,7 @@ def weights(folder):
 @pytest.fixture(scope="module")
 def frozen(tiny_run):
     """What makes a run one whose norms do not see the batch."""
-    return ["train.norms=frozen", f"model.weights={tiny_run}/best.pt", *CPU]
+    return ["train.batch_norm=frozen", f"model.weights={tiny_run}/best.pt", *CPU]
 
 
 @pytest.fixture(scope="module")

@@ -299,7 +299,7 @@ def test_rows_of_coco_are_kept_by_name(tmp_path, reference):
     source = filled(spec, 90)
     theirs = effdet_state(source, reference.shapes["effdet/tf_efficientdet_d0"])
     names = ("person", "forklift", "car")
-    model, report = start_model(spec, 3, saved(theirs, tmp_path / "d0.pth"), class_names=names, keep_rows=True)
+    model, report = start_model(spec, 3, saved(theirs, tmp_path / "d0.pth"), class_names=names, keep_known_classes=True)
     assert report.head == "rows kept of 2 classes (person, car), new for 1 (forklift)"
     assert report.reinitialised == ()
     assert_equal(model, source.state_dict(), PREDICT)
@@ -315,7 +315,7 @@ def test_rows_of_coco_are_kept_by_name(tmp_path, reference):
 def test_kept_rows_give_the_scores_that_they_gave(tmp_path):
     source = filled(LITE0, 4)
     path = ours(source, tmp_path / "best.pt", ("a", "b", "c", "d"))
-    model, _ = start_model(LITE0, 3, path, class_names=("d", "new", "B"), keep_rows=True)
+    model, _ = start_model(LITE0, 3, path, class_names=("d", "new", "B"), keep_known_classes=True)
     with torch.inference_mode():
         given, expected = model.eval()(pictures()), source(pictures())
     torch.testing.assert_close(given.class_logits[..., [0, 2]], expected.class_logits[..., [3, 1]])
@@ -325,7 +325,7 @@ def test_kept_rows_give_the_scores_that_they_gave(tmp_path):
 def test_rows_of_a_classifier_are_kept_by_name(tmp_path):
     source = filled(TRUNK, 3)
     path = ours(source, tmp_path / "best.pt", ("tabby cat", "tench", "hen"))
-    model, report = start_model(TRUNK, 2, path, class_names=("Tench", "Tabby_Cat"), keep_rows=True)
+    model, report = start_model(TRUNK, 2, path, class_names=("Tench", "Tabby_Cat"), keep_known_classes=True)
     assert report.head == "rows kept of 2 classes (Tench, Tabby_Cat)"
     assert model.classifier.weight.equal(source.classifier.weight[[1, 0]])
     assert model.classifier.bias.equal(source.classifier.bias[[1, 0]])
@@ -333,17 +333,17 @@ def test_rows_of_a_classifier_are_kept_by_name(tmp_path):
 
 def test_rows_that_no_name_matches_are_all_new(tmp_path):
     path = ours(filled(TRUNK, 2), tmp_path / "best.pt", ("a", "b"))
-    _, report = start_model(TRUNK, 2, path, class_names=("c", "d"), keep_rows=True)
+    _, report = start_model(TRUNK, 2, path, class_names=("c", "d"), keep_known_classes=True)
     assert report.head == "rows kept of 0 classes, new for 2 (c, d)"
 
 
 def test_rows_cannot_be_kept_without_names(tmp_path):
     named = ours(filled(TRUNK, 2), tmp_path / "best.pt", ("a", "b"))
     bare = saved(filled(TRUNK, 2).state_dict(), tmp_path / "x.pt")
-    message = refusal(ConfigError, start_model, TRUNK, 3, named, keep_rows=True)
-    assert message == "keep_rows goes by class names, but the model's are not known"
-    message = refusal(ConfigError, start_model, TRUNK, 3, bare, class_names=("a", "b", "c"), keep_rows=True)
-    assert message == f"keep_rows goes by class names, but those of {bare} are not known"
+    message = refusal(ConfigError, start_model, TRUNK, 3, named, keep_known_classes=True)
+    assert message == "keep_known_classes goes by class names, but the model's are not known"
+    message = refusal(ConfigError, start_model, TRUNK, 3, bare, class_names=("a", "b", "c"), keep_known_classes=True)
+    assert message == f"keep_known_classes goes by class names, but those of {bare} are not known"
 
 
 def test_leaving_out_unused_slots_of_coco_changes_no_score(tmp_path):
@@ -712,7 +712,7 @@ def test_the_imagenet_rows_of_a_public_classifier_are_kept_by_name(full_referenc
     state["classifier.weight"] = torch.arange(1000.0).reshape(-1, 1).expand(1000, 1280)
     place("timm/tf_efficientnet_lite0.in1k", state)
     names = ("toilet tissue", "mine", "tench")
-    model, report = start_model(TRUNK, 3, "timm/tf_efficientnet_lite0.in1k", class_names=names, keep_rows=True)
+    model, report = start_model(TRUNK, 3, "timm/tf_efficientnet_lite0.in1k", class_names=names, keep_known_classes=True)
     assert report.head == "rows kept of 2 classes (toilet tissue, tench), new for 1 (mine)"
     assert model.classifier.weight[[0, 2], 0].tolist() == [999, 0]
 
@@ -871,4 +871,4 @@ def test_a_backbone_of_timm_takes_none_of_another_network_of_timm(timm, tmp_path
 
 def test_keeping_rows_without_a_head_to_take_them_from_is_refused():
     with pytest.raises(ConfigError, match="no weights with a head are given"):
-        create_model("efficientnet_lite0", class_names=["a", "b"], keep_rows=True)
+        create_model("efficientnet_lite0", class_names=["a", "b"], keep_known_classes=True)

@@ -90,7 +90,7 @@ def draw_placement(
     return Placement(original, corner, (rows, columns), (resized_rows, resized_columns), flipped, reduction)
 
 
-def place(scene: Scene, placement: Placement, size: tuple[int, int], fill: tuple[int, ...]) -> Scene:
+def apply_placement(scene: Scene, placement: Placement, size: tuple[int, int], fill: tuple[int, ...]) -> Scene:
     """A scene as its placement says, at the top left of a canvas of `size` (H, W).
 
     Args:

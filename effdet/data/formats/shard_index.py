@@ -17,7 +17,7 @@ from effdet.data.formats.classes import match_classes
 from effdet.data.labels import ImageLabels
 from effdet.data.shard_store import ShardAddress, ShardFolder, ShardStore
 from effdet.errors import DataError
-from effdet.files import replacing
+from effdet.files import atomic_write
 
 INDEX_SUFFIX = ".index.npz"
 VERSION = 1
@@ -112,7 +112,7 @@ def write_index(path: Path, table: Annotations | ImageLabels, shard_sizes: list[
     }
     if isinstance(table, Annotations):
         columns |= {column: getattr(table, column) for column in _OF_BOXES}
-    with replacing(path) as partial, partial.open("wb") as file:
+    with atomic_write(path) as partial, partial.open("wb") as file:
         np.savez_compressed(file, **columns)
 
 

@@ -46,12 +46,12 @@ def check_parts(
     Raises:
         ConfigError: a part is a single image whose coarsest features are a single pixel.
     """
-    smallest = min(train.batch_size, num_images) // processes // train.accumulate
+    smallest = min(train.batch_size, num_images) // processes // train.accumulation_steps
     if smallest <= 1 and coarsest == (1, 1):
         raise ConfigError(
             f"one image of {image_size[0]} x {image_size[1]} at a time is too little for batch norm, whose coarsest "
-            "level has a single value then; raise train.batch_size, lower train.accumulate, enlarge model.image_size, "
-            "or, of trained weights, set train.norms=frozen"
+            "level has a single value then; raise train.batch_size, lower train.accumulation_steps, enlarge "
+            "model.image_size, or, of trained weights, set train.batch_norm=frozen"
         )
 
 
@@ -133,7 +133,7 @@ def untrained_loss(task: Task, batch: AnyBatch, processes: Processes) -> float:
     assert task.first_loss is not None
     # Image by image, so that it needs less memory than the step.
     losses = [part[task.first_loss] for part in task.losses(task.untrained, batch, len(batch.images), 0, 0)]
-    return float(processes.sum(torch.stack(losses).sum()))
+    return float(processes.all_reduce_sum(torch.stack(losses).sum()))
 
 
 def _unused_classes(labels: NDArray[np.int64], label_map: LabelMap, what: str) -> list[str]:

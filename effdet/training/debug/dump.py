@@ -19,9 +19,9 @@ from torch import Tensor
 
 from effdet.config import DetectionConfig, make_config
 from effdet.data.images import Image, write_image
-from effdet.devices import Precision, compute_deterministically, place
+from effdet.devices import Precision, compute_deterministically, move_to_device
 from effdet.errors import WeightsError
-from effdet.files import replacing_folder, write_json
+from effdet.files import atomic_folder, write_json
 from effdet.losses import ClassificationLoss
 from effdet.models import EfficientDet, EfficientNet
 from effdet.report.sheet import contact_sheet, in_sheet
@@ -175,7 +175,7 @@ def leave_bundle(run: Run, state: TrainState, batch: AnyBatch, figures: Figures,
 
 def write_bundle(path: Path, bundle: Bundle, findings: Findings | None) -> None:
     """Writes a bundle's folder, whole or not at all; one that is there already is replaced."""
-    with replacing_folder(path) as folder:
+    with atomic_folder(path) as folder:
         torch.save(bundle.to_dict(), folder / TENSORS)
         write_json(folder / REPORT, _readable(report_of(bundle, findings)))
         write_image(folder / PICTURE, _picture(bundle.examples))
@@ -200,7 +200,7 @@ def rerun(bundle: Bundle, device: torch.device, dtype: torch.dtype | None) -> Fi
     model = _model_of(bundle)
     model.checkpoint_activations(config.train.checkpoint_activations)
     compute_deterministically(config.train.deterministic)
-    place(model, device, config.train.channels_last)
+    move_to_device(model, device, config.train.channels_last)
     images = examples.images.to(device).contiguous(memory_format=torch.channels_last)
     losses: LossesOf
     if isinstance(config, DetectionConfig):
@@ -255,7 +255,7 @@ def _bundle_of(run: Run, state: TrainState, batch: AnyBatch, figures: Figures, s
         fixed=tuple(name for name, value in model.named_parameters() if not value.requires_grad),
         dropout=model.dropout.p if isinstance(model, EfficientNet) else None,
         examples=_examples_of(run.task, batch.to(run.network.device), epoch, state.step),
-        parts=run.config.train.accumulate,
+        parts=run.config.train.accumulation_steps,
         precision=PRECISIONS[run.network.dtype],
         loss_scale=state.scaler.get_scale(),
         seed=seed,

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from effdet.config import ClassificationConfig, DetectionConfig
 from effdet.data.sampling import SIDE_STEP
-from effdet.devices import autocast_dtype, keep_freed_memory, pick_device, place
+from effdet.devices import autocast_dtype, keep_freed_memory, move_to_device, pick_device
 from effdet.distributed import SINGLE
 from effdet.errors import ConfigError, EffdetError
 from effdet.losses import ClassificationLoss, DetectionLoss, Losses
@@ -35,7 +35,7 @@ from effdet.training.debug.checks import check_parts
 from effdet.training.debug.out_of_memory import is_out_of_memory
 from effdet.training.ema import WeightAverage
 from effdet.training.optim import freeze, make_optimizer, train_mode
-from effdet.training.parallel import Network
+from effdet.training.parallel import ParallelModel
 from effdet.weights.create import spec_of
 
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
@@ -68,13 +68,13 @@ class Plan:
     Attributes:
         precision: in which the network computes.
         best: the fastest of the steps that fit, with as many images as it can have; None where nothing fits.
-        accumulate: parts of a batch that `best` stands for.
+        accumulation_steps: parts of a batch that `best` stands for.
         smaller_side: where nothing fits, about the side of the images that would; None where none would.
     """
 
     precision: str
     best: Measured | None
-    accumulate: int
+    accumulation_steps: int
     smaller_side: int | None
 
 
@@ -117,8 +117,8 @@ def plan(
     size, batch_size, spec = largest_image(config), config.train.batch_size, spec_of(config.model)
     coarsest = level_sizes(size, 3, spec.max_level if isinstance(spec, EfficientDetSpec) else 5)[-1]
     smallest = 1
-    if config.train.norms != "frozen":
-        check_parts(config.train.model_copy(update={"accumulate": 1}), batch_size, size, coarsest)
+    if config.train.batch_norm != "frozen":
+        check_parts(config.train.model_copy(update={"accumulation_steps": 1}), batch_size, size, coarsest)
         smallest = 2 if coarsest == (1, 1) else 1
 
     def measure(checkpointing: bool, images: int) -> Measured:
@@ -130,7 +130,7 @@ def plan(
     return Plan(
         precision=str(autocast_dtype(config.train.precision, device) or torch.float32).removeprefix("torch."),
         best=best,
-        accumulate=math.ceil(batch_size / best.images) if best else batch_size,
+        accumulation_steps=math.ceil(batch_size / best.images) if best else batch_size,
         smaller_side=None if best else int(min(size) * math.sqrt(share)) // 32 * 32 or None,
     )
 
@@ -241,14 +241,14 @@ def run_step(
     if device.type == "cpu":
         keep_freed_memory()
     train, size = config.train, largest_image(config)
-    model = place(spec_of(config.model).build(num_classes(config)), device, train.channels_last)
+    model = move_to_device(spec_of(config.model).build(num_classes(config)), device, train.channels_last)
     model.checkpoint_activations(checkpointing)
     frozen = freeze(model, train.freeze)
-    frozen += apply_norms(model, choose_norms(train.norms, images, 1, device.type == "cuda", frozenset()))
+    frozen += apply_norms(model, choose_norms(train.batch_norm, images, 1, device.type == "cuda", frozenset()))
     train_mode(model, frozen)
     optimizer = make_optimizer(model, config.optim)
     average = None if train.ema_decay is None else WeightAverage(model, train.ema_decay)
-    network = Network(model, device, autocast_dtype(train.precision, device), SINGLE, train.compile)
+    network = ParallelModel(model, device, autocast_dtype(train.precision, device), SINGLE, train.compile)
     channels = len(model.backbone.mean if isinstance(model, EfficientDet) else model.mean)
     batch = torch.zeros(max(train.batch_size, images), channels, *size, dtype=torch.uint8).to(device)
     seconds = math.nan
@@ -258,7 +258,7 @@ def run_step(
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         seconds = (time.perf_counter() - start) / images
-    torch.nn.utils.clip_grad_norm_(model.parameters(), config.optim.clip_norm or math.inf)
+    torch.nn.utils.clip_grad_norm_(model.parameters(), config.optim.grad_clip_norm or math.inf)
     optimizer.step()
     if average is not None:
         average.update(model, 0)
@@ -267,7 +267,7 @@ def run_step(
 
 def _loss(
     config: DetectionConfig | ClassificationConfig,
-    network: Network,
+    network: ParallelModel,
     model: EfficientDet | EfficientNet,
     images: Tensor,
 ) -> Tensor:

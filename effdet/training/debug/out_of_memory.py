@@ -28,14 +28,14 @@ def out_of_memory(
 
     Args:
         train: that section of the recipe.
-        images: of the process's batch, which is computed in `train.accumulate` parts.
+        images: of the process's batch, which is computed in `train.accumulation_steps` parts.
         image_size: their (H, W).
         dtype: type of the network under autocast, or None for float32.
     """
-    parts = min(train.accumulate, images)
+    parts = min(train.accumulation_steps, images)
     part = math.ceil(images / parts)
     if part > 1:
-        advice = f"set train.accumulate={min(2 * parts, images)}"
+        advice = f"set train.accumulation_steps={min(2 * parts, images)}"
     elif not train.checkpoint_activations:
         advice = "set train.checkpoint_activations=true"
     elif dtype is None:

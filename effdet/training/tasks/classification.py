@@ -36,7 +36,7 @@ from effdet.weights.checkpoint import ModelCard
 class ClassificationTask:
     """See `tasks.Task`."""
 
-    setting_names = ("image_height", "image_width", "rand_magnitude", "mixup", "cutmix", "dropout")
+    setting_names = ("image_height", "image_width", "rand_augment_magnitude", "mixup_alpha", "cutmix_alpha", "dropout")
     metric_names = METRIC_NAMES
     metric = "top1"
 
@@ -105,9 +105,13 @@ class ClassificationTask:
         dropout = self.model.spec.dropout if stage.dropout is None else stage.dropout
         self.model.dropout.p = dropout
         height, width = stage.image_size
-        magnitude = stage.rand_magnitude if self.config.augment.rand_layers else 0.0
+        magnitude = stage.rand_augment_magnitude if self.config.augment.rand_augment.layers else 0.0
         return dict(
-            zip(self.setting_names, (height, width, magnitude, stage.mixup, stage.cutmix, dropout), strict=True)
+            zip(
+                self.setting_names,
+                (height, width, magnitude, stage.mixup_alpha, stage.cutmix_alpha, dropout),
+                strict=True,
+            )
         )
 
     def mixed(self, batch: LabelBatch, epoch: int, step: int) -> tuple[Tensor, Tensor]:
@@ -115,7 +119,7 @@ class ClassificationTask:
         stage = self.train_set.settings_of(epoch)
         seeds = [self.config.seed, step, *([self.processes.rank] if self.processes.rank else [])]
         rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seeds, spawn_key=(2,))))
-        return mix_batch(batch.images, batch.labels, self.model.num_classes, stage.mixup, stage.cutmix, rng)
+        return mix_batch(batch.images, batch.labels, self.model.num_classes, stage.mixup_alpha, stage.cutmix_alpha, rng)
 
     def losses(self, forward: Forward, batch: LabelBatch, parts: int, epoch: int, step: int) -> Iterator[Losses]:
         """Cross-entropy, part by part, normalised by the images of the whole batch; a process mixes its share."""

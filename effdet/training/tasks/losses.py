@@ -49,7 +49,9 @@ def detector_losses(
     """
     pieces = batch.split(parts)
     assignments = [loss.assign(anchors, piece.targets) for piece in pieces]
-    num_positives = processes.sum(torch.tensor(float(sum(map(len, assignments))), device=batch.images.device))
+    num_positives = processes.all_reduce_sum(
+        torch.tensor(float(sum(map(len, assignments))), device=batch.images.device)
+    )
     num_positives = loss.smoothed(num_positives, step)
     for piece, assignment in zip(pieces, assignments, strict=True):
         yield loss(forward(piece.images), assignment, num_positives)

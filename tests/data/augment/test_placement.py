@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from effdet.data.augment.placement import Placement, Scene, draw_placement, place, visible_boxes
+from effdet.data.augment.placement import Placement, Scene, apply_placement, draw_placement, visible_boxes
 from effdet.data.images import decode_image, fitting_scale, letterbox
 
 FILL = (10, 20, 30)
@@ -25,7 +25,7 @@ def placed(scene, size, scale, source, flip=0.0, fill=BLACK):
     """A scene at a scale relative to the letterbox's, not reduced, and its placement."""
     original = scene.image.shape[:2]
     placement = draw_placement(original, size, scale * fitting_scale(original, size), flip, 1, source)
-    return place(scene, placement, size, fill), placement
+    return apply_placement(scene, placement, size, fill), placement
 
 
 def extents(image):
@@ -145,7 +145,7 @@ def test_degenerate_images_are_placed_too(shape):
         scale = source.uniform(0.1, 2) * fitting_scale(shape, (64, 96))
         placement = draw_placement(shape, (64, 96), scale, 0.5, 8, source)
         reduced = scene.image[:: placement.reduction, :: placement.reduction]
-        result, boxes, _ = place(scene._replace(image=reduced), placement, (64, 96), FILL)
+        result, boxes, _ = apply_placement(scene._replace(image=reduced), placement, (64, 96), FILL)
         assert result.shape == (64, 96, 3)
         assert (boxes >= 0).all()
         assert (boxes <= [96, 64, 96, 64]).all()
@@ -219,12 +219,12 @@ def test_a_reduced_image_lies_where_the_whole_one_does(suffix):
         boxes = np.array([[30, 40, 140, 120]], np.float32)
         whole = Scene(decode_image(data, "x"), boxes, np.zeros(1, np.int64))
         reduced = whole._replace(image=decode_image(data, "x", placement.reduction))
-        wanted = place(whole, placement._replace(reduction=1), size, FILL)
-        result = place(reduced, placement, size, FILL)
+        wanted = apply_placement(whole, placement._replace(reduction=1), size, FILL)
+        result = apply_placement(reduced, placement, size, FILL)
         assert (result.boxes == wanted.boxes).all()
         differences.append(np.abs(result.image.astype(int) - wanted.image).mean())
         moved = np.roll(whole.image, (placement.reduction // 2,) * 2, (0, 1))  # by half a reduced pixel
-        moved = place(whole._replace(image=moved), placement._replace(reduction=1), size, FILL).image
+        moved = apply_placement(whole._replace(image=moved), placement._replace(reduction=1), size, FILL).image
         moves.append(np.abs(moved.astype(int) - wanted.image).mean())
     assert len(differences) > 15
     assert np.mean(differences) < min(0.3 * np.mean(moves), 1)
@@ -233,7 +233,7 @@ def test_a_reduced_image_lies_where_the_whole_one_does(suffix):
 def test_a_placement_tells_pixels_per_original_pixel():
     placement = Placement((100, 200), (0, 10), (50, 80), (25, 20), False, 2)
     assert placement.scale == (0.5, 0.25)
-    scene = place(
+    scene = apply_placement(
         drawn(100, 200, (10, 0, 90, 50))._replace(image=np.full((50, 100, 3), 255, np.uint8)), placement, (30, 30), FILL
     )
     assert scene.boxes.tolist() == [[0, 0, 20, 25]]

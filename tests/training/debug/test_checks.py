@@ -141,7 +141,7 @@ def start(recipe, folder, *overrides):
 
 
 def test_the_class_loss_of_a_new_head_is_the_one_of_scores_of_a_hundredth(tiny_recipe, tmp_path):
-    run, state, batch = start(tiny_recipe, tmp_path, "loss.label_smoothing=0.1", "train.accumulate=2")
+    run, state, batch = start(tiny_recipe, tmp_path, "loss.label_smoothing=0.1", "train.accumulation_steps=2")
     alpha, gamma, score, half = 0.25, 1.5, 0.01, 0.05
     positives = len(run.task.loss.assign(state.model.anchors, batch.targets))
     logits = len(batch.images) * len(state.model.anchors) * state.model.num_classes

@@ -163,7 +163,13 @@ def test_where_no_bundle_can_be_written_the_error_is_told_all_the_same(tiny_reci
 
 
 def test_a_detectors_step_taken_again_gives_the_same_figures(tiny_recipe, tmp_path):
-    changes = (*SMALL, "model.drop_path=0.5", "train.accumulate=2", "train.freeze=[backbone.blocks.0]", "loss.iou=giou")
+    changes = (
+        *SMALL,
+        "model.drop_path=0.5",
+        "train.accumulation_steps=2",
+        "train.freeze=[backbone.blocks.0]",
+        "loss.iou=giou",
+    )
     run, state, batch = start(tiny_recipe, tmp_path, *changes, "loss.positives_momentum=0.9")
     train_step(run, state, batch)
     losses, norm, bundle = taken(run, state, batch)
@@ -180,7 +186,13 @@ def test_a_detectors_step_taken_again_gives_the_same_figures(tiny_recipe, tmp_pa
 
 
 def test_a_classifiers_step_taken_again_gives_the_same_figures(shapes_recipe, tmp_path):
-    changes = (*SMALL, "augment.mixup=0.2", "augment.cutmix=1", "model.dropout=0.5", "train.accumulate=2")
+    changes = (
+        *SMALL,
+        "augment.mixup_alpha=0.2",
+        "augment.cutmix_alpha=1",
+        "model.dropout=0.5",
+        "train.accumulation_steps=2",
+    )
     run, state, batch = start(shapes_recipe, tmp_path, *changes)
     losses, norm, bundle = taken(run, state, batch)
     findings = rerun(bundle, CPU, None)

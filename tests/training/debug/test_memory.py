@@ -147,7 +147,7 @@ def test_a_single_image_that_norms_cannot_train_on_is_refused():
 def test_with_frozen_norms_a_single_image_is_a_step(monkeypatch):
     monkeypatch.setattr(memory, "measure_step", lambda config, images, *_: Measured(images, False, 10**9, 1.0))
     found = plan(recipe(train={"batch_size": 1, "norms": "frozen"}), 10**11, "cpu", lambda step: None)
-    assert (found.best.images, found.accumulate) == (1, 1)
+    assert (found.best.images, found.accumulation_steps) == (1, 1)
 
 
 def test_a_recipe_that_leaves_nothing_to_train_is_refused_in_its_own_words():
@@ -166,11 +166,11 @@ def test_peak_memory_is_what_the_system_says():
 @pytest.mark.parametrize(
     ("settings", "images", "dtype", "part", "advice"),
     [
-        ({}, 16, None, "16 images", "set train.accumulate=2 "),
-        ({"accumulate": 6}, 16, None, "3 images", "set train.accumulate=12 "),
-        ({"accumulate": 9}, 16, None, "2 images", "set train.accumulate=16 "),
-        ({"accumulate": 16}, 16, None, "1 image", "set train.checkpoint_activations=true"),
-        ({"accumulate": 64, "checkpoint_activations": True}, 16, None, "1 image", "set train.precision=bf16"),
+        ({}, 16, None, "16 images", "set train.accumulation_steps=2 "),
+        ({"accumulation_steps": 6}, 16, None, "3 images", "set train.accumulation_steps=12 "),
+        ({"accumulation_steps": 9}, 16, None, "2 images", "set train.accumulation_steps=16 "),
+        ({"accumulation_steps": 16}, 16, None, "1 image", "set train.checkpoint_activations=true"),
+        ({"accumulation_steps": 64, "checkpoint_activations": True}, 16, None, "1 image", "set train.precision=bf16"),
         ({"checkpoint_activations": True}, 1, torch.bfloat16, "1 image", "make model.image_size smaller"),
     ],
 )

@@ -23,13 +23,13 @@ PLAIN_STEP = (  # one whose move is the gradient
     "optim.warmup_epochs=0",
     "optim.momentum=0",
     "optim.weight_decay=0",
-    "optim.clip_norm=null",
+    "optim.grad_clip_norm=null",
 )
 NOT_RANDOM = ("model.drop_path=0", "model.dropout=0")
 STAGES = (
-    "progressive={image_size: [32, 64], rand_magnitude: [2, 9], mixup: [0.2, 0.5], dropout: [0.1, 0.3]}",
-    "augment.rand_layers=1",
-    "augment.cutmix=1.0",
+    "progressive={image_size: [32, 64], rand_augment_magnitude: [2, 9], mixup_alpha: [0.2, 0.5], dropout: [0.1, 0.3]}",
+    "augment.rand_augment.layers=1",
+    "augment.cutmix_alpha=1.0",
     "augment.random_erasing=0.25",
 )
 
@@ -113,7 +113,7 @@ def shown_and_wanted(task, batch, parts=1, epoch=0, step=0):
     return torch.cat(shown), torch.cat(wanted).detach(), total, torch.cat(logits)
 
 
-@pytest.mark.parametrize("mixing", [("mixup",), ("cutmix",), ("mixup", "cutmix")])
+@pytest.mark.parametrize("mixing", [("mixup_alpha",), ("cutmix_alpha",), ("mixup_alpha", "cutmix_alpha")])
 @pytest.mark.parametrize("parts", [1, 3])
 def test_targets_are_what_is_to_be_seen_of_each_class(shapes_recipe, mixing, parts):
     overrides = [f"augment.{key}=1.0" for key in mixing]
@@ -126,7 +126,7 @@ def test_targets_are_what_is_to_be_seen_of_each_class(shapes_recipe, mixing, par
 
 
 def test_mixing_follows_the_step_alone(shapes_recipe):
-    task = ClassificationTask(load_config(shapes_recipe, ["augment.mixup=1.0"]), QUIET)
+    task = ClassificationTask(load_config(shapes_recipe, ["augment.mixup_alpha=1.0"]), QUIET)
     batch = flat_batch([0, 1, 0, 1, 1, 1, 0, 0])
     first, again, other = (shown_and_wanted(task, batch, step=step)[0] for step in (3, 3, 4))
     assert first.equal(again)
@@ -158,9 +158,9 @@ def test_parts_of_a_batch_add_up_to_its_gradient(shapes_recipe, tmp_path):
             shapes_recipe,
             tmp_path,
             f"train.freeze=[{', '.join(norms)}]",  # their statistics are those of a part
-            f"train.accumulate={parts}",
-            "augment.mixup=0.5",
-            "augment.cutmix=1.0",
+            f"train.accumulation_steps={parts}",
+            "augment.mixup_alpha=0.5",
+            "augment.cutmix_alpha=1.0",
             *PLAIN_STEP,
             *NOT_RANDOM,
         )
@@ -194,7 +194,12 @@ def test_an_unknown_module_is_refused_with_near_names(shapes_recipe, tmp_path):
 @pytest.mark.parametrize("name", ["sgd", "adamw", "rmsprop"])
 @pytest.mark.parametrize("schedule", ["cosine", "exponential"])
 def test_every_optimiser_moves_all_weights(shapes_recipe, tmp_path, name, schedule):
-    overrides = (f"optim.name={name}", f"optim.schedule={schedule}", "optim.learning_rate=1e-2", "optim.clip_norm=null")
+    overrides = (
+        f"optim.name={name}",
+        f"optim.schedule={schedule}",
+        "optim.learning_rate=1e-2",
+        "optim.grad_clip_norm=null",
+    )
     run, state, batch = start(shapes_recipe, tmp_path, *overrides)
     before = {key: value.detach().clone() for key, value in state.model.named_parameters()}
     for _ in range(2):
@@ -259,14 +264,14 @@ def test_stages_change_images_and_network(shapes_recipe):
     batches = list(task.batches(0, 6, pin_memory=False))
     assert [batch.images.shape[-2:] for batch in batches] == [(32, 32)] * 3 + [(64, 64)] * 3
     first, second = dict(task.settings(0)), dict(task.settings(1))
-    names = ("image_height", "image_width", "rand_magnitude", "mixup", "cutmix", "dropout")
+    names = ("image_height", "image_width", "rand_augment_magnitude", "mixup_alpha", "cutmix_alpha", "dropout")
     assert first == dict(zip(names, (32, 32, 2.0, 0.2, 1.0, 0.1), strict=True))
     assert second == dict(zip(names, (64, 64, 9.0, 0.5, 1.0, 0.3), strict=True))
     assert task.model.dropout.p == 0.3
 
 
 def test_without_stages_the_settings_are_those_of_the_recipe(shapes_recipe):
-    task = ClassificationTask(load_config(shapes_recipe, ["augment.mixup=0.1", "model.dropout=0.4"]), QUIET)
+    task = ClassificationTask(load_config(shapes_recipe, ["augment.mixup_alpha=0.1", "model.dropout=0.4"]), QUIET)
     assert list(task.settings(0).values()) == list(task.settings(1).values()) == [64, 64, 0.0, 0.1, 0.0, 0.4]
 
 
@@ -280,7 +285,15 @@ def staged_run(shapes_recipe, tmp_path_factory):
 
 def test_the_log_shows_how_the_stages_change(staged_run):
     steps = [record for record in records(staged_run) if "loss" in record]
-    columns = ("epoch", "image_height", "image_width", "rand_magnitude", "mixup", "cutmix", "dropout")
+    columns = (
+        "epoch",
+        "image_height",
+        "image_width",
+        "rand_augment_magnitude",
+        "mixup_alpha",
+        "cutmix_alpha",
+        "dropout",
+    )
     rows = [tuple(record[column] for column in columns) for record in steps]
     assert rows == [(1, 32, 32, 2.0, 0.2, 1.0, 0.1)] * 3 + [(2, 64, 64, 9.0, 0.5, 1.0, 0.3)] * 3
 

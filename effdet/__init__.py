@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from effdet.version import __version__
+
 if TYPE_CHECKING:
     from effdet.config import Config, load_config
     from effdet.errors import ConfigError, DataError, EffdetError, TrainingError, WeightsError
@@ -17,8 +19,6 @@ if TYPE_CHECKING:
     from effdet.structures import Batch, Classification, Detections, Outputs, Target
     from effdet.weights.checkpoint import load_checkpoint
     from effdet.weights.create import create_model
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "Batch": "effdet.structures",

@@ -7,12 +7,11 @@ writers that need them; anchors are made in `models/anchors.py`.
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-IouKind = Literal["iou", "giou", "diou", "ciou"]
+from effdet.types import IouKind
 
 SMALLEST_SIDE = 1e-6  # floor of a box side in pixels before its logarithm
 LARGEST_GROWTH = 10.0  # cap of dw and dh: no box is 22,000 anchors wide, and infinite ones would spoil every overlap

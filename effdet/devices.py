@@ -8,14 +8,13 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from effdet.errors import ConfigError
-
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
+from effdet.types import Precision
 
 
 def pick_device(name: str | None = None) -> torch.device:

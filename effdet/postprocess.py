@@ -7,7 +7,7 @@ image, is the work of `data/images.py`.
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,8 +15,7 @@ from torchvision.ops import nms as torchvision_nms
 
 from effdet.boxes import decode_boxes, pairwise_iou
 from effdet.structures import Classification, Detections, Outputs
-
-Nms = Literal["class", "agnostic", "soft"]
+from effdet.types import NmsMethod
 
 
 class Candidates(NamedTuple):
@@ -32,7 +31,7 @@ def postprocess(
     outputs: Outputs,
     *,
     score_threshold: float = 0.001,
-    nms: Nms = "class",
+    nms: NmsMethod = "class",
     iou_threshold: float = 0.5,
     soft_sigma: float = 0.5,
     max_candidates: int = 5000,

@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="store_true", help="show the version")
     parser.add_argument("verb", nargs="?", choices=list(VERBS), metavar="VERB", help="what to do; see VERB --help")
     if parser.parse_args(arguments).version:
-        from effdet import __version__
+        from effdet.version import __version__
 
         print(f"effdet {__version__}")
     else:

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from effdet.config import ClassificationConfig, DetectionConfig
     from effdet.data.annotations import Annotations
-    from effdet.data.formats import Part
     from effdet.data.labels import ImageLabels
+    from effdet.types import Part
 
 MEGABYTE = 1_000_000
 

@@ -25,9 +25,9 @@ from effdet.errors import ConfigError, DataError
 from effdet.inference import BATCH_SIZE, SCORE_THRESHOLD, TOP
 from effdet.inference.sources import Frame, check_array
 from effdet.models import EfficientDet, EfficientNet
-from effdet.postprocess import Nms, classify, postprocess
+from effdet.postprocess import classify, postprocess
 from effdet.structures import Classification, Detections, Outputs
-from effdet.weights.checkpoint import Task
+from effdet.types import NmsMethod, Task
 from effdet.weights.create import open_checkpoint
 
 ImageLike = str | Path | Image
@@ -52,7 +52,7 @@ class Predictor:
         device: str | None = None,
         *,
         score_threshold: float | None = None,
-        nms: Nms | None = None,
+        nms: NmsMethod | None = None,
         iou_threshold: float | None = None,
         max_detections: int | None = None,
         top: int | None = None,

@@ -20,7 +20,7 @@ from effdet.errors import DataError
 from effdet.evaluation.accuracy import SCORE_DECIMALS, named_classes
 from effdet.inference.sources import Frame, Source
 from effdet.structures import Classification, Detections
-from effdet.weights.checkpoint import Task
+from effdet.types import Task
 
 BOX_DECIMALS = 2
 _PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")  # all others are saved as PNG

@@ -12,11 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from effdet.boxes import IouKind, decode_boxes, encode_boxes, paired_iou
+from effdet.boxes import decode_boxes, encode_boxes, paired_iou
 from effdet.errors import ConfigError
 from effdet.losses.focal import focal_loss_sum
 from effdet.losses.matching import Assignment, match_anchors
 from effdet.structures import Outputs, Target
+from effdet.types import IouKind
 
 Losses = dict[str, Tensor]  # scalars by name; "loss", the first, is the total to call backward() on
 

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from effdet.models.layers import (
     Activation,
     NormFactory,
-    Padding,
     SeparableConv,
     activation,
     convolutions,
@@ -25,6 +24,7 @@ from effdet.models.layers import (
     max_pool,
     recomputed,
 )
+from effdet.types import Padding
 
 Fusion = Literal["fast", "sum"]
 Topology = Literal["bifpn", "qufpn"]

@@ -7,6 +7,7 @@ raw outputs, the same in training and in evaluation. Source: EfficientDet (arXiv
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -15,9 +16,10 @@ from effdet.models.anchors import ASPECTS, anchor_boxes, anchors_per_cell, aspec
 from effdet.models.bifpn import BiFPN, Fusion, Resampling, Topology
 from effdet.models.efficientnet import EFFICIENTNETS, EfficientNetSpec, find_spec, override_backbone
 from effdet.models.heads import Head, set_prior
-from effdet.models.layers import Activation, Padding
+from effdet.models.layers import Activation
 from effdet.models.timm_backbone import PREFIX, TimmSpec, timm_spec
 from effdet.structures import Outputs
+from effdet.types import Padding, Task
 
 Aspects = tuple[tuple[float, float], ...]
 
@@ -47,6 +49,8 @@ class EfficientDetSpec:
         norm_momentum: share of the newest batch in the norms' statistics, of neck and heads.
         black_padding: whether letterboxed images are padded with black and not with their mean.
     """
+
+    task: ClassVar[Task] = "detection"
 
     name: str
     backbone: EfficientNetSpec | TimmSpec
@@ -253,6 +257,16 @@ class EfficientDet(nn.Module):
         """Anchors [A, 4] of an image size (H, W), xyxy in pixels, in host memory."""
         spec = self.spec
         return anchor_boxes(image_size, MIN_LEVEL, spec.max_level, spec.anchor_scale, spec.anchor_aspects)
+
+    @property
+    def head_modules(self) -> tuple[str, ...]:
+        """Names of the modules behind the neck, the one with an output per class last."""
+        return ("box_head", "class_head")
+
+    def layer_groups(self) -> list[list[str]]:
+        """Names of the modules of each layer, from the heads over the neck to the stem of the backbone."""
+        backbone = [[f"backbone.{name}" for name in names] for names in self.backbone.layer_groups()]
+        return [list(self.head_modules), ["neck"], *backbone]
 
     def checkpoint_activations(self, enabled: bool = True) -> None:
         """Saves memory in training for a third more time: the activations within the backbone's blocks, the neck's

@@ -11,7 +11,7 @@ import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple, TypeVar
+from typing import ClassVar, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,6 @@ from effdet.models.layers import (
     Activation,
     Conv2d,
     DropPath,
-    Padding,
     SqueezeExcite,
     activation,
     convolutions,
@@ -29,9 +28,9 @@ from effdet.models.layers import (
     normalise,
     recomputed,
 )
+from effdet.types import Interpolation, Padding, Task
 
 Block = Literal["separable", "inverted", "conv", "fused"]
-Interpolation = Literal["bilinear", "bicubic"]
 Channels = tuple[float, ...]  # one value per image channel, 0..255
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)  # of RGB values 0..255
@@ -131,6 +130,9 @@ class EfficientNetSpec:
         crop: share of the resized image's sides that a test image keeps around its centre.
         interpolation: with which test images are resized.
     """
+
+    task: ClassVar[Task] = "classification"
+    max_level: ClassVar[int] = 5  # of the coarsest features
 
     name: str
     stages: tuple[Stage, ...]
@@ -506,6 +508,17 @@ class EfficientNet(nn.Module):
         limit = max(num_classes, 1000) ** -0.5
         nn.init.uniform_(self.classifier.weight, -limit, limit)
         nn.init.zeros_(self.classifier.bias)
+
+    @property
+    def head_modules(self) -> tuple[str, ...]:
+        """Names of the modules behind the backbone, the one with an output per class last."""
+        return ("conv_head", "bn2", "classifier") if self.num_classes else ()
+
+    def layer_groups(self) -> list[list[str]]:
+        """Names of the modules of each layer, from the head over the stages, the last first, to the stem."""
+        stages = [[f"blocks.{number}"] for number in reversed(range(len(self.blocks)))]
+        head = [list(self.head_modules)] if self.head_modules else []
+        return [*head, *stages, ["conv_stem", "bn1"]]
 
     def checkpoint_activations(self, enabled: bool = True) -> None:
         """Saves memory in training: of each block the output alone is kept, the rest computed again going backward."""

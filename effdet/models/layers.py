@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-Padding = Literal["same", "symmetric"]
+from effdet.types import Padding
+
 NormFactory = Callable[[int], nn.BatchNorm2d]
 Activation = Literal["silu", "relu6"]
 Result = TypeVar("Result")

@@ -71,6 +71,10 @@ class TimmBackbone(nn.Module):
         self.register_buffer("mean", torch.tensor(spec.mean, dtype=torch.float32), persistent=False)
         self.register_buffer("std", torch.tensor(spec.std, dtype=torch.float32), persistent=False)
 
+    def layer_groups(self) -> list[list[str]]:
+        """Names of the modules that timm tells apart, the last first."""
+        return [[f"net.{name}"] for name, module in self.net.named_children() if list(module.parameters())][::-1]
+
     def checkpoint_activations(self, enabled: bool = True) -> None:
         """Saves memory in training: the network's activations are not kept but computed again going backward."""
         self.recomputes = enabled

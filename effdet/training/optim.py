@@ -18,7 +18,6 @@ from effdet.config import OptimConfig, TrainConfig
 from effdet.data.sampling import steps_per_epoch
 from effdet.errors import ConfigError
 from effdet.models import EfficientDet, EfficientNet
-from effdet.models.timm_backbone import TimmBackbone
 from effdet.training.rmsprop import RMSProp
 
 
@@ -67,7 +66,7 @@ def make_schedule(optim: OptimConfig, train: TrainConfig, num_images: int) -> Sc
     return Schedule(peak, peak * optim.warmup_start_factor, warmup, total, per_epoch, decay)
 
 
-def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
+def make_optimizer(model: EfficientDet | EfficientNet, config: OptimConfig) -> torch.optim.Optimizer:
     """Optimiser of all weights that are not frozen; only kernels of convolutions and linear layers are decayed.
 
     Its groups have a `rate`: the factor of the schedule's learning rate for their weights, see `rates_of`.
@@ -106,43 +105,26 @@ def set_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
         group["lr"] = learning_rate * group["rate"]
 
 
-def rates_of(model: nn.Module, rates: Mapping[str, float], layer_decay: float = 1.0) -> dict[str, float]:
+def rates_of(
+    model: EfficientDet | EfficientNet, rates: Mapping[str, float], layer_decay: float = 1.0
+) -> dict[str, float]:
     """Factor of the learning rate for every parameter, by its name.
 
     Args:
         model: a detector or a classifier.
         rates: factors by module; of a module within another the inner one's is taken, and 1 where none is named.
-        layer_decay: multiplied once more for each step away from the heads, see `layers_from_heads`.
+        layer_decay: multiplied once more for each step away from the heads, see `layer_groups` of the models.
 
     Raises:
         ConfigError: the model has no module of such a name; the message suggests near ones.
     """
     for name in rates:
         _module(model, name, "optim.lr_multipliers")
-    layers = layers_from_heads(model) if layer_decay != 1 else []
+    layers = model.layer_groups() if layer_decay != 1 else []
     decays = {name: layer_decay**steps for steps, layer in enumerate(layers) for name in layer}
     return {
         name: _of_innermost(name, rates, 1.0) * _of_innermost(name, decays, 1.0) for name, _ in model.named_parameters()
     }
-
-
-def layers_from_heads(model: nn.Module) -> list[list[str]]:
-    """Names of the modules of each layer, from the heads to the stem.
-
-    The layers are the heads (of a classifier all behind its last stage), the neck, each stage of the backbone from the
-    last to the first, and the stem. Of a backbone of timm each part that timm tells apart is a layer.
-    """
-    if isinstance(model, EfficientDet):
-        return [["class_head", "box_head"], ["neck"], *_trunk_layers(model.backbone, "backbone.")]
-    return [["conv_head", "bn2", "classifier"], *_trunk_layers(model, "")]
-
-
-def _trunk_layers(trunk: nn.Module, prefix: str) -> list[list[str]]:
-    if isinstance(trunk, TimmBackbone):
-        return [[f"{prefix}net.{name}"] for name, part in trunk.net.named_children() if list(part.parameters())][::-1]
-    assert isinstance(trunk, EfficientNet)
-    stages = [[f"{prefix}blocks.{number}"] for number in reversed(range(len(trunk.blocks)))]
-    return [*stages, [f"{prefix}conv_stem", f"{prefix}bn1"]]
 
 
 def _of_innermost(name: str, values: Mapping[str, float], default: float) -> float:

@@ -15,7 +15,6 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from effdet import __version__
 from effdet.config import ClassificationConfig, DetectionConfig
 from effdet.devices import autocast_dtype, compute_deterministically, keep_freed_memory, move_to_device, pick_device
 from effdet.distributed import SINGLE, Processes
@@ -32,6 +31,7 @@ from effdet.training.state import TrainState
 from effdet.training.tasks.classification import ClassificationTask
 from effdet.training.tasks.detection import DetectionTask
 from effdet.training.tasks.task import Task
+from effdet.version import __version__
 from effdet.weights.checkpoint import ModelCard, card_in, is_checkpoint, read_tensors
 
 # Keys without which a state means something else: those for which that of the optimiser was made, and that in which

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from pydantic import TypeAdapter, ValidationError
@@ -21,8 +21,7 @@ from effdet.errors import WeightsError
 from effdet.files import atomic_write
 from effdet.models.efficientdet import EfficientDet, EfficientDetSpec
 from effdet.models.efficientnet import EfficientNet, EfficientNetSpec
-
-Task = Literal["detection", "classification"]
+from effdet.types import Task
 
 FORMAT = 2  # raised when the layout of the file changes
 
@@ -64,7 +63,7 @@ class ModelCard:
     @property
     def task(self) -> Task:
         """What the network was trained for."""
-        return "detection" if isinstance(self.spec, EfficientDetSpec) else "classification"
+        return self.spec.task
 
     def to_dict(self) -> dict[str, Any]:
         """The card as plain containers."""

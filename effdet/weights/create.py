@@ -18,8 +18,8 @@ from effdet.config import ClassifierConfig, DetectorConfig, ModelConfig
 from effdet.errors import ConfigError, WeightsError
 from effdet.models.efficientdet import EFFICIENTDETS, Aspects, EfficientDet, EfficientDetSpec, efficientdet_spec
 from effdet.models.efficientnet import EFFICIENTNETS, EfficientNet, EfficientNetSpec, efficientnet_spec, find_spec
-from effdet.models.layers import Padding
 from effdet.models.timm_backbone import TimmBackbone, TimmSpec, make_timm_network
+from effdet.types import Padding
 from effdet.weights.checkpoint import Checkpoint, ModelCard, is_checkpoint, load_checkpoint, read_tensors
 from effdet.weights.class_layer import carry_rows, choose_rows, class_layer
 from effdet.weights.loading import LoadReport, load_state, some_of

@@ -16,7 +16,7 @@ from effdet.errors import WeightsError
 from effdet.models.anchors import anchors_per_cell
 from effdet.models.efficientdet import EFFICIENTDETS, Aspects, EfficientDetSpec
 from effdet.models.efficientnet import EFFICIENTNETS, EfficientNetSpec
-from effdet.models.layers import Padding
+from effdet.types import Padding
 from effdet.weights.checkpoint import card_in, is_checkpoint, read_tensors
 from effdet.weights.names import classifier_system, detector_system
 from effdet.weights.progress import fetch

@@ -11,7 +11,6 @@ from effdet.models import efficientdet_spec, efficientnet_spec
 from effdet.training.optim import (
     Schedule,
     freeze,
-    layers_from_heads,
     make_optimizer,
     make_schedule,
     rates_of,
@@ -179,7 +178,7 @@ def test_names_are_those_of_modules_not_their_beginnings():
 
 
 def test_layers_go_from_the_heads_of_a_detector_to_its_stem(detector):
-    layers = layers_from_heads(detector)
+    layers = detector.layer_groups()
     stages = [[f"backbone.blocks.{stage}"] for stage in reversed(range(7))]
     stem = ["backbone.conv_stem", "backbone.bn1"]
     assert layers == [["class_head", "box_head"], ["neck"], *stages, stem]
@@ -202,7 +201,7 @@ def test_parts_of_a_timm_backbone_are_layers():
     pytest.importorskip("timm")
     model = efficientdet_spec("efficientdet_d0", backbone="timm/test_resnet", image_size=(64, 64)).build(2)
     parts = ["layer4", "layer3", "layer2", "layer1", "bn1", "conv1"]
-    assert layers_from_heads(model)[2:] == [[f"backbone.net.{part}"] for part in parts]
+    assert model.layer_groups()[2:] == [[f"backbone.net.{part}"] for part in parts]
     rates = rates_of(model, {}, 0.5)
     assert all(rate < 0.5 for name, rate in rates.items() if name.startswith("backbone."))
 

@@ -7,7 +7,6 @@ every file that is missing is named together with the setting that tells where i
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 from effdet.config import ClassificationData, DataConfig, DetectionData, SplitConfig
 from effdet.data.annotations import Annotations, LabelMap
@@ -19,6 +18,7 @@ from effdet.data.formats.voc import read_voc
 from effdet.data.labels import ImageLabels
 from effdet.data.shard_store import ShardAddress, ShardFolder
 from effdet.errors import DataError
+from effdet.types import Part
 
 __all__ = [
     "read_annotations",
@@ -30,8 +30,6 @@ __all__ = [
     "read_shards",
     "read_voc",
 ]
-
-Part = Literal["train", "val"]
 
 
 def read_annotations(data: DetectionData, part: Part, label_map: LabelMap | None = None) -> Annotations:

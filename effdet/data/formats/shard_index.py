@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +18,12 @@ from effdet.data.labels import ImageLabels
 from effdet.data.shard_store import ShardAddress, ShardFolder, ShardStore
 from effdet.errors import DataError
 from effdet.files import atomic_write
+from effdet.types import Task
 
 INDEX_SUFFIX = ".index.npz"
 VERSION = 1
 Columns = dict[str, NDArray[Any]]
-Task = Literal["detection", "classification"]
+
 
 _HOLDS = {"detection": "images with boxes", "classification": "images with a class each"}
 _OF_BOXES = ("image_ids", "sizes", "offsets", "boxes", "crowd", "areas")

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from effdet.config import DetectionConfig, make_config
 from effdet.data.images import Image, write_image
-from effdet.devices import Precision, compute_deterministically, move_to_device
+from effdet.devices import compute_deterministically, move_to_device
 from effdet.errors import WeightsError
 from effdet.files import atomic_folder, write_json
 from effdet.losses import ClassificationLoss
@@ -33,6 +33,7 @@ from effdet.training.state import Figures, TrainState
 from effdet.training.tasks.classification import ClassificationTask
 from effdet.training.tasks.losses import classifier_losses, detection_loss, detector_losses
 from effdet.training.tasks.task import AnyBatch, Task
+from effdet.types import Precision
 from effdet.weights.checkpoint import ModelCard, read_card, read_tensors
 
 FORMAT = 2  # raised when the layout of bundle.pt changes

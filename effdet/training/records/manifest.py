@@ -19,10 +19,10 @@ from typing import Any
 
 import torch
 
-from effdet import __version__
 from effdet.errors import DataError
 from effdet.files import write_json
 from effdet.training.records.logs import usable_cores
+from effdet.version import __version__
 
 _PACKAGES = ("torchvision", "numpy", "opencv-python", "opencv-python-headless", "pycocotools", "pydantic", "timm")
 _GIT_SECONDS = 10.0

@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from effdet.types import DetectionLossOptions, IouKind, NmsMethod, Padding, PostprocessOptions, Precision
+
 Side = Annotated[int, Field(ge=32, strict=True)]
 Positive = Annotated[float, Field(gt=0)]
 ImageSize = Annotated[tuple[Side, Side], Field(strict=False)]
@@ -59,7 +61,7 @@ class ModelConfig(Section):
     depth: float | None = Field(
         None, gt=0, description="Factor of the backbone's repeats; null takes the network's own."
     )
-    padding: Literal["same", "symmetric"] | None = Field(
+    padding: Padding | None = Field(
         None,
         description="Padding of strided convolutions; null is as the weights were trained, or else the network's own.",
     )
@@ -289,29 +291,39 @@ class ClassificationAugment(Section):
 class DetectionLossConfig(Section):
     """Constants of the detection loss. Source: EfficientDet reference, hparams."""
 
-    alpha: Fraction = Field(0.25, description="Weight of positives in the focal loss; negatives weigh 1 - alpha.")
-    gamma: float = Field(1.5, ge=0, description="Focusing exponent of the focal loss.")
-    label_smoothing: Fraction = Field(0.0, description="Smoothing of the class targets.")
+    alpha: Fraction = Field(
+        DetectionLossOptions.alpha, description="Weight of positives in the focal loss; negatives weigh 1 - alpha."
+    )
+    gamma: float = Field(DetectionLossOptions.gamma, ge=0, description="Focusing exponent of the focal loss.")
+    label_smoothing: Fraction = Field(
+        DetectionLossOptions.label_smoothing, description="Smoothing of the class targets."
+    )
     class_weights: dict[str, NotNegative] = Field(
         {}, description="Factors of the class loss by class name, such as {bicycle: 2}; classes left out have 1."
     )
     positives_momentum: float = Field(
-        0.0,
+        DetectionLossOptions.positives_momentum,
         ge=0,
         lt=1,
         description="Losses are divided by the positive anchors of their batch; a momentum such as 0.9 divides by "
         "their moving average over the steps, steadier where batches are small.",
     )
-    huber_delta: float = Field(0.1, gt=0, description="Where the Huber loss turns from square to linear, in deltas.")
-    box_weight: float = Field(
-        50.0, ge=0, description="Weight of the Huber loss of the deltas beside the class loss; 0 leaves it out."
+    huber_delta: float = Field(
+        DetectionLossOptions.huber_delta,
+        gt=0,
+        description="Where the Huber loss turns from square to linear, in deltas.",
     )
-    iou: Literal["iou", "giou", "diou", "ciou"] | None = Field(
-        None,
+    box_weight: float = Field(
+        DetectionLossOptions.box_weight,
+        ge=0,
+        description="Weight of the Huber loss of the deltas beside the class loss; 0 leaves it out.",
+    )
+    iou: IouKind | None = Field(
+        DetectionLossOptions.iou,
         description="An IoU loss of the decoded boxes, added to the Huber loss; with `box_weight: 0` it is the only "
         "box loss. It counts a quarter of a positive anchor's, as in the reference.",
     )
-    iou_weight: float = Field(1.0, gt=0, description="Weight of the IoU loss.")
+    iou_weight: float = Field(DetectionLossOptions.iou_weight, gt=0, description="Weight of the IoU loss.")
 
     @model_validator(mode="after")
     def _learns_boxes(self) -> DetectionLossConfig:
@@ -379,7 +391,7 @@ class TrainConfig(Section):
         description="Whether activations are not kept but computed again in the backward pass: much less memory for "
         "about a third more time.",
     )
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+    precision: Precision = Field(
         "auto",
         description="Arithmetic of the network; auto takes bf16 where the hardware is fast at it. fp16, for GPUs that "
         "lack bf16, scales the loss.",
@@ -477,16 +489,21 @@ class LogConfig(Section):
 class PostprocessConfig(Section):
     """From logits to detections in evaluation; predict has its own threshold."""
 
-    score_threshold: Fraction = Field(0.001, description="Smallest score of a detection.")
-    nms: Literal["class", "agnostic", "soft"] = Field(
-        "class", description="NMS within a class, NMS across classes, or Gaussian soft-NMS within a class."
+    score_threshold: Fraction = Field(PostprocessOptions.score_threshold, description="Smallest score of a detection.")
+    nms: NmsMethod = Field(
+        PostprocessOptions.nms,
+        description="NMS within a class, NMS across classes, or Gaussian soft-NMS within a class.",
     )
-    iou_threshold: Fraction = Field(0.5, description="Overlap from which hard NMS suppresses the lower score.")
-    soft_sigma: float = Field(0.5, gt=0, description="Width of the Gaussian of soft-NMS.")
+    iou_threshold: Fraction = Field(
+        PostprocessOptions.iou_threshold, description="Overlap from which hard NMS suppresses the lower score."
+    )
+    soft_sigma: float = Field(PostprocessOptions.soft_sigma, gt=0, description="Width of the Gaussian of soft-NMS.")
     max_candidates: int = Field(
-        5000, ge=1, description="Best-scoring (anchor, class) pairs of an image that enter NMS."
+        PostprocessOptions.max_candidates,
+        ge=1,
+        description="Best-scoring (anchor, class) pairs of an image that enter NMS.",
     )
-    max_detections: int = Field(100, ge=1, description="Most detections of an image.")
+    max_detections: int = Field(PostprocessOptions.max_detections, ge=1, description="Most detections of an image.")
 
 
 class Config(Section):

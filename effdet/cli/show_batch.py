@@ -17,12 +17,8 @@ from effdet.errors import ConfigError
 
 if TYPE_CHECKING:
     from effdet.data.images import Image
-    from effdet.structures import Batch, LabelBatch
-    from effdet.training.tasks.classification import ClassificationTask
-    from effdet.training.tasks.detection import DetectionTask
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
-SMALLEST_SHARE = 0.005  # of a class in a mixed image; what is less reads 0.00
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,61 +45,20 @@ def run(args: argparse.Namespace) -> int:
     from effdet.data.images import write_image
     from effdet.report.sheet import contact_sheet
     from effdet.training.optim import make_schedule
-    from effdet.training.setup import make_task
+    from effdet.training.tasks import make_task
 
     console = Console(soft_wrap=True, markup=False, highlight=False)
     task = make_task(config, console)
-    schedule = make_schedule(config.optim, config.train, task.num_images)
+    schedule = make_schedule(config.optim, config.train, task.data.num_images)
     steps = min(args.batches, schedule.total_steps)
+    names = task.data.train_table.label_map.names
     pictures: list[list[Image]] = []
-    for batch in task.batches(0, steps, pin_memory=False):
-        step = len(pictures)
-        pictures.append(_drawn(task, batch, step // schedule.steps_per_epoch, step))
+    for step, batch in enumerate(task.data.batches(0, steps, pin_memory=False)):
+        micro_batches = task.prepare(batch, step)
+        pictures.append([picture for some in micro_batches for picture in task.draw(some.images, some.targets, names)])
     try:
         write_image(args.out, contact_sheet(pictures))
     except OSError as error:
         raise ConfigError(f"{args.out}: cannot be written ({error.strerror}); choose another --out") from None
     console.print(f"{sum(map(len, pictures))} images of {steps} {'batch' if steps == 1 else 'batches'}  {args.out}")
     return 0
-
-
-def _drawn(task: DetectionTask | ClassificationTask, batch: Batch | LabelBatch, epoch: int, step: int) -> list[Image]:
-    from effdet.structures import Batch
-    from effdet.training.tasks.detection import DetectionTask
-
-    if isinstance(task, DetectionTask):
-        assert isinstance(batch, Batch)
-        return _with_boxes(batch, task.train_table.label_map.names)
-    assert not isinstance(batch, Batch)
-    return _with_classes(task, batch, epoch, step)
-
-
-def _with_boxes(batch: Batch, names: tuple[str, ...]) -> list[Image]:
-    import torch
-
-    from effdet.report.drawing import draw_detections
-    from effdet.report.sheet import in_sheet
-    from effdet.structures import Detections
-
-    pictures = []
-    for image, target in zip(batch.images, batch.targets, strict=True):
-        picture, scale = in_sheet(image)
-        found = Detections(target.boxes * scale, torch.ones(len(target.labels)), target.labels, names)
-        pictures.append(draw_detections(picture, found))
-    return pictures
-
-
-def _with_classes(task: ClassificationTask, batch: LabelBatch, epoch: int, step: int) -> list[Image]:
-    from effdet.report.drawing import draw_classification
-    from effdet.report.sheet import in_sheet
-    from effdet.structures import Classification
-
-    images, targets = task.mixed(batch, epoch, step)
-    names = task.train_table.label_map.names
-    pictures = []
-    for image, shares in zip(images, targets, strict=True):
-        scores, labels = shares.topk(min(2, len(shares)))
-        some = scores >= SMALLEST_SHARE
-        picture, _ = in_sheet(image)
-        pictures.append(draw_classification(picture, Classification(scores[some], labels[some], names)))
-    return pictures

@@ -91,6 +91,13 @@ class Annotations(ImageTable):
         """Rows of the box arrays that belong to image `index`."""
         return slice(int(self.offsets[index]), int(self.offsets[index + 1]))
 
+    def image_id(self, index: int) -> int | str:
+        own: int | str = self.image_ids[index].item()
+        return own
+
+    def counts(self) -> dict[str, int]:
+        return {"images": len(self), "objects": len(self.boxes)}
+
     def fingerprint(self) -> str:
         """SHA-256 of what the table says, wherever its images lie: equal for equal data in the same order.
 

@@ -38,6 +38,12 @@ class ImageLabels(ImageTable):
     repairs: dict[str, int] = field(default_factory=dict)
     store: ShardStore | None = None
 
+    def image_id(self, index: int) -> int | str:
+        return str(self.file_names[index])
+
+    def counts(self) -> dict[str, int]:
+        return {"images": len(self)}
+
     def fingerprint(self) -> str:
         """SHA-256 of what the table says, see `Annotations.fingerprint`."""
         return hash_columns(plain_names(self.file_names), self.label_map.names, self.labels)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-LOGITS_AT_ONCE = 2**24  # whose focal loss is computed in one go
+LOGITS_AT_ONCE = 2**24  # logits whose loss is computed at a time
 LOGITS_AT_ONCE_ON_CPU = 2**17
 
 
@@ -26,12 +26,12 @@ def focal_loss_sum(
 ) -> Tensor:
     """Sum of the focal loss over all logits, computed in float32 (of float64 in float64): a scalar.
 
-    Every logit is first counted as a negative, and the few positives are corrected afterwards: no one-hot targets are
-    made. Modulating factors are powers of probabilities taken through their logarithms, which stay finite.
+    Every logit is first treated as a negative, and the few positives are corrected afterwards: no one-hot targets are
+    made. Modulating factors are powers of probabilities, computed from their logarithms, which stay finite.
 
     Args:
         logits: [..., K].
-        positive: index of the logits whose target is 1, as for `logits[positive]`; none twice.
+        positive: index of the logits whose target is 1, as for `logits[positive]`; no index twice.
         alpha: weight of positives; negatives weigh 1 - alpha.
         gamma: focusing exponent.
         label_smoothing: inside the cross-entropy alone. Source: EfficientDet reference; Focal loss, equation 5.
@@ -42,8 +42,8 @@ def focal_loss_sum(
 
 
 class _FocalLossSum(torch.autograd.Function):
-    """See `focal_loss_sum`. The gradient is found together with the loss, in pieces that stay in the cache: autograd
-    would keep and walk through a dozen arrays of the size of the logits, which are the largest of a training step.
+    """See `focal_loss_sum`. The gradient is computed together with the loss, in chunks that stay in the cache: autograd
+    would keep and traverse a dozen arrays of the size of the logits, which are the largest of a training step.
     """
 
     @staticmethod
@@ -72,7 +72,7 @@ class _FocalLossSum(torch.autograd.Function):
         if class_weights is not None:
             weights = weights[positive[-1]]
         total = (1 - alpha) * (total - (_focal_negative(chosen, gamma, half)[0] * weights).sum())
-        # With labels turned round, a positive is a negative of the opposite logit.
+        # A positive costs what a negative of the opposite logit costs.
         loss, slope = _focal_negative(-chosen, gamma, half)
         gradient = gradient.view(logits.shape)
         gradient[positive] = (-alpha * weights * slope).to(gradient.dtype)

@@ -70,6 +70,11 @@ class EfficientDetSpec:
     black_padding: bool = False
 
     @property
+    def in_channels(self) -> int:
+        """Channels of the images."""
+        return self.backbone.in_channels
+
+    @property
     def fill_color(self) -> tuple[int, ...]:
         """RGB colour that letterboxed images are padded with: the mean, which becomes 0, or black."""
         return (0, 0, 0) if self.black_padding else tuple(round(value) for value in self.backbone.mean)

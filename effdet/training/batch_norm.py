@@ -1,6 +1,7 @@
-"""Whose statistics the batch norms of a training take: of the images computed together, of all processes, or their own.
+"""Which statistics the BatchNorm layers of a training use: of the batch, of all GPUs (SyncBatchNorm), or frozen ones.
 
-Their decay and the freezing of whole modules are in `optim.py`; nothing here touches their scales and shifts.
+Their momentum is a property of the model, and freezing whole modules is done in `optim.py`. Scales and shifts are
+trained in every mode.
 """
 
 from __future__ import annotations
@@ -12,20 +13,18 @@ from typing import Any, Literal
 from torch import nn
 
 from effdet.errors import ConfigError
-from effdet.models import EfficientDet
+from effdet.models import EfficientDet, EfficientNet
 
-ENOUGH = 8  # images whose statistics can be trusted
-
-NormPolicy = Literal["auto", "batch", "sync", "frozen"]
+ENOUGH = 8  # images per forward pass from which batch statistics can be trusted
 
 
 @dataclass(frozen=True)
-class NormPlan:
-    """What is to become of the norms.
+class BatchNormPlan:
+    """What the BatchNorm layers do in a run.
 
     Attributes:
-        frozen: names of those that keep the statistics they have, None for all; their scales and shifts are trained.
-        others: whether the rest takes its statistics in each process alone or over all of them.
+        frozen: names of those that keep their running statistics; None for all.
+        others: whether the rest uses the statistics of each process alone or of all processes.
         reason: why, in words.
     """
 
@@ -34,81 +33,86 @@ class NormPlan:
     reason: str
 
 
-def choose_norms(policy: NormPolicy, part_size: int, processes: int, on_gpu: bool, loaded: Collection[str]) -> NormPlan:
+def plan_batch_norm(
+    mode: Literal["auto", "batch", "sync", "frozen"],
+    per_forward: int,
+    processes: int,
+    on_gpu: bool,
+    loaded: Collection[str],
+) -> BatchNormPlan:
     """What `train.batch_norm` means in a run.
 
-    `auto` takes the statistics of the images, over all GPUs where there are several, if that is of at least 8 images;
-    of fewer it trusts those that came with the weights more, while a norm that starts at random has none to keep and
-    goes on with the images. `frozen` is all norms, those too, which do not normalise then.
+    `auto` uses batch statistics (SyncBatchNorm on several GPUs) from 8 images per forward pass. Below 8, layers whose
+    statistics were loaded with the weights stay frozen, and new ones use batch statistics. `frozen` freezes all layers,
+    new ones too, which then do not normalize.
 
     Args:
-        policy: what the recipe says.
-        part_size: images that a process computes together.
+        mode: what the recipe says.
+        per_forward: images per forward pass of a process.
         processes: how many processes train.
-        on_gpu: whether they compute on GPUs, which torch needs for statistics over processes.
-        loaded: names of the norms whose statistics came with the weights.
+        on_gpu: whether they compute on GPUs, which SyncBatchNorm needs.
+        loaded: names of the layers whose statistics were loaded with the weights.
 
     Raises:
-        ConfigError: the policy is impossible here.
+        ConfigError: the mode is impossible here.
     """
-    if policy == "sync" and processes > 1 and not on_gpu:
+    if mode == "sync" and processes > 1 and not on_gpu:
         raise ConfigError(
-            "train.batch_norm is sync, but torch takes statistics over several processes on GPUs alone; set it to "
-            "batch, frozen or auto"
+            "train.batch_norm is sync, but SyncBatchNorm needs GPUs; set train.batch_norm to batch, frozen or auto"
         )
-    if policy == "frozen":
-        return NormPlan(None, "batch", "as train.batch_norm says")
-    synced = processes > 1 and on_gpu and policy != "batch"
-    count = f"{part_size} image{'s' if part_size > 1 else ''} at a time"
+    if mode == "frozen":
+        return BatchNormPlan(None, "batch", "train.batch_norm=frozen")
+    synced = processes > 1 and on_gpu and mode != "batch"
+    few = (per_forward * processes if synced else per_forward) < ENOUGH
+    count = f"{per_forward} image{'s' if per_forward > 1 else ''} per forward pass"
     if synced:
-        count += f" in each of {processes} processes"
-    few = (part_size * processes if synced else part_size) < ENOUGH
-    frozen = loaded if policy == "auto" and few else ()
-    if policy == "auto" and few:
-        count += f", under {ENOUGH}" if loaded else ", and no statistics came with the weights"
-    return NormPlan(frozenset(frozen), "sync" if synced else "batch", count)
+        count += f" on each of {processes} GPUs"
+    if mode == "auto" and few:
+        count += f", fewer than {ENOUGH}" if loaded else ", and no statistics were loaded"
+    frozen = loaded if mode == "auto" and few else ()
+    return BatchNormPlan(frozenset(frozen), "sync" if synced else "batch", count)
 
 
-def takes_parts(model: nn.Module, plan: NormPlan) -> bool:
-    """Whether some norm takes the statistics of the images that a process computes together."""
-    moving = _trained_norms(model).keys() - plan.frozen if plan.frozen is not None else set()
-    return plan.others == "batch" and bool(moving)
+def uses_batch_statistics(model: nn.Module, plan: BatchNormPlan) -> bool:
+    """Whether some layer uses the statistics of the images that one process computes together."""
+    trained = _trained_layers(model).keys() - plan.frozen if plan.frozen is not None else set()
+    return plan.others == "batch" and bool(trained)
 
 
-def apply_norms(model: nn.Module, plan: NormPlan) -> list[nn.Module]:
-    """The norms that keep their statistics, for `train_mode`; the others take them over all processes if so planned.
+def apply_batch_norm(model: nn.Module, plan: BatchNormPlan) -> list[nn.Module]:
+    """Gives the layers that keep their statistics, for `train_mode`; the others become SyncBatchNorm if planned.
 
-    Norms that are frozen with their module stay as they are. Parameters remain the same objects, but a norm over all
-    processes is a new module: the model is to be wrapped after this.
+    Layers that are frozen with their module stay as they are. Parameters remain the same objects, but a SyncBatchNorm
+    is a new module: wrap the model in DDP after this.
     """
-    norms = _trained_norms(model)
+    layers = _trained_layers(model)
     if plan.others == "sync":
-        for name in norms.keys() - (plan.frozen or ()):
+        for name in layers.keys() - (plan.frozen or ()):
             parent, _, child = name.rpartition(".")
-            setattr(model.get_submodule(parent), child, _over_processes(norms[name]))
-    return [norm for name, norm in norms.items() if plan.frozen is None or name in plan.frozen]
+            setattr(model.get_submodule(parent), child, _synchronized(layers[name]))
+    return [layer for name, layer in layers.items() if plan.frozen is None or name in plan.frozen]
 
 
-def describe_norms(model: nn.Module, plan: NormPlan) -> str:
-    """The plan in one line, by the parts of the model."""
-    parts: dict[bool, list[str]] = {True: [], False: []}
-    for name in _trained_norms(model):
-        part, names = _part(model, name), parts[plan.frozen is None or name in plan.frozen]
-        if part not in names:
-            names.append(part)
-    kept, others = parts[True], parts[False]
-    whose = "of the batch" if plan.others == "batch" else "over all processes"
-    if not kept and not others:
-        return "norms: none is trained"
-    if not kept:
-        return f"norms: {whose} ({plan.reason})"
+def describe_batch_norm(model: EfficientDet | EfficientNet, plan: BatchNormPlan) -> str:
+    """The plan in one line, by the modules of the model."""
+    modules: dict[bool, list[str]] = {True: [], False: []}
+    for name in _trained_layers(model):
+        module, names = _module_of(model, name), modules[plan.frozen is None or name in plan.frozen]
+        if module not in names:
+            names.append(module)
+    frozen, others = modules[True], modules[False]
+    statistics = "batch statistics" if plan.others == "batch" else "SyncBatchNorm"
+    if not frozen and not others:
+        return "BatchNorm: no layer is trained"
+    if not frozen:
+        return f"BatchNorm: {statistics} ({plan.reason})"
     if not others:
-        return f"batch_norm: frozen ({plan.reason})"
-    return f"norms: {' and '.join(kept)} frozen ({plan.reason}), {' and '.join(others)} {whose}"
+        return f"BatchNorm: frozen ({plan.reason})"
+    return f"BatchNorm: {' and '.join(frozen)} frozen ({plan.reason}), {' and '.join(others)} with {statistics}"
 
 
-def _trained_norms(model: nn.Module) -> dict[str, nn.BatchNorm2d | nn.SyncBatchNorm]:
-    """Norms by name, without those that train.freeze keeps as they are."""
+def _trained_layers(model: nn.Module) -> dict[str, nn.BatchNorm2d | nn.SyncBatchNorm]:
+    """BatchNorm layers by name, without those that train.freeze freezes."""
     return {
         name: module
         for name, module in model.named_modules()
@@ -117,18 +121,18 @@ def _trained_norms(model: nn.Module) -> dict[str, nn.BatchNorm2d | nn.SyncBatchN
     }
 
 
-def _over_processes(norm: nn.Module) -> nn.Module:
+def _synchronized(layer: nn.Module) -> nn.Module:
     convert: Any = nn.SyncBatchNorm.convert_sync_batchnorm
-    if type(norm) not in (nn.BatchNorm2d, nn.SyncBatchNorm):  # timm's own kind, which has an activation inside
+    if type(layer) not in (nn.BatchNorm2d, nn.SyncBatchNorm):  # timm's own kind, which has an activation inside
         from timm.layers.norm_act import convert_sync_batchnorm
 
         convert = convert_sync_batchnorm
-    synced: nn.Module = convert(norm)
+    synced: nn.Module = convert(layer)
     return synced
 
 
-def _part(model: nn.Module, name: str) -> str:
-    if isinstance(model, EfficientDet):
-        part = name.split(".")[0]
-        return part if part in ("backbone", "neck") else "heads"
-    return "head" if name == "bn2" else "backbone"
+def _module_of(model: EfficientDet | EfficientNet, name: str) -> str:
+    top = name.split(".")[0]
+    if top in model.head_modules:
+        return "heads" if len(model.head_modules) == 2 else "head"
+    return "neck" if top == "neck" else "backbone"

@@ -1,4 +1,4 @@
-"""The exponential moving average of the weights, which is what is evaluated and saved."""
+"""The exponential moving average (EMA) of the weights, which is evaluated and saved in place of the trained weights."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 
-class WeightAverage:
-    """Average of a model's weights and of its norms' statistics over the steps.
+class ExponentialMovingAverage:
+    """EMA of the weights and BatchNorm statistics of a model over the steps.
 
     The decay warms up as min(decay, (1 + t) / (10 + t)), so that short runs are not held back by their first steps.
     Source: EfficientDet reference (TensorFlow's ExponentialMovingAverage).
@@ -24,7 +24,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
-        """Takes in the weights after step `step`, counted from 0."""
+        """Moves the average towards the weights after step `step`, counted from 0."""
         decay = min(self.decay, (1 + step) / (10 + step))
         average, current = self.model.state_dict(), model.state_dict()
         floating = [name for name, value in average.items() if value.is_floating_point()]

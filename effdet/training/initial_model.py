@@ -1,62 +1,50 @@
-"""The network that a recipe's training starts from."""
+"""The network that the training of a recipe starts from: built, filled with weights, and checked against the data."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any
 
 from rich.console import Console
 
 from effdet.config import DetectorConfig, ModelConfig
-from effdet.models import EfficientDet, EfficientNet
 from effdet.training.debug.checks import check_classes
 from effdet.weights.create import spec_of, start_model
 
 MEAN = ".running_mean"
 
 
-class Start(NamedTuple):
-    """What a training starts from.
+def initial_model(
+    config: ModelConfig, class_names: Sequence[str], console: Console
+) -> tuple[Any, frozenset[str], bool]:
+    """The network of a recipe for the classes of its data, with its first weights; prints how they fit.
 
-    Attributes:
-        model: the network with its first weights.
-        norms: names of its norms whose statistics came with the weights.
-        new_head: whether all of the class head, or a classifier's last layer, starts at random.
-    """
-
-    model: EfficientDet | EfficientNet
-    norms: frozenset[str]
-    new_head: bool
-
-
-def start_of(settings: ModelConfig, class_names: Sequence[str], console: Console) -> Start:
-    """The network of a recipe for the classes of its data, with its first weights; tells the console how they fit.
+    Returns:
+        The model; the names of its BatchNorm layers whose statistics were loaded with the weights; and whether the
+        whole layer with an output per class was initialized at random.
 
     Raises:
         ConfigError: the recipe asks for another number of classes than the data has, or contradicts itself.
-        WeightsError: the weights cannot be had or do not fit.
+        WeightsError: the weights are not available or do not fit.
     """
-    check_classes(settings.num_classes, len(class_names))
+    check_classes(config.num_classes, len(class_names))
     scale, aspects = None, None
-    if isinstance(settings, DetectorConfig):
-        scale, aspects = settings.anchor_scale, settings.anchor_aspects
+    if isinstance(config, DetectorConfig):
+        scale, aspects = config.anchor_scale, config.anchor_aspects
     model, report = start_model(
-        spec_of(settings),
+        spec_of(config),
         len(class_names),
-        settings.weights,
-        settings.backbone_weights,
+        config.weights,
+        config.backbone_weights,
         class_names=class_names,
-        keep_known_classes=settings.keep_known_classes,
-        padding=settings.padding,
+        keep_known_classes=config.keep_known_classes,
+        padding=config.padding,
         anchor_scale=scale,
         anchor_aspects=aspects,
     )
     for line in report.lines() if report else ():
         console.print(line)
     loaded = report.loaded if report else ()
-    head = "class_head." if isinstance(model, EfficientDet) else "classifier."
-    return Start(
-        model,
-        norms=frozenset(name.removesuffix(MEAN) for name in loaded if name.endswith(MEAN)),
-        new_head=not any(name.startswith(head) for name in loaded),
-    )
+    loaded_norms = frozenset(name.removesuffix(MEAN) for name in loaded if name.endswith(MEAN))
+    class_layer = f"{model.head_modules[-1]}."
+    return model, loaded_norms, not any(name.startswith(class_layer) for name in loaded)

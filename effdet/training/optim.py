@@ -86,7 +86,7 @@ def make_optimizer(model: EfficientDet | EfficientNet, config: OptimConfig) -> t
         for rate, decayed in sorted(groups, reverse=True)
     ]
     optimizer = _optimizer_of(settings, config)
-    set_rate(optimizer, config.learning_rate)
+    set_learning_rate(optimizer, config.learning_rate)
     return optimizer
 
 
@@ -99,7 +99,7 @@ def _optimizer_of(groups: list[dict[str, Any]], config: OptimConfig) -> torch.op
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.momentum, 0.999), fused=fused)
 
 
-def set_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
     """Sets the learning rate of the next step, for every group times its own factor."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate * group["rate"]

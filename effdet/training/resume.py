@@ -1,16 +1,29 @@
-"""What has changed between a run and its resuming: keys of the recipe, and the data set.
+"""Continues a run from its last.pt: loads the state, and says what has changed in recipe and data since.
 
-What forbids to go on is refused in `run.py`; what is told here does not.
+A change that would make the saved state mean something else is refused; other changes are printed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
-from effdet.config import TASKS
+from rich.console import Console
 
-# Keys, or sections, that users change in good faith: how long a run goes on, where it runs and what it tells.
+from effdet.config import TASKS
+from effdet.errors import WeightsError
+from effdet.training.setup import Run
+from effdet.training.state import TrainState
+from effdet.weights.checkpoint import ModelCard, card_in, is_checkpoint, read_tensors
+
+# Keys without which a state means something else: the state of the optimizer depends on the first ones, the count of
+# the steps on the batch size.
+FIXED_KEYS = (
+    *(("optim", "name"), ("optim", "lr_multipliers"), ("optim", "layer_decay")),
+    *(("train", "freeze"), ("train", "batch_size")),
+)
+# Keys and sections that users change in good faith: how long a run goes on, where it runs and what it logs.
 MINOR = (
     "output_dir",
     *("eval", "postprocess", "log"),
@@ -24,27 +37,100 @@ MINOR_CHANGES = "changed too: "  # how their line begins
 COUNTS = ("images", "objects")
 
 
-def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """In what the recipe of a run, as `Config.to_dict` gave it, differs from another: lines to print, none if equal.
+def resume(checkpoint: Path, run: Run, state: TrainState) -> None:
+    """Loads the state of an earlier run from its last.pt (or from the folder that holds it) into `state`.
 
-    A key that matters has a line of its own; the others share the last one. A key that the saved recipe does not know,
-    since it is of an older version, is taken for its default.
+    If last.pt is damaged or missing, the previous.pt beside it is used.
+
+    Raises:
+        WeightsError: the file has no training state, or that of another model or optimizer.
+    """
+    path, content = newest_state(checkpoint, run.console)
+    if not is_checkpoint(content) or not content["training"]:
+        raise WeightsError(f"{path}: has no training state; resume from the last.pt of a run")
+    card = card_in(content, path)
+    changes = differences(card.config, run.config.to_dict())
+    others = [change for change in changes if not change.startswith(MINOR_CHANGES)]
+    advice = "; resume with the recipe of the run"
+    if len(others) > 1:
+        advice += f" (this one differs in {'; '.join(others[:6])}{'; ...' if len(others) > 6 else ''})"
+    difference = fixed_difference(card, run.card)
+    if difference:
+        raise WeightsError(f"{path}: {difference}{advice}")
+    try:
+        state.load_state_dict(content["training"])
+    except (RuntimeError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise WeightsError(f"{path}: does not fit this recipe ({reason}){advice}") from None
+    if not all(metrics.keys() >= set(run.task.criterion.names) for metrics in state.recent):
+        state.recent = []  # the loss has changed: the next record of the log covers the steps from here on
+    run.processes.all_reduce_max(0)  # waits until every process has read the file
+    run.console.print(f"resumed from {path} after step {state.step}")
+    for line in [*data_changes(content["training"].get("data", {}), state.data), *changes]:
+        run.console.print(line, style="yellow")
+
+
+def newest_state(checkpoint: Path, console: Console) -> tuple[Path, dict[str, Any]]:
+    """The file to resume from, and its content.
+
+    Args:
+        checkpoint: the last.pt of a run, or the folder that holds it.
+        console: where it is printed that previous.pt is used.
+
+    Raises:
+        WeightsError: neither last.pt nor the previous.pt beside it can be read.
+    """
+    path = checkpoint / "last.pt" if checkpoint.is_dir() else checkpoint
+    previous = path.with_name("previous.pt")
+    try:
+        return path, read_tensors(path)
+    except WeightsError as error:
+        if path.name != "last.pt" or not previous.exists():
+            raise
+        console.print(f"{error}; using {previous}", style="yellow")
+        return previous, read_tensors(previous)
+
+
+def fixed_difference(saved: ModelCard, made: ModelCard) -> str | None:
+    """What differs between two cards that forbids to resume one run with the recipe of the other; None for nothing."""
+    if (saved.spec.name, saved.class_names) != (made.spec.name, made.class_names):
+        return (
+            f"is of an {saved.spec.name} with classes {', '.join(saved.class_names)}, but the recipe makes an "
+            f"{made.spec.name} with classes {', '.join(made.class_names)}"
+        )
+    before, now = vars(saved.spec), vars(made.spec)
+    changed = [f"{key} {before[key]} and now {now[key]}" for key in before if before[key] != now[key]]
+    if changed:
+        return f"is of an {saved.spec.name} with {'; '.join(changed)}"
+    changed = []
+    for section, key in FIXED_KEYS:
+        before, now = (card.config.get(section, {}) for card in (saved, made))
+        if before.get(key, now.get(key)) != now.get(key):
+            changed.append(f"{section}.{key} {before[key]} and now {now[key]}")
+    return f"is of a run with {'; '.join(changed)}" if changed else None
+
+
+def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The keys in which two recipes, as `Config.to_dict` gives them, differ: lines to print, none if they are equal.
+
+    A key that matters has a line of its own; the minor ones share the last line. A key that the saved recipe does not
+    have, because it is of an older version, counts as its default.
     """
     before = {**dict(_flat(TASKS[now["task"]]().to_dict())), **dict(_flat(saved))}
     after = dict(_flat(now))
     changed = [key for key in dict.fromkeys([*after, *before]) if before.get(key) != after.get(key)]
-    told = {key: f"{key}: {_text(before.get(key))} -> {_text(after.get(key))}" for key in changed}
+    texts = {key: f"{key}: {_text(before.get(key))} -> {_text(after.get(key))}" for key in changed}
     minor = [key for key in changed if _is_minor(key)]
-    lines = [line for key, line in told.items() if key not in minor]
-    return [*lines, f"{MINOR_CHANGES}{', '.join(told[key] for key in minor)}"] if minor else lines
+    lines = [line for key, line in texts.items() if key not in minor]
+    return [*lines, f"{MINOR_CHANGES}{', '.join(texts[key] for key in minor)}"] if minor else lines
 
 
 def data_changes(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """In what a data set differs from what it was: lines to print, none if it is the same.
+    """How a data set has changed: lines to print, none if it has not.
 
     Args:
-        saved: `TrainState.data` of the run; empty where it is not known.
-        now: the same of the data set that there is now.
+        saved: `TrainState.data` of the run; empty if unknown.
+        now: the same of the current data set.
     """
     if not saved:
         return []
@@ -53,9 +139,9 @@ def data_changes(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     if before["train"] != after["train"]:
         counts = [f"{key} {saved[key]} -> {now[key]}" for key in COUNTS if saved.get(key) != now.get(key)]
         what = ", ".join(counts) or "as many as before, but others or in another order"
-        lines.append(f"the training set has changed ({what}): from here on this is not the run that would have been")
+        lines.append(f"the training set has changed ({what}): the result will differ from that of an uninterrupted run")
     if before.get("val") != after.get("val"):
-        lines.append("the validation set has changed: metrics from here on do not compare with those before")
+        lines.append("the validation set has changed: metrics from here on cannot be compared with those before")
     return lines
 
 

@@ -1,6 +1,6 @@
-"""When a training stops before its end: Ctrl-C, a polite kill, or the end of its time.
+"""When a training stops before its end: Ctrl-C, SIGTERM, or the time limit.
 
-What is saved then is told in `engine.py`.
+What is saved then is decided in `engine.py`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Literal
 from effdet.distributed import Processes
 
 Ending = Literal["finished", "interrupted", "terminated", "out of time"]
-REASONS: tuple[Ending | None, ...] = (None, "out of time", "interrupted", "terminated")
+REASONS: tuple[Ending, ...] = ("terminated", "interrupted", "out of time")  # the first wins where processes differ
 
 
 class StopRequest:
-    """Whether, and why, a training should stop after the step in hand."""
+    """Whether, and why, a training should stop after the current step."""
 
     def __init__(self, max_hours: float | None) -> None:
         self._deadline = None if max_hours is None else time.monotonic() + 3600 * max_hours
@@ -27,17 +27,19 @@ class StopRequest:
 
     @property
     def reason(self) -> Ending | None:
-        """Why it should stop; None while it should go on."""
+        """Why this process was asked to stop; None if it was not."""
         if self._reason is None and self._deadline is not None and time.monotonic() >= self._deadline:
             self._reason = "out of time"
         return self._reason
 
     def agreed(self, processes: Processes) -> Ending | None:
-        """Why all processes should stop: the reason of any of them; all must ask."""
-        return REASONS[processes.all_reduce_max(REASONS.index(self.reason))]
+        """Why all processes should stop; all of them must call this."""
+        urgency = 0 if self.reason is None else len(REASONS) - REASONS.index(self.reason)
+        highest = processes.all_reduce_max(urgency)
+        return REASONS[len(REASONS) - highest] if highest else None
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        """Notes the first signal: the step in hand is finished and saved; a second Ctrl-C ends the run at once."""
+        """Notes the first signal: the current step finishes and is saved. A second Ctrl-C ends the run at once."""
         if number == signal.SIGINT and self._reason == "interrupted":
             raise KeyboardInterrupt
         self._reason = "interrupted" if number == signal.SIGINT else "terminated"
@@ -45,7 +47,7 @@ class StopRequest:
 
 @contextlib.contextmanager
 def stop_request(max_hours: float | None) -> Iterator[StopRequest]:
-    """Turns Ctrl-C, SIGTERM and a time limit into a request for as long as the context lasts."""
+    """Turns Ctrl-C, SIGTERM and a time limit into a request while the context lasts."""
     request = StopRequest(max_hours)
     before = {number: signal.signal(number, request.handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -14,7 +14,7 @@ from effdet.training.optim import (
     make_optimizer,
     make_schedule,
     rates_of,
-    set_rate,
+    set_learning_rate,
     train_mode,
 )
 
@@ -223,7 +223,7 @@ def test_a_factor_is_a_smaller_rate(name):
     for rates, rate in (({"0": 0.25}, 0.02), ({}, 0.005)):
         model.load_state_dict(start)
         optimizer = make_optimizer(model, OptimConfig(name=name, rates=rates, weight_decay=0.1))
-        set_rate(optimizer, rate)
+        set_learning_rate(optimizer, rate)
         model(images).square().sum().backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -244,7 +244,7 @@ def test_factors_survive_saving(name, tmp_path):
     torch.save(optimizer.state_dict(), tmp_path / "state.pt")
     other = make_optimizer(model, config)
     other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
-    set_rate(other, 0.5)
+    set_learning_rate(other, 0.5)
     assert [group["rate"] for group in other.param_groups] == [1.0, 1.0, 0.1, 0.1]
     assert [group["lr"] for group in other.param_groups] == [0.5, 0.5, 0.05, 0.05]
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from effdet.config import TrainConfig
 from effdet.data.annotations import Annotations, LabelMap
 from effdet.data.formats.table import OUTSIDE, OVERHANGING
 from effdet.data.labels import ImageLabels
-from effdet.distributed import Processes
 from effdet.errors import ConfigError, DataError, TrainingError
-from effdet.training.tasks.task import AnyBatch, Task
 
 SMALLEST_SIDE = 4  # pixels of the input: what is smaller is hardly found; the finest features have one value for 8
 FIRST_LOSS_FACTOR = 3.0  # of networks that start anew the loss was found within 0.99 and 1.01 times, of classifiers 2
@@ -31,27 +28,27 @@ def check_classes(wanted: int | None, num_classes: int) -> None:
         )
 
 
-def check_parts(
+def check_micro_batches(
     train: TrainConfig, num_images: int, image_size: tuple[int, int], coarsest: tuple[int, int], processes: int = 1
 ) -> None:
-    """Does nothing if every part of a batch has values enough for norms that take their statistics from it.
+    """Does nothing if every micro-batch has enough values for the batch statistics of BatchNorm.
 
     Args:
         train: the recipe.
         num_images: images to train on.
         image_size: (H, W) of the input.
         coarsest: (H, W) of the coarsest features.
-        processes: how many share a batch.
+        processes: how many processes train together.
 
     Raises:
-        ConfigError: a part is a single image whose coarsest features are a single pixel.
+        ConfigError: a micro-batch is a single image whose coarsest features are a single pixel.
     """
     smallest = min(train.batch_size, num_images) // processes // train.accumulation_steps
     if smallest <= 1 and coarsest == (1, 1):
         raise ConfigError(
-            f"one image of {image_size[0]} x {image_size[1]} at a time is too little for batch norm, whose coarsest "
-            "level has a single value then; raise train.batch_size, lower train.accumulation_steps, enlarge "
-            "model.image_size, or, of trained weights, set train.batch_norm=frozen"
+            f"one image of {image_size[0]} x {image_size[1]} per forward pass is too little for BatchNorm, whose "
+            "coarsest level has a single value then; raise train.batch_size, lower train.accumulation_steps, enlarge "
+            "model.image_size, or, with pretrained weights, set train.batch_norm=frozen"
         )
 
 
@@ -119,21 +116,6 @@ def check_first_loss(name: str, loss: float, expected: float) -> None:
             f"{expected:.4g} on this batch; the features that reach the head are too large, or the head was not reset: "
             "check the file of model.weights or model.backbone_weights, and see the images with `effdet show-batch`"
         )
-
-
-@torch.no_grad()
-def untrained_loss(task: Task, batch: AnyBatch, processes: Processes) -> float:
-    """The first loss of a task, as `Task.first_loss` names it, of a network that knows nothing; all processes must ask.
-
-    Args:
-        task: whose loss it is.
-        batch: the first batch, or this process's share of it, on its device.
-        processes: those that share the batch.
-    """
-    assert task.first_loss is not None
-    # Image by image, so that it needs less memory than the step.
-    losses = [part[task.first_loss] for part in task.losses(task.untrained, batch, len(batch.images), 0, 0)]
-    return float(processes.all_reduce_sum(torch.stack(losses).sum()))
 
 
 def _unused_classes(labels: NDArray[np.int64], label_map: LabelMap, what: str) -> list[str]:

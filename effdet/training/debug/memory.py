@@ -18,29 +18,23 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from effdet.config import ClassificationConfig, DetectionConfig
-from effdet.data.sampling import SIDE_STEP
+from effdet.config import Config
 from effdet.devices import autocast_dtype, keep_freed_memory, move_to_device, pick_device
 from effdet.distributed import SINGLE
 from effdet.errors import ConfigError, EffdetError
-from effdet.losses import ClassificationLoss, DetectionLoss, Losses
-from effdet.models import EfficientDet, EfficientNet
 from effdet.models.anchors import level_sizes
-from effdet.models.efficientdet import EfficientDetSpec
-from effdet.structures import Target
-from effdet.training.batch_norm import apply_norms, choose_norms
-from effdet.training.debug.checks import check_parts
+from effdet.training.batch_norm import apply_batch_norm, plan_batch_norm
+from effdet.training.debug.checks import check_micro_batches
 from effdet.training.debug.out_of_memory import is_out_of_memory
-from effdet.training.ema import WeightAverage
+from effdet.training.ema import ExponentialMovingAverage
 from effdet.training.optim import freeze, make_optimizer, train_mode
 from effdet.training.parallel import ParallelModel
+from effdet.training.tasks import TASKS
 from effdet.weights.create import spec_of
 
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 MARGIN = 0.1  # of the memory is left for what a measured step does not show: other batches, evaluation, fragments
-OBJECTS = 100  # in each image
 USUAL_CLASSES = {"detection": 80, "classification": 1000}
 
 
@@ -92,7 +86,7 @@ def parse_size(text: str) -> int:
 
 
 def plan(
-    config: DetectionConfig | ClassificationConfig,
+    config: Config,
     memory: int,
     device_name: str | None,
     show: Callable[[Measured], None],
@@ -114,11 +108,12 @@ def plan(
     device = pick_device(device_name)
     if device.type not in ("cpu", "cuda"):
         raise ConfigError(f"the memory of a step cannot be measured on {device.type}; use --device cpu or cuda")
-    size, batch_size, spec = largest_image(config), config.train.batch_size, spec_of(config.model)
-    coarsest = level_sizes(size, 3, spec.max_level if isinstance(spec, EfficientDetSpec) else 5)[-1]
+    batch_size, spec = config.train.batch_size, spec_of(config.model)
+    size = TASKS[config.task].largest_image(config, spec.image_size)
+    (coarsest,) = level_sizes(size, spec.max_level, spec.max_level)
     smallest = 1
     if config.train.batch_norm != "frozen":
-        check_parts(config.train.model_copy(update={"accumulation_steps": 1}), batch_size, size, coarsest)
+        check_micro_batches(config.train.model_copy(update={"accumulation_steps": 1}), batch_size, size, coarsest)
         smallest = 2 if coarsest == (1, 1) else 1
 
     def measure(checkpointing: bool, images: int) -> Measured:
@@ -192,9 +187,7 @@ def _fits(step: Measured, limit: float) -> bool:
     return step.memory is not None and step.memory <= limit
 
 
-def measure_step(
-    config: DetectionConfig | ClassificationConfig, images: int, checkpointing: bool, device: torch.device
-) -> Measured:
+def measure_step(config: Config, images: int, checkpointing: bool, device: torch.device) -> Measured:
     """Runs a step in a process of its own."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
@@ -215,7 +208,7 @@ def measure_step(
 
 def _report_step(
     sender: Connection,
-    config: DetectionConfig | ClassificationConfig,
+    config: Config,
     images: int,
     checkpointing: bool,
     device: torch.device,
@@ -232,80 +225,44 @@ def _report_step(
         sender.send((peak_memory(device), seconds, None))
 
 
-def run_step(
-    config: DetectionConfig | ClassificationConfig, images: int, checkpointing: bool, device: torch.device
-) -> float:
+def run_step(config: Config, images: int, checkpointing: bool, device: torch.device) -> float:
     """Two parts of a batch and a step of the optimiser, with all that a training keeps; seconds per image of the second
     part.
     """
     if device.type == "cpu":
         keep_freed_memory()
-    train, size = config.train, largest_image(config)
-    model = move_to_device(spec_of(config.model).build(num_classes(config)), device, train.channels_last)
+    train, task, spec = config.train, TASKS[config.task], spec_of(config.model)
+    size = task.largest_image(config, spec.image_size)
+    model = move_to_device(spec.build(num_classes(config)), device, train.channels_last)
     model.checkpoint_activations(checkpointing)
     frozen = freeze(model, train.freeze)
-    frozen += apply_norms(model, choose_norms(train.batch_norm, images, 1, device.type == "cuda", frozenset()))
+    batch_norm = plan_batch_norm(train.batch_norm, images, 1, device.type == "cuda", frozenset())
+    frozen += apply_batch_norm(model, batch_norm)
     train_mode(model, frozen)
     optimizer = make_optimizer(model, config.optim)
-    average = None if train.ema_decay is None else WeightAverage(model, train.ema_decay)
+    ema = None if train.ema_decay is None else ExponentialMovingAverage(model, train.ema_decay)
     network = ParallelModel(model, device, autocast_dtype(train.precision, device), SINGLE, train.compile)
-    channels = len(model.backbone.mean if isinstance(model, EfficientDet) else model.mean)
-    batch = torch.zeros(max(train.batch_size, images), channels, *size, dtype=torch.uint8).to(device)
+    criterion = task.make_criterion(config.loss.model_copy(update={"class_weights": {}}), ())
+    batch = torch.zeros(max(train.batch_size, images), spec.in_channels, *size, dtype=torch.uint8).to(device)
     seconds = math.nan
     for _ in range(2 if images <= 2 else 1):  # the second finds the gradients of the first, small beside many images
         start = time.perf_counter()
-        torch.autograd.backward(_loss(config, network, model, batch[:images]))
+        targets = task.random_targets(batch[:images], model.num_classes)
+        micro_batch = task.micro_batch(model, batch[:images], targets, range(images))
+        torch.autograd.backward(task.compute_loss(criterion, network(batch[:images]), micro_batch)["loss"])
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         seconds = (time.perf_counter() - start) / images
     torch.nn.utils.clip_grad_norm_(model.parameters(), config.optim.grad_clip_norm or math.inf)
     optimizer.step()
-    if average is not None:
-        average.update(model, 0)
+    if ema is not None:
+        ema.update(model, 0)
     return seconds
 
 
-def _loss(
-    config: DetectionConfig | ClassificationConfig,
-    network: ParallelModel,
-    model: EfficientDet | EfficientNet,
-    images: Tensor,
-) -> Tensor:
-    """Loss of images [B, C, H, W] with made-up targets, `OBJECTS` in each."""
-    outputs = network(images)
-    losses: Losses
-    if isinstance(config, ClassificationConfig):
-        losses = ClassificationLoss(0.0)(outputs, torch.full_like(outputs, 1 / outputs.shape[1]), 1)
-        return losses["loss"]
-    assert isinstance(model, EfficientDet)
-    height, width = images.shape[-2:]
-    generator = torch.Generator().manual_seed(0)
-    corners = torch.rand(OBJECTS, 2, generator=generator) * 0.8
-    sides = torch.rand(OBJECTS, 2, generator=generator) * 0.19 + 0.01
-    boxes = torch.cat([corners, corners + sides], 1) * torch.tensor([width, height, width, height])
-    labels = torch.randint(model.num_classes, (OBJECTS,), generator=generator)
-    target = Target(boxes, labels, 0, (height, width), (1.0, 1.0)).to(images.device)
-    criterion = DetectionLoss(**config.loss.model_dump(exclude={"class_weights"}))
-    assignment = criterion.assign(outputs.anchors, [target] * len(images))
-    losses = criterion(outputs, assignment, len(assignment))
-    return losses["loss"]
-
-
-def num_classes(config: DetectionConfig | ClassificationConfig) -> int:
+def num_classes(config: Config) -> int:
     """Classes of the recipe; where it leaves them to the data set, as many as COCO or ImageNet has."""
     return config.model.num_classes or USUAL_CLASSES[config.task]
-
-
-def largest_image(config: DetectionConfig | ClassificationConfig) -> tuple[int, int]:
-    """(H, W) of the largest training images of a recipe."""
-    height, width = spec_of(config.model).image_size
-    if isinstance(config, DetectionConfig):
-        factor = 1.0 if config.augment.multi_scale is None else config.augment.multi_scale[1]
-        return math.ceil(height * factor / SIDE_STEP) * SIDE_STEP, math.ceil(width * factor / SIDE_STEP) * SIDE_STEP
-    if config.progressive is None or config.progressive.image_size is None:
-        return height, width
-    side = max(config.progressive.image_size)
-    return side, side
 
 
 def peak_memory(device: torch.device) -> int:

@@ -1,36 +1,29 @@
-"""A training step taken once more under watch: its losses and gradients, and where the first value that is not finite
-arises.
+"""Repeats a training step under observation: its losses and gradients, and where the first NaN or Inf arises.
 
-What is kept of a step that failed is told in `forensics.py`.
+What is saved of a step that failed is decided in `dump.py`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from effdet.losses import Losses
 from effdet.models import EfficientDet, EfficientNet
-from effdet.models.anchors import anchors_per_cell, level_sizes
-from effdet.models.efficientdet import MIN_LEVEL
-from effdet.structures import Outputs
-from effdet.training.tasks.task import Forward
-
-LossesOf = Callable[[Forward], Iterator[Losses]]  # the losses of a batch, part by part
+from effdet.training.tasks import MicroBatch, TrainingTask
 
 
 @dataclass(frozen=True)
-class Origin:
-    """Where the first value that is not finite arises.
+class NanSource:
+    """Where the first NaN or Inf arises.
 
     Attributes:
-        kind: in the output of a layer, in a part of the loss of finite outputs, or in a gradient of a finite loss.
-        name: the layer, the part of the loss, or the parameter that is the first in backward order.
+        kind: in the output of a layer, in a term of the loss of finite outputs, or in a gradient of a finite loss.
+        name: the layer, the term of the loss, or the parameter that comes first in backward order.
         detail: what else is known, in words.
     """
 
@@ -39,13 +32,13 @@ class Origin:
     detail: str
 
     def __str__(self) -> str:
-        what = {"layer": "layer", "loss": "the loss part", "gradient": "the gradient of"}[self.kind]
+        what = {"layer": "layer", "loss": "the loss term", "gradient": "the gradient of"}[self.kind]
         return f"{what} {self.name} ({self.detail})"
 
 
 @dataclass
-class Spread:
-    """Range of the finite values among some, and how many are not finite."""
+class ValueRange:
+    """Range of the finite ones among some values, and how many are NaN or Inf."""
 
     smallest: float = math.inf
     largest: float = -math.inf
@@ -54,7 +47,7 @@ class Spread:
     not_finite: int = 0
 
     def add(self, values: Tensor) -> None:
-        """Takes in more values."""
+        """Adds values."""
         values = values.detach()
         finite = values[values.isfinite()].double()
         self.not_finite += values.numel() - finite.numel()
@@ -65,7 +58,7 @@ class Spread:
             self.count += finite.numel()
 
     def to_dict(self) -> dict[str, float | None]:
-        """Smallest, largest, mean and the count of those that are not finite; None where no value is finite."""
+        """Minimum, maximum, mean, and the number of NaN and Inf; None where no value is finite."""
         some = self.count > 0
         return {
             "min": self.smallest if some else None,
@@ -76,78 +69,78 @@ class Spread:
 
 
 @dataclass(frozen=True)
-class Findings:
-    """What a step gave.
+class NanTrace:
+    """What a repeated step gave.
 
     Attributes:
-        losses: the total and its parts.
+        losses: the total and its terms.
         gradient_norm: of all gradients together, before clipping.
-        gradients: norm of each parameter's gradient: those that are not finite first, then by falling norm.
-        origin: where the first value that is not finite arises; None where all are finite.
+        gradients: norm of the gradient of each parameter: NaN and Inf first, then sorted by descending norm.
+        source: where the first NaN or Inf arises; None if all values are finite.
         outputs: of the network, by output and level.
     """
 
     losses: dict[str, float]
     gradient_norm: float
     gradients: dict[str, float]
-    origin: Origin | None
-    outputs: dict[str, Spread]
+    source: NanSource | None
+    outputs: dict[str, ValueRange]
 
     @property
     def finite(self) -> bool:
-        """Whether the step could be taken."""
+        """Whether losses and gradients are finite."""
         return all(map(math.isfinite, [*self.losses.values(), self.gradient_norm]))
 
 
-def examine(
+def trace(
     model: EfficientDet | EfficientNet,
-    losses: LossesOf,
-    device: torch.device,
+    criterion: nn.Module,
+    task: type[TrainingTask],
+    micro_batches: Sequence[MicroBatch],
     dtype: torch.dtype | None,
     loss_scale: float = 1.0,
-) -> Findings:
-    """A step forward and backward; the weights stay as they are, but for the norms' statistics.
+) -> NanTrace:
+    """Computes a step forward and backward; only the running statistics of BatchNorm change.
 
     Args:
         model: in the mode in which it is trained.
-        losses: of the batch.
-        device: where model and batch are.
-        dtype: type under autocast, or None for float32.
-        loss_scale: factor of the loss in the backward pass, of float16.
+        criterion: makes losses from outputs.
+        task: how it does.
+        micro_batches: of the step, on the device of the model.
+        dtype: precision under autocast; None for float32.
+        loss_scale: factor of the loss before backward(), for float16.
     """
-    outputs: dict[str, Spread] = {}
+    outputs: dict[str, ValueRange] = {}
     layers, gradients = _LayerWatch(model), _GradientWatch(model)
-
-    def forward(images: Tensor) -> Any:
-        with torch.autocast(device.type, dtype, enabled=dtype is not None):
-            given = model(images)
-        for name, values in _named_outputs(model, given, (images.shape[-2], images.shape[-1])):
-            outputs.setdefault(name, Spread()).add(values)
-        return given
-
     model.zero_grad()
     sums: dict[str, Tensor] = {}
     with layers, gradients:
-        for part in losses(forward):
-            torch.autograd.backward(part["loss"] * loss_scale)
-            sums = {name: value.detach() + sums.get(name, 0) for name, value in part.items()}
-    figures = {name: value.item() for name, value in sums.items()}
+        for micro_batch in micro_batches:
+            images = micro_batch.images
+            with torch.autocast(images.device.type, dtype, enabled=dtype is not None):
+                output = model(images)
+            for name, of_level in task.named_outputs(model, output, (images.shape[-2], images.shape[-1])):
+                outputs.setdefault(name, ValueRange()).add(of_level)
+            losses = task.compute_loss(criterion, output, micro_batch)
+            torch.autograd.backward(losses["loss"] * loss_scale)
+            sums = {name: value.detach() + sums.get(name, 0) for name, value in losses.items()}
+    values: dict[str, float] = {name: value.item() for name, value in sums.items()}
     norms, norm = _gradient_norms(model, loss_scale)
     model.zero_grad()
-    origin = layers.found or _faulty_part(figures) or gradients.found or _too_large(norms, norm)
-    return Findings(figures, norm, norms, origin, outputs)
+    source = layers.source or _faulty_term(values) or gradients.source or _too_large(norms, norm)
+    return NanTrace(values, norm, norms, source, outputs)
 
 
 class _LayerWatch:
-    """Notes the first module, in the order of execution, whose output is not finite.
+    """Notes the first module, in order of execution, whose output has a NaN or Inf.
 
-    A module inside another ends before it, so that the innermost is the first.
+    A module inside another finishes before it, so the innermost comes first.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.found: Origin | None = None
+        self.source: NanSource | None = None
         self._model = model
-        self._inputs: dict[nn.Module, float] = {}  # largest absolute value that a module was given
+        self._inputs: dict[nn.Module, float] = {}  # largest absolute input of each module
         self._handles: list[Any] = []
 
     def __enter__(self) -> None:
@@ -159,16 +152,16 @@ class _LayerWatch:
         for handle in self._handles:
             handle.remove()
 
-    @torch.no_grad()  # nothing is saved for the backward pass: with checkpointing that is compared
+    @torch.no_grad()  # saves nothing for backward: activation checkpointing compares that
     def _before(self, module: nn.Module, given: Any) -> None:
-        if self.found is None:  # before the module runs, since it may work in place
+        if self.source is None:  # before the module runs, since it may work in place
             self._inputs[module] = max((float(values.abs().max()) for values in _tensors(given)), default=0.0)
 
     def _after(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
         @torch.no_grad()
         def look(module: nn.Module, given: Any, output: Any) -> None:
-            if self.found is None and not all(bool(values.isfinite().all()) for values in _tensors(output)):
-                self.found = Origin("layer", name, self._detail(module))
+            if self.source is None and not all(bool(values.isfinite().all()) for values in _tensors(output)):
+                self.source = NanSource("layer", name, self._detail(module))
 
         return look
 
@@ -180,18 +173,18 @@ class _LayerWatch:
             ]
         faulty = [name for name, values in own if not bool(values.isfinite().all())]
         largest = self._inputs[module]
-        inputs = f"inputs up to {largest:.3g}" if math.isfinite(largest) else "its inputs are not finite either"
+        inputs = f"inputs up to {largest:.3g}" if math.isfinite(largest) else "its inputs have NaN or Inf too"
         if faulty:
-            return f"{type(module).__name__}, {inputs}, {' and '.join(faulty)} not finite"
+            return f"{type(module).__name__}, {inputs}, NaN or Inf in {' and '.join(faulty)}"
         weights = max((float(values.abs().max()) for _, values in own), default=None)
         return f"{type(module).__name__}, {inputs}" + (f", weights up to {weights:.3g}" if own else "")
 
 
 class _GradientWatch:
-    """Notes the first parameter, in backward order, whose gradient is not finite."""
+    """Notes the first parameter, in backward order, whose gradient has a NaN or Inf."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.found: Origin | None = None
+        self.source: NanSource | None = None
         self._model = model
         self._handles: list[Any] = []
 
@@ -208,30 +201,30 @@ class _GradientWatch:
     def _after(self, name: str) -> Callable[[Tensor], None]:
         def look(parameter: Tensor) -> None:
             assert parameter.grad is not None
-            if self.found is None and not bool(parameter.grad.isfinite().all()):
-                self.found = Origin("gradient", name, "the first in backward order, of a loss that is finite")
+            if self.source is None and not bool(parameter.grad.isfinite().all()):
+                self.source = NanSource("gradient", name, "the first in backward order; the loss is finite")
 
         return look
 
 
-def _faulty_part(figures: dict[str, float]) -> Origin | None:
-    """The part of the loss that is not finite though the outputs are; the total last."""
-    for name in [*list(figures)[1:], *list(figures)[:1]]:
-        if not math.isfinite(figures[name]):
-            return Origin("loss", name, "the outputs of the network are finite")
+def _faulty_term(losses: dict[str, float]) -> NanSource | None:
+    """The term of the loss that is NaN or Inf though the outputs are finite; the total last."""
+    for name in [*list(losses)[1:], *list(losses)[:1]]:
+        if not math.isfinite(losses[name]):
+            return NanSource("loss", name, "the outputs of the network are finite")
     return None
 
 
-def _too_large(norms: dict[str, float], norm: float) -> Origin | None:
-    """The largest gradient, if all are finite but too large for their common norm."""
+def _too_large(norms: dict[str, float], norm: float) -> NanSource | None:
+    """The largest gradient, if all are finite but their common norm overflows."""
     if math.isfinite(norm):
         return None
     name = next(iter(norms))
-    return Origin("gradient", name, f"of norm {norms[name]:.3g}, too large for the norm of all")
+    return NanSource("gradient", name, f"of norm {norms[name]:.3g}, with which the norm of all gradients overflows")
 
 
 def _gradient_norms(model: nn.Module, loss_scale: float) -> tuple[dict[str, float], float]:
-    """Norms of the gradients by parameter, sorted, and of all together; the gradients are gone afterwards."""
+    """Norms of the gradients by parameter, sorted, and of all together; the gradients are changed."""
     gradients = {name: value.grad for name, value in model.named_parameters() if value.grad is not None}
     for gradient in gradients.values():
         gradient.div_(loss_scale)
@@ -242,31 +235,15 @@ def _gradient_norms(model: nn.Module, loss_scale: float) -> tuple[dict[str, floa
 
 
 def _rank(norm: float) -> tuple[bool, float]:
-    """Sorts norms: not finite first, then falling."""
+    """Sorts norms: NaN and Inf first, then in descending order."""
     return math.isfinite(norm), -norm if math.isfinite(norm) else 0.0
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
-    """All tensors of floating-point numbers in nested containers that have values."""
+    """All non-empty tensors of floating-point numbers in nested containers."""
     if isinstance(value, Tensor):
         if value.is_floating_point() and value.numel():
             yield value
     elif isinstance(value, (list, tuple)):
         for item in value:
             yield from _tensors(item)
-
-
-def _named_outputs(
-    model: EfficientDet | EfficientNet, outputs: Outputs | Tensor, image_size: tuple[int, int]
-) -> Iterator[tuple[str, Tensor]]:
-    """The outputs of the network by name, a detector's by level."""
-    if isinstance(outputs, Tensor):
-        yield "logits", outputs
-        return
-    assert isinstance(model, EfficientDet)
-    spec = model.spec
-    sizes = level_sizes(image_size, MIN_LEVEL, spec.max_level)
-    counts = [height * width * anchors_per_cell(spec.anchor_aspects) for height, width in sizes]
-    for name, values in (("class_logits", outputs.class_logits), ("box_deltas", outputs.box_deltas)):
-        for level, part in enumerate(torch.split(values, counts, dim=1), MIN_LEVEL):
-            yield f"{name} P{level}", part

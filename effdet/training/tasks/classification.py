@@ -3,58 +3,69 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from rich.console import Console
 from torch import Tensor
 
-from effdet.config import ClassificationConfig
+from effdet.config import ClassificationConfig, ClassificationLossConfig
 from effdet.data.augment.mix_batch import mix_batch
 from effdet.data.cache import make_cache
 from effdet.data.classification_dataset import ClassificationDataset
 from effdet.data.formats import read_labels
-from effdet.data.labels import ImageLabels
-from effdet.data.loader import train_batches
+from effdet.data.images import Image
 from effdet.data.sampling import TrainOrder
 from effdet.distributed import SINGLE, Processes
 from effdet.evaluation.accuracy import METRIC_NAMES, AccuracyEvaluator
 from effdet.evaluation.evaluate import evaluate_classifier
-from effdet.losses import ClassificationLoss, Losses
+from effdet.losses import ClassificationLoss
 from effdet.models import EfficientNet
 from effdet.models.anchors import level_sizes
-from effdet.structures import LabelBatch
+from effdet.report.drawing import draw_classification
+from effdet.report.sheet import in_sheet
+from effdet.structures import Classification, LabelBatch
 from effdet.training.debug.checks import notes_on_labels
-from effdet.training.initial_model import start_of
+from effdet.training.initial_model import initial_model
 from effdet.training.optim import make_schedule
-from effdet.training.tasks.losses import classifier_losses
-from effdet.training.tasks.task import Forward
+from effdet.training.tasks.data import TrainingData, read_tables
+from effdet.training.tasks.task import MicroBatch
 from effdet.weights.checkpoint import ModelCard
+
+SMALLEST_PROBABILITY = 0.005  # of a class that is drawn: lower ones would read 0.00
 
 
 class ClassificationTask:
-    """See `tasks.Task`."""
+    """See `tasks.task.TrainingTask`."""
 
-    setting_names = ("image_height", "image_width", "rand_augment_magnitude", "mixup_alpha", "cutmix_alpha", "dropout")
-    metric_names = METRIC_NAMES
+    setting_names: tuple[str, ...] = (
+        "image_height",
+        "image_width",
+        "rand_augment_magnitude",
+        "mixup_alpha",
+        "cutmix_alpha",
+        "dropout",
+    )
+    metric_names: tuple[str, ...] = METRIC_NAMES
     metric = "top1"
 
     def __init__(self, config: ClassificationConfig, console: Console, processes: Processes = SINGLE) -> None:
         self.config, self.processes = config, processes
-        self.train_table, self.val_table = read_tables(config, console)
-        self.num_images, self.num_validation = len(self.train_table), len(self.val_table) if self.val_table else 0
-        start = start_of(config.model, self.train_table.label_map.names, console)
-        assert isinstance(start.model, EfficientNet)
-        self.model, self.loaded_norms = start.model, start.norms
-        self.first_loss = "loss" if start.new_head else None
+        train_table, val_table = read_tables(read_labels, config.data, console)
+        for note in notes_on_labels(train_table):
+            console.print(note, style="yellow")
+        names = train_table.label_map.names
+        self.model, self.loaded_norms, new_head = initial_model(config.model, names, console)
+        self.first_loss = "loss" if new_head else None
         spec = self.model.spec
-        self.order = TrainOrder(self.num_images, config.train.batch_size, config.seed, shards=self.train_table.shards)
-        self.order.check_processes(processes.size)
-        self.loss = ClassificationLoss(config.loss.label_smoothing)
-        schedule = make_schedule(config.optim, config.train, self.num_images)
-        self.train_set = ClassificationDataset(
-            self.train_table,
+        order = TrainOrder(len(train_table), config.train.batch_size, config.seed, shards=train_table.shards)
+        order.check_processes(processes.size)
+        self.criterion = self.make_criterion(config.loss, names)
+        schedule = make_schedule(config.optim, config.train, len(train_table))
+        dataset = ClassificationDataset(
+            train_table,
             spec.image_size,
             spec.crop,
             spec.interpolation,
@@ -62,92 +73,133 @@ class ClassificationTask:
             config.progressive,
             math.ceil(schedule.total_steps / schedule.steps_per_epoch),
             config.seed,
-            make_cache(config.data, self.num_images, processes.local_size),
+            make_cache(config.data, len(train_table), processes.local_size),
         )
+        self.data = TrainingData(train_table, val_table, order, dataset, config.data.workers, processes)
 
     def card(self) -> ModelCard:
         """Describes the weights that are saved."""
-        labels = self.train_table.label_map
+        labels = self.data.train_table.label_map
         return ModelCard(self.model.spec, labels.names, labels.category_ids)
-
-    def fingerprints(self) -> dict[str, str]:
-        """Hashes of the training and of the validation table."""
-        tables = {"train": self.train_table, "val": self.val_table}
-        return {part: table.fingerprint() for part, table in tables.items() if table is not None}
-
-    def counts(self) -> dict[str, int]:
-        """Images of the training set."""
-        return {"images": len(self.train_table)}
-
-    def batches(self, start_step: int, total_steps: int, pin_memory: bool) -> Generator[LabelBatch, None, None]:
-        """The batches of the run from `start_step` on."""
-        workers, rank, size = self.config.data.workers, self.processes.rank, self.processes.size
-        return train_batches(self.train_set, self.order, start_step, total_steps, workers, pin_memory, rank, size)
-
-    def smallest_features(self) -> tuple[tuple[int, int], tuple[int, int]]:
-        """(H, W) of the smallest training images, and of their coarsest features."""
-        sizes = [self.train_set.settings_of(epoch).image_size for epoch in range(self.train_set.epochs)]
-        smallest = min(sizes, key=lambda size: size[0] * size[1])
-        (coarsest,) = level_sizes(smallest, 5, 5)
-        return smallest, coarsest
-
-    def file_name(self, index: int) -> str:
-        """File of an image, by its row in the table."""
-        return str(self.train_table.file_names[index])
-
-    def image_id(self, index: int) -> int | str:
-        """An image has no id but its file."""
-        return self.file_name(index)
-
-    def settings(self, epoch: int) -> Mapping[str, float]:
-        """Image size and strength of the regularisation in an epoch; sets the model's dropout."""
-        stage = self.train_set.settings_of(epoch)
-        dropout = self.model.spec.dropout if stage.dropout is None else stage.dropout
-        self.model.dropout.p = dropout
-        height, width = stage.image_size
-        magnitude = stage.rand_augment_magnitude if self.config.augment.rand_augment.layers else 0.0
-        return dict(
-            zip(
-                self.setting_names,
-                (height, width, magnitude, stage.mixup_alpha, stage.cutmix_alpha, dropout),
-                strict=True,
-            )
-        )
-
-    def mixed(self, batch: LabelBatch, epoch: int, step: int) -> tuple[Tensor, Tensor]:
-        """Images [B, 3, H, W] uint8 as the network sees them in a step, and targets [B, K]; see `mix_batch`."""
-        stage = self.train_set.settings_of(epoch)
-        seeds = [self.config.seed, step, *([self.processes.rank] if self.processes.rank else [])]
-        rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seeds, spawn_key=(2,))))
-        return mix_batch(batch.images, batch.labels, self.model.num_classes, stage.mixup_alpha, stage.cutmix_alpha, rng)
-
-    def losses(self, forward: Forward, batch: LabelBatch, parts: int, epoch: int, step: int) -> Iterator[Losses]:
-        """Cross-entropy, part by part, normalised by the images of the whole batch; a process mixes its share."""
-        images, targets = self.mixed(batch, epoch, step)
-        return classifier_losses(self.loss, forward, images, targets, parts, self.processes)
-
-    def untrained(self, images: Tensor) -> Tensor:
-        """Logits [B, K] of a network that takes all classes of images [B, 3, H, W] for equally probable."""
-        return torch.zeros(len(images), self.model.num_classes, device=images.device)
-
-    def evaluate(self, model: EfficientNet) -> AccuracyEvaluator:
-        """The network's answers on the validation images."""
-        assert self.val_table is not None
-        batch_size, workers = self.config.eval.batch_size, self.config.data.workers
-        return evaluate_classifier(model, self.val_table, batch_size, workers, self.processes)
 
     def describe(self) -> str:
         """Network, input size, classes and images in a few words."""
         height, width = self.model.spec.image_size
-        return f"{self.model.spec.name} {height} x {width}, {self.model.num_classes} classes; {self.num_images} images"
+        network = f"{self.model.spec.name} {height} x {width}, {self.model.num_classes} classes"
+        return f"{network}; {self.data.num_images} images"
 
+    def settings(self, epoch: int) -> Mapping[str, float]:
+        """Image size and strength of the regularization in an epoch; sets the dropout of the model."""
+        stage = self.data.dataset.settings_of(epoch)
+        dropout = self.model.spec.dropout if stage.dropout is None else stage.dropout
+        self.model.dropout.p = dropout
+        height, width = stage.image_size
+        magnitude = stage.rand_augment_magnitude if self.config.augment.rand_augment.layers else 0.0
+        values = (height, width, magnitude, stage.mixup_alpha, stage.cutmix_alpha, dropout)
+        return dict(zip(self.setting_names, values, strict=True))
 
-def read_tables(config: ClassificationConfig, console: Console) -> tuple[ImageLabels, ImageLabels | None]:
-    """Training and validation tables with the labels of the training part; shows what was left out of them."""
-    train_table = read_labels(config.data, "train")
-    val_table = None
-    if config.data.val is not None:
-        val_table = read_labels(config.data, "val", train_table.label_map)
-    for note in [*train_table.notes(), *notes_on_labels(train_table), *(val_table.notes() if val_table else [])]:
-        console.print(note, style="yellow")
-    return train_table, val_table
+    def prepare(self, batch: LabelBatch, step: int) -> list[MicroBatch]:
+        """The micro-batches of a batch after mixup and CutMix, for which each process draws by itself."""
+        batch = batch.to(self.model.mean.device)
+        stage = self.data.dataset.settings_of(step // self.data.order.steps_per_epoch)
+        rank = self.processes.rank
+        seeds = [self.config.seed, step, *([rank] if rank else [])]
+        rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seeds, spawn_key=(2,))))
+        images, targets = mix_batch(
+            batch.images, batch.labels, self.model.num_classes, stage.mixup_alpha, stage.cutmix_alpha, rng
+        )
+        count = min(self.config.train.accumulation_steps, len(images))
+        rows = [chunk.tolist() for chunk in np.array_split(batch.indices, count)]
+        chunks = zip(images.tensor_split(count), targets.tensor_split(count), rows, strict=True)
+        return [self.micro_batch(self.model, *chunk) for chunk in chunks]
+
+    def normalizer(self, count: int, step: int) -> int:
+        """The images of the whole batch."""
+        return count
+
+    def loss(self, outputs: Tensor, micro_batch: MicroBatch) -> dict[str, Tensor]:
+        """Cross-entropy, averaged over the images of the whole batch."""
+        return self.compute_loss(self.criterion, outputs, micro_batch)
+
+    def untrained(self, images: Tensor) -> Tensor:
+        """Logits [B, K] of a network for which all classes of images [B, C, H, W] are equally probable."""
+        return torch.zeros(len(images), self.model.num_classes, device=images.device)
+
+    def smallest_features(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """(H, W) of the smallest training images, and of their coarsest features."""
+        dataset = self.data.dataset
+        sizes = [dataset.settings_of(epoch).image_size for epoch in range(dataset.epochs)]
+        smallest = min(sizes, key=lambda size: size[0] * size[1])
+        level = self.model.spec.max_level
+        (coarsest,) = level_sizes(smallest, level, level)
+        return smallest, coarsest
+
+    def evaluate(self, model: EfficientNet) -> AccuracyEvaluator:
+        """Runs a model over the validation images."""
+        batch_size, workers = self.config.eval.batch_size, self.config.data.workers
+        return evaluate_classifier(model, self.data.val_table, batch_size, workers, self.processes)
+
+    @staticmethod
+    def make_criterion(config: ClassificationLossConfig, class_names: Sequence[str]) -> ClassificationLoss:
+        """The criterion of a recipe."""
+        return ClassificationLoss(config.label_smoothing)
+
+    @staticmethod
+    def micro_batch(model: EfficientNet, images: Tensor, targets: Tensor, rows: Sequence[int]) -> MicroBatch:
+        """A micro-batch normalized by itself."""
+        return MicroBatch(images, targets, rows, None, len(images), len(images))
+
+    @staticmethod
+    def compute_loss(criterion: ClassificationLoss, outputs: Tensor, micro_batch: MicroBatch) -> dict[str, Tensor]:
+        """The cross-entropy by name."""
+        losses: dict[str, Tensor] = criterion(outputs, micro_batch.targets, micro_batch.normalizer)
+        return losses
+
+    @staticmethod
+    def named_outputs(
+        model: EfficientNet, outputs: Tensor, image_size: tuple[int, int]
+    ) -> Iterator[tuple[str, Tensor]]:
+        """The logits by name."""
+        yield "logits", outputs
+
+    @staticmethod
+    def plain_targets(targets: Sequence[Tensor]) -> Tensor:
+        """Class probabilities of several micro-batches, joined, in host memory."""
+        return torch.cat(list(targets)).cpu()
+
+    @staticmethod
+    def restore_targets(plain: Tensor, device: torch.device) -> Tensor:
+        """The targets that `plain_targets` gave, on a device."""
+        return plain.to(device)
+
+    @staticmethod
+    def describe_targets(
+        targets: Tensor, image_size: tuple[int, int], class_names: Sequence[str]
+    ) -> tuple[None, list[dict[str, Any]]]:
+        """Probabilities above 0 of each image by class name; there are no boxes."""
+        rows = (zip(class_names, row, strict=True) for row in targets.tolist())
+        return None, [{"classes": {name: probability for name, probability in row if probability > 0}} for row in rows]
+
+    @staticmethod
+    def draw(images: Tensor, targets: Tensor, class_names: Sequence[str]) -> list[Image]:
+        """The images with their class, or the two most probable ones where images are mixed."""
+        pictures = []
+        for image, probabilities in zip(images.cpu(), targets.cpu(), strict=True):
+            scores, labels = probabilities.topk(min(2, len(probabilities)))
+            shown = scores >= SMALLEST_PROBABILITY
+            drawn = Classification(scores[shown], labels[shown], tuple(class_names))
+            pictures.append(draw_classification(in_sheet(image)[0], drawn))
+        return pictures
+
+    @staticmethod
+    def random_targets(images: Tensor, num_classes: int) -> Tensor:
+        """All classes equally probable."""
+        return torch.full((len(images), num_classes), 1 / num_classes, device=images.device)
+
+    @staticmethod
+    def largest_image(config: ClassificationConfig, image_size: tuple[int, int]) -> tuple[int, int]:
+        """(H, W) of the largest training images of all progressive stages."""
+        if config.progressive is None or config.progressive.image_size is None:
+            return image_size
+        side = max(config.progressive.image_size)
+        return side, side

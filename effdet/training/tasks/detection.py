@@ -1,143 +1,255 @@
-"""Detection as the engine trains it: annotations with boxes, an EfficientDet, focal and Huber loss, COCO metrics."""
+"""Detection as the engine trains it: images with boxes, an EfficientDet, focal and box losses, COCO metrics."""
 
 from __future__ import annotations
 
+import difflib
 import math
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
+from typing import Any
 
+import torch
 from rich.console import Console
 from torch import Tensor
 
-from effdet.config import DetectionConfig
-from effdet.data.annotations import Annotations
+from effdet.config import DetectionConfig, DetectionLossConfig
 from effdet.data.cache import make_cache
 from effdet.data.detection_dataset import DetectionDataset
 from effdet.data.formats import read_annotations
-from effdet.data.loader import train_batches
-from effdet.data.sampling import detection_order
+from effdet.data.images import Image
+from effdet.data.sampling import SIDE_STEP, detection_order
 from effdet.distributed import SINGLE, Processes
+from effdet.errors import ConfigError
 from effdet.evaluation.coco import METRIC_NAMES, CocoEvaluator
 from effdet.evaluation.evaluate import evaluate_detector
-from effdet.losses import Losses
+from effdet.losses import DetectionLoss, assign
 from effdet.models import EfficientDet
-from effdet.models.anchors import level_sizes
+from effdet.models.anchors import anchors_per_cell, level_sizes
+from effdet.models.efficientdet import MIN_LEVEL
 from effdet.models.heads import PRIOR
-from effdet.structures import Batch, Outputs
+from effdet.report.drawing import draw_detections
+from effdet.report.sheet import in_sheet
+from effdet.structures import Batch, Detections, Outputs, Target
 from effdet.training.debug.checks import check_boxes, notes_on_boxes
-from effdet.training.initial_model import start_of
+from effdet.training.initial_model import initial_model
 from effdet.training.optim import make_schedule
-from effdet.training.tasks.losses import detection_loss, detector_losses
-from effdet.training.tasks.task import Forward
+from effdet.training.tasks.data import TrainingData, read_tables
+from effdet.training.tasks.task import MicroBatch
+from effdet.types import DetectionLossOptions
 from effdet.weights.checkpoint import ModelCard
+
+RANDOM_OBJECTS = 100  # in each image of `random_targets`
 
 
 class DetectionTask:
-    """See `tasks.Task`."""
+    """See `tasks.task.TrainingTask`."""
 
-    setting_names = ()
-    metric_names = METRIC_NAMES
+    setting_names: tuple[str, ...] = ()
+    metric_names: tuple[str, ...] = METRIC_NAMES
     metric = "AP"
 
     def __init__(self, config: DetectionConfig, console: Console, processes: Processes = SINGLE) -> None:
         self.config, self.processes = config, processes
-        self.train_table, self.val_table = read_tables(config, console)
-        self.num_validation = len(self.val_table) if self.val_table else 0
-        start = start_of(config.model, self.train_table.label_map.names, console)
-        assert isinstance(start.model, EfficientDet)
-        self.model, self.loaded_norms = start.model, start.norms
-        self.first_loss = "class_loss" if start.new_head else None
+        train_table, val_table = read_tables(read_annotations, config.data, console)
+        check_boxes(train_table)
+        names = train_table.label_map.names
+        self.model, self.loaded_norms, new_head = initial_model(config.model, names, console)
+        self.first_loss = "class_loss" if new_head else None
         spec = self.model.spec
-        for note in notes_on_boxes(self.train_table, spec.image_size):
+        for note in notes_on_boxes(train_table, spec.image_size):
             console.print(note, style="yellow")
-        self.order = detection_order(config, self.train_table, spec.image_size)
-        self.order.check_processes(processes.size)
-        self.num_images = self.order.num_samples
-        schedule = make_schedule(config.optim, config.train, self.num_images)
-        self.train_set = DetectionDataset(
-            self.train_table,
+        order = detection_order(config, train_table, spec.image_size)
+        order.check_processes(processes.size)
+        schedule = make_schedule(config.optim, config.train, order.num_samples)
+        dataset = DetectionDataset(
+            train_table,
             spec.image_size,
             spec.fill_color,
             config.augment,
             config.seed,
             math.ceil(schedule.total_steps / schedule.steps_per_epoch),
-            make_cache(config.data, len(self.train_table), processes.local_size),
-            self.order.rows,
+            make_cache(config.data, len(train_table), processes.local_size),
+            order.rows,
         )
-        self.loss = detection_loss(config.loss, self.train_table.label_map.names)
+        self.data = TrainingData(train_table, val_table, order, dataset, config.data.workers, processes)
+        self.criterion = self.make_criterion(config.loss, names)
 
     def card(self) -> ModelCard:
         """Describes the weights that are saved."""
-        labels = self.train_table.label_map
-        options = self.config.postprocess.model_dump()
-        return ModelCard(self.model.spec, labels.names, labels.category_ids, postprocess=options)
-
-    def fingerprints(self) -> dict[str, str]:
-        """Hashes of the training and of the validation table."""
-        tables = {"train": self.train_table, "val": self.val_table}
-        return {part: table.fingerprint() for part, table in tables.items() if table is not None}
-
-    def counts(self) -> dict[str, int]:
-        """Images and objects of the training set."""
-        return {"images": len(self.train_table), "objects": len(self.train_table.boxes)}
-
-    def batches(self, start_step: int, total_steps: int, pin_memory: bool) -> Generator[Batch, None, None]:
-        """The batches of the run from `start_step` on."""
-        workers, rank, size = self.config.data.workers, self.processes.rank, self.processes.size
-        return train_batches(self.train_set, self.order, start_step, total_steps, workers, pin_memory, rank, size)
-
-    def smallest_features(self) -> tuple[tuple[int, int], tuple[int, int]]:
-        """(H, W) of the smallest training images, and of their coarsest features."""
-        spec = self.model.spec
-        smallest = self.order.smallest_size(spec.image_size)
-        (coarsest,) = level_sizes(smallest, spec.max_level, spec.max_level)
-        return smallest, coarsest
-
-    def file_name(self, index: int) -> str:
-        """File of an image, by its row in the table."""
-        return str(self.train_table.file_names[index])
-
-    def image_id(self, index: int) -> int | str:
-        """The data set's own id of an image, by its row in the table."""
-        own: int | str = self.train_table.image_ids[index].item()
-        return own
-
-    def settings(self, epoch: int) -> Mapping[str, float]:
-        """Nothing changes from epoch to epoch."""
-        return {}
-
-    def losses(self, forward: Forward, batch: Batch, parts: int, epoch: int, step: int) -> Iterator[Losses]:
-        """Class and box losses, part by part, normalised by the positives of the whole batch."""
-        anchors = self.model.anchors_at((batch.images.shape[-2], batch.images.shape[-1]))
-        return detector_losses(self.loss, anchors, forward, batch, parts, step, self.processes)
-
-    def untrained(self, images: Tensor) -> Outputs:
-        """What a network whose scores are all `PRIOR` gives for images [B, 3, H, W]."""
-        anchors = self.model.anchors_at((images.shape[-2], images.shape[-1]))
-        logits = anchors.new_full((len(images), len(anchors), self.model.num_classes), math.log(PRIOR / (1 - PRIOR)))
-        return Outputs(logits, anchors.new_zeros(len(images), len(anchors), 4), anchors)
-
-    def evaluate(self, model: EfficientDet) -> CocoEvaluator:
-        """The network's detections on the validation images."""
-        assert self.val_table is not None
-        config = self.config
-        options = config.postprocess.model_dump()
-        batch_size, workers = config.eval.batch_size, config.data.workers
-        return evaluate_detector(model, self.val_table, options, batch_size, workers, self.processes)
+        labels = self.data.train_table.label_map
+        return ModelCard(
+            self.model.spec, labels.names, labels.category_ids, postprocess=self.config.postprocess.model_dump()
+        )
 
     def describe(self) -> str:
         """Network, input size, classes and images in a few words."""
         height, width = self.model.image_size
         network = f"{self.model.spec.name} {height} x {width}, {self.model.num_classes} classes"
-        return f"{network}; {len(self.train_table)} images"
+        return f"{network}; {len(self.data.train_table)} images"
+
+    def settings(self, epoch: int) -> Mapping[str, float]:
+        """Nothing changes from epoch to epoch."""
+        return {}
+
+    def prepare(self, batch: Batch, step: int) -> list[MicroBatch]:
+        """The micro-batches of a batch, with their anchors matched."""
+        batch = batch.to(self.model.anchors.device)
+        return [
+            self.micro_batch(self.model, chunk.images, chunk.targets, chunk.indices)
+            for chunk in batch.split(self.config.train.accumulation_steps)
+        ]
+
+    def normalizer(self, count: int, step: int) -> Tensor:
+        """The positive anchors of the whole batch, averaged over the steps where the recipe says so: a scalar."""
+        positives = torch.tensor(float(count), device=self.model.anchors.device)
+        return self.criterion.average_positives(positives, step)
+
+    def loss(self, outputs: Outputs, micro_batch: MicroBatch) -> dict[str, Tensor]:
+        """Focal loss and box losses, normalized by the positive anchors of the whole batch."""
+        return self.compute_loss(self.criterion, outputs, micro_batch)
+
+    def untrained(self, images: Tensor) -> Outputs:
+        """Outputs for images [B, C, H, W] of a network whose scores are all `PRIOR`."""
+        anchors = self.model.anchors_at((images.shape[-2], images.shape[-1]))
+        logits = anchors.new_full((len(images), len(anchors), self.model.num_classes), math.log(PRIOR / (1 - PRIOR)))
+        return Outputs(logits, anchors.new_zeros(len(images), len(anchors), 4), anchors)
+
+    def smallest_features(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """(H, W) of the smallest training images, and of their coarsest features."""
+        spec = self.model.spec
+        smallest = self.data.order.smallest_size(spec.image_size)
+        (coarsest,) = level_sizes(smallest, spec.max_level, spec.max_level)
+        return smallest, coarsest
+
+    def evaluate(self, model: EfficientDet) -> CocoEvaluator:
+        """Runs a model over the validation images."""
+        config = self.config
+        options = config.postprocess.model_dump()
+        batch_size, workers = config.eval.batch_size, config.data.workers
+        return evaluate_detector(model, self.data.val_table, options, batch_size, workers, self.processes)
+
+    @staticmethod
+    def make_criterion(config: DetectionLossConfig, class_names: Sequence[str]) -> DetectionLoss:
+        """The criterion of a recipe.
+
+        Raises:
+            ConfigError: the recipe weights a class that the data set does not have.
+        """
+        options = DetectionLossOptions(
+            **{field.name: getattr(config, field.name) for field in fields(DetectionLossOptions)}
+        )
+        return DetectionLoss(options, class_weights(config.class_weights, class_names))
+
+    @staticmethod
+    def micro_batch(model: EfficientDet, images: Tensor, targets: Sequence[Target], rows: Sequence[int]) -> MicroBatch:
+        """A micro-batch normalized by itself, its anchors matched."""
+        assignment = assign(model.anchors_at((images.shape[-2], images.shape[-1])), targets)
+        count = assignment.num_positives
+        return MicroBatch(images, targets, rows, assignment, count, count)
+
+    @staticmethod
+    def compute_loss(criterion: DetectionLoss, outputs: Outputs, micro_batch: MicroBatch) -> dict[str, Tensor]:
+        """Losses by name, the total first."""
+        losses: dict[str, Tensor] = criterion(
+            outputs, micro_batch.assignment or micro_batch.targets, micro_batch.normalizer
+        )
+        return losses
+
+    @staticmethod
+    def named_outputs(
+        model: EfficientDet, outputs: Outputs, image_size: tuple[int, int]
+    ) -> Iterator[tuple[str, Tensor]]:
+        """Logits and deltas of each level by name."""
+        spec = model.spec
+        sizes = level_sizes(image_size, MIN_LEVEL, spec.max_level)
+        counts = [height * width * anchors_per_cell(spec.anchor_aspects) for height, width in sizes]
+        for name, values in (("class_logits", outputs.class_logits), ("box_deltas", outputs.box_deltas)):
+            for level, of_level in enumerate(torch.split(values, counts, dim=1), MIN_LEVEL):
+                yield f"{name} P{level}", of_level
+
+    @staticmethod
+    def plain_targets(targets: Sequence[Sequence[Target]]) -> list[dict[str, Any]]:
+        """The targets of several micro-batches, joined, as dictionaries of tensors in host memory."""
+        return [dict(vars(target.to(torch.device("cpu")))) for some in targets for target in some]
+
+    @staticmethod
+    def restore_targets(plain: Sequence[Mapping[str, Any]], device: torch.device) -> tuple[Target, ...]:
+        """The targets that `plain_targets` gave, on a device."""
+        return tuple(Target(**target).to(device) for target in plain)
+
+    @staticmethod
+    def describe_targets(
+        targets: Sequence[Target], image_size: tuple[int, int], class_names: Sequence[str]
+    ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """Faults of the boxes of a batch, counted, and the objects of each image; sides in input pixels."""
+        boxes = torch.cat([target.boxes for target in targets])
+        labels = torch.cat([target.labels for target in targets])
+        height, width = image_size
+        finite = boxes.isfinite().all(1)
+        sides = (boxes[:, 2:] - boxes[:, :2])[finite]
+        outside = (boxes[:, :2] >= boxes.new_tensor([width, height])).any(1) | (boxes[:, 2:] <= 0).any(1)
+        summary = {
+            "count": len(boxes),
+            "not_finite": int((~finite).sum()),
+            "without_area": int((sides <= 0).any(1).sum()),
+            "outside_their_image": int((outside & finite).sum()),
+            "smallest_side": float(sides.min()) if len(sides) else None,
+            "largest_side": float(sides.max()) if len(sides) else None,
+            "labels": [int(labels.min()), int(labels.max())] if len(labels) else None,
+        }
+        smallest = [
+            float((target.boxes[:, 2:] - target.boxes[:, :2]).min()) if len(target.boxes) else None
+            for target in targets
+        ]
+        lines = [
+            {"objects": len(target.boxes), "smallest_side": side}
+            for target, side in zip(targets, smallest, strict=True)
+        ]
+        return summary, lines
+
+    @staticmethod
+    def draw(images: Tensor, targets: Sequence[Target], class_names: Sequence[str]) -> list[Image]:
+        """The images with boxes and class names; boxes that are not finite are left out."""
+        pictures = []
+        for image, target in zip(images.cpu(), targets, strict=True):
+            picture, scale = in_sheet(image)
+            finite = target.boxes.isfinite().all(1)
+            boxes, labels = target.boxes[finite].cpu().clamp(-1e4, 1e4) * scale, target.labels[finite].cpu()
+            known = (labels >= 0) & (labels < len(class_names))
+            names = tuple(class_names)
+            drawn = Detections(boxes[known], torch.ones(int(known.sum())), labels[known], names)
+            pictures.append(draw_detections(picture, drawn))
+        return pictures
+
+    @staticmethod
+    def random_targets(images: Tensor, num_classes: int) -> tuple[Target, ...]:
+        """The same `RANDOM_OBJECTS` boxes of random classes in each image."""
+        height, width = images.shape[-2:]
+        generator = torch.Generator().manual_seed(0)
+        corners = torch.rand(RANDOM_OBJECTS, 2, generator=generator) * 0.8
+        sides = torch.rand(RANDOM_OBJECTS, 2, generator=generator) * 0.19 + 0.01
+        boxes = torch.cat([corners, corners + sides], 1) * torch.tensor([width, height, width, height])
+        labels = torch.randint(num_classes, (RANDOM_OBJECTS,), generator=generator)
+        return (Target(boxes, labels, 0, (height, width), (1.0, 1.0)).to(images.device),) * len(images)
+
+    @staticmethod
+    def largest_image(config: DetectionConfig, image_size: tuple[int, int]) -> tuple[int, int]:
+        """(H, W) of the largest training images under multi-scale training."""
+        factor = 1.0 if config.augment.multi_scale is None else config.augment.multi_scale[1]
+        height, width = (math.ceil(side * factor / SIDE_STEP) * SIDE_STEP for side in image_size)
+        return height, width
 
 
-def read_tables(config: DetectionConfig, console: Console) -> tuple[Annotations, Annotations | None]:
-    """Training and validation tables with the labels of the training part; shows what was repaired in them."""
-    train_table = read_annotations(config.data, "train")
-    val_table = None
-    if config.data.val is not None:
-        val_table = read_annotations(config.data, "val", train_table.label_map)
-    for note in [*train_table.notes(), *(val_table.notes() if val_table else [])]:
-        console.print(note, style="yellow")
-    check_boxes(train_table)
-    return train_table, val_table
+def class_weights(weights: Mapping[str, float], class_names: Sequence[str]) -> Tensor | None:
+    """Weights by class name as a tensor in label order, [K] float32, 1 where none is given; None without any.
+
+    Raises:
+        ConfigError: a name is not among the classes.
+    """
+    for name in weights:
+        if name not in class_names:
+            near = difflib.get_close_matches(name, class_names, n=1, cutoff=0.6)
+            hint = f"did you mean '{near[0]}'?" if near else f"its classes are {', '.join(class_names[:10])}"
+            hint += ", ..." if not near and len(class_names) > 10 else ""
+            raise ConfigError(f"loss.class_weights: the training set has no class '{name}'; {hint}")
+    return torch.tensor([weights.get(name, 1.0) for name in class_names]) if weights else None

@@ -1,0 +1,190 @@
+"""One optimizer step: prepare micro-batches, forward, loss, backward, clip, step, average.
+
+The loop over the steps, with logging, saving and evaluating, is in `engine.py`. What a batch means is the task's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from effdet.distributed import lost_processes
+from effdet.errors import DataError, TrainingError
+from effdet.training.debug.checks import check_first_loss
+from effdet.training.debug.dump import dump_step
+from effdet.training.optim import set_learning_rate
+from effdet.training.setup import Run
+from effdet.training.state import TrainState
+from effdet.training.stopping import REASONS, Ending
+from effdet.training.tasks import MicroBatch
+
+SHOWN_FILES = 16  # in the message about a loss of NaN or Inf
+
+
+def prepare(
+    run: Run, state: TrainState, batch: Any, asked: Ending | None = None
+) -> tuple[list[MicroBatch], Ending | None]:
+    """The micro-batches of this process for the next step, normalized over all processes.
+
+    Everything that a step must know globally goes through one all-reduce of a few numbers in host memory: the count for
+    the normalizer, whether a process cannot read its data, whether one was asked to stop, and the losses of the step
+    before, for the log.
+
+    Args:
+        run: the run.
+        state: before the step.
+        batch: the batch of this process, or the DataError because of which there is none.
+        asked: why this process was asked to stop; None if it was not.
+
+    Returns:
+        The micro-batches, and why all processes should stop instead of computing them; None if they should not.
+
+    Raises:
+        DataError: this process or another cannot read its images; no process waits for another then.
+    """
+    failed = isinstance(batch, DataError)
+    micro_batches = [] if failed else run.task.prepare(batch, state.step)
+    count = sum(micro_batch.count for micro_batch in micro_batches)
+    votes = [asked == reason for reason in REASONS]
+    numbers = torch.tensor([count, failed, *votes, *local_losses(run, state)], dtype=torch.float64)
+    count, failures, *sums = run.processes.all_reduce_sum(numbers).tolist()
+    store_losses(run, state, sums[len(votes) :])
+    if failures:
+        raise batch if failed else DataError("another process cannot read its images; its own message says why")
+    reason = next((reason for reason, number in zip(REASONS, sums, strict=False) if number), None)
+    normalizer = run.task.normalizer(int(count), state.step)
+    return [replace(micro_batch, normalizer=normalizer) for micro_batch in micro_batches], reason
+
+
+def train_step(run: Run, state: TrainState, micro_batches: Sequence[MicroBatch]) -> dict[str, float]:
+    """One optimizer step; over several processes each computes its own micro-batches.
+
+    Returns:
+        Learning rate, losses of this process, gradient norm over all processes, and what else holds in the epoch.
+
+    Raises:
+        TrainingError: loss or gradient is NaN or Inf, or the first loss is not that of an untrained head. The weights
+            are those before the step then.
+    """
+    learning_rate = run.schedule.learning_rate(state.step)
+    set_learning_rate(state.optimizer, learning_rate)
+    settings = run.task.settings(state.step // run.schedule.steps_per_epoch)
+    losses, gradient_norm = compute_gradients(run, state, micro_batches)
+    while not all(map(math.isfinite, (*losses.values(), gradient_norm))):
+        # The gradient norm is the same in all processes, so all of them get here and agree on what to do.
+        sums = run.processes.all_reduce_sum(torch.tensor([*losses.values()], dtype=torch.float64)).tolist()
+        losses = dict(zip(losses, sums, strict=True))
+        if not loss_scale_overflows(state, losses, gradient_norm):
+            metrics = {"learning_rate": learning_rate, **losses, "gradient_norm": gradient_norm, **settings}
+            raise TrainingError(not_finite(run, state, micro_batches, metrics))
+        state.scaler.update()
+        state.optimizer.zero_grad()
+        losses, gradient_norm = compute_gradients(run, state, micro_batches)
+    if state.step == 0:
+        check_untrained(run, micro_batches, losses)
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
+    state.optimizer.zero_grad()
+    if state.ema is not None:
+        state.ema.update(state.model, state.step)
+    state.step += 1
+    return {"learning_rate": learning_rate, **losses, "gradient_norm": gradient_norm, **settings}
+
+
+def compute_gradients(
+    run: Run, state: TrainState, micro_batches: Sequence[MicroBatch]
+) -> tuple[dict[str, float], float]:
+    """Puts the clipped gradients of a step into the model; gives the losses of this process and the gradient norm.
+
+    The gradients of the micro-batches add up, as do those of the processes.
+    """
+    task, network, processes = run.task, run.network, run.processes
+    # The random numbers of the network are a function of the step: nothing to save, and the same after any restart.
+    torch.manual_seed(seed_of_step(run.config.seed, state.step, processes.rank))
+    names = task.criterion.names
+    sums = torch.zeros(len(names), device=network.device)
+    with lost_processes():
+        for number, micro_batch in enumerate(micro_batches, start=1):
+            outputs = network(micro_batch.images, last=number == len(micro_batches))
+            losses = task.loss(outputs, micro_batch)
+            total = state.scaler.scale(losses["loss"] * processes.size)  # DDP averages over the processes
+            torch.autograd.backward(total, 0 * total.detach() + 1)  # a NaN or Inf loss is NaN in all gradients
+            sums += torch.stack([*losses.values()]).detach()
+    state.scaler.unscale_(state.optimizer)
+    norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), run.config.optim.grad_clip_norm or math.inf)
+    *values, gradient_norm = torch.cat([sums, norm[None]]).tolist()  # the one synchronization with a GPU
+    return dict(zip(names, values, strict=True)), gradient_norm
+
+
+def loss_scale_overflows(state: TrainState, losses: dict[str, float], gradient_norm: float) -> bool:
+    """Whether float16 gradients are Inf because of the loss scale; the step is repeated with a smaller scale then."""
+    finite_losses = all(map(math.isfinite, losses.values()))
+    return (
+        state.scaler.is_enabled()
+        and finite_losses
+        and not math.isfinite(gradient_norm)
+        and state.scaler.get_scale() > 1
+    )
+
+
+@torch.no_grad()
+def check_untrained(run: Run, micro_batches: Sequence[MicroBatch], losses: dict[str, float]) -> None:
+    """Checks the loss of the first step against that of a head that has learned nothing, if the head is new.
+
+    Raises:
+        TrainingError: they differ by more than a factor.
+    """
+    task, name = run.task, run.task.first_loss
+    if name is None:
+        return
+    expected = [float(task.loss(task.untrained(batch.images), batch)[name]) for batch in micro_batches]
+    sums = torch.tensor([losses[name], sum(expected)], dtype=torch.float64)
+    check_first_loss(name, *run.processes.all_reduce_sum(sums).tolist())
+
+
+def seed_of_step(seed: int, step: int, rank: int) -> int:
+    """Seed of torch's generators in a step of a process, independent of those of samples, order and mixing."""
+    return int(np.random.SeedSequence([seed, step, rank], spawn_key=(5,)).generate_state(1, np.uint64)[0])
+
+
+def not_finite(run: Run, state: TrainState, micro_batches: Sequence[MicroBatch], metrics: dict[str, float]) -> str:
+    """Message about a step with a loss or gradient of NaN or Inf; writes its debug dump."""
+    names = [run.task.data.file_name(row) for micro_batch in micro_batches for row in micro_batch.rows]
+    more = f" and {len(names) - SHOWN_FILES} more" if len(names) > SHOWN_FILES else ""
+    values = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in metrics.items())
+    advice = "lower optim.learning_rate or lengthen optim.warmup_epochs"
+    if run.network.dtype is not None:
+        advice += ", or set train.precision=fp32"
+    seed = seed_of_step(run.config.seed, state.step, run.processes.rank)
+    dumped = dump_step(run, state, micro_batches, metrics, seed)
+    return (
+        f"step {state.step + 1}: the loss or its gradient is NaN or Inf ({values}); "
+        f"images: {', '.join(names[:SHOWN_FILES])}{more}; {dumped}; {advice}"
+    )
+
+
+def local_losses(run: Run, state: TrainState) -> list[float]:
+    """Losses of the newest step, if they are of this process alone so far."""
+    return [state.recent[-1][name] for name in run.task.criterion.names] if state.unreduced else []
+
+
+def store_losses(run: Run, state: TrainState, sums: Sequence[float]) -> None:
+    """Replaces the `local_losses` by their sums over all processes."""
+    if state.unreduced:
+        state.recent[-1].update(zip(run.task.criterion.names, sums, strict=True))
+        state.unreduced = False
+
+
+def reduce_losses(run: Run, state: TrainState) -> None:
+    """Sums up the losses of the newest step over all processes now, before they are logged or saved."""
+    if state.unreduced:
+        store_losses(
+            run,
+            state,
+            run.processes.all_reduce_sum(torch.tensor(local_losses(run, state), dtype=torch.float64)).tolist(),
+        )

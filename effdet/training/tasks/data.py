@@ -1,0 +1,75 @@
+"""The data of a run, the same for every task: tables, the order of the samples, batches, names of files.
+
+What a sample holds is defined by the data sets in `data`; which classes and boxes are sound is checked by the tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+
+from effdet.config import DataConfig
+from effdet.data.annotations import LabelMap
+from effdet.data.loader import train_batches
+from effdet.data.sampling import TrainOrder
+from effdet.distributed import Processes
+from effdet.types import Part
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Training and validation images of a run.
+
+    Attributes:
+        train_table: the training images and what is known of them.
+        val_table: the same of the validation images; None if there are none.
+        order: which images make which batch.
+        dataset: makes the samples.
+        workers: processes that load images.
+        processes: the processes that train together.
+    """
+
+    train_table: Any
+    val_table: Any
+    order: TrainOrder
+    dataset: Any
+    workers: int
+    processes: Processes
+
+    @property
+    def num_images(self) -> int:
+        """Samples of an epoch."""
+        return self.order.num_samples
+
+    @property
+    def num_validation(self) -> int:
+        """Validation images; 0 for no evaluation."""
+        return len(self.val_table) if self.val_table else 0
+
+    def fingerprints(self) -> dict[str, str]:
+        """Hash of each split."""
+        tables = {"train": self.train_table, "val": self.val_table}
+        return {split: table.fingerprint() for split, table in tables.items() if table is not None}
+
+    def batches(self, start_step: int, total_steps: int, pin_memory: bool) -> Generator[Any, None, None]:
+        """The batches of this process from step `start_step` on."""
+        rank, size = self.processes.rank, self.processes.size
+        return train_batches(self.dataset, self.order, start_step, total_steps, self.workers, pin_memory, rank, size)
+
+    def file_name(self, index: int) -> str:
+        """File of an image, by its row in the training table."""
+        return str(self.train_table.file_names[index])
+
+
+def read_tables(
+    read: Callable[[Any, Part, LabelMap | None], Any], config: DataConfig, console: Console
+) -> tuple[Any, Any]:
+    """Training and validation table with the labels of the training split; prints what was repaired in them."""
+    train_table = read(config, "train", None)
+    val_table = None if config.val is None else read(config, "val", train_table.label_map)
+    for note in [*train_table.notes(), *(val_table.notes() if val_table else [])]:
+        console.print(note, style="yellow")
+    return train_table, val_table

@@ -1,4 +1,4 @@
-"""Geometry of boxes: area, overlap, clipping, and the code that relates a box to its anchor.
+"""Geometry of boxes: area, IoU, clipping, and the encoding of a box relative to its anchor.
 
 Boxes are xyxy, absolute pixels, continuous coordinates (no +1). Format conversions for files live with the readers and
 writers that need them; anchors are made in `models/anchors.py`.
@@ -14,7 +14,7 @@ from torch import Tensor
 from effdet.types import IouKind
 
 SMALLEST_SIDE = 1e-6  # floor of a box side in pixels before its logarithm
-LARGEST_GROWTH = 10.0  # cap of dw and dh: no box is 22,000 anchors wide, and infinite ones would spoil every overlap
+LARGEST_GROWTH = 10.0  # cap of dw and dh: no box is 22,000 anchors wide, and infinite boxes would make every IoU NaN
 
 
 def box_area(boxes: Tensor) -> Tensor:
@@ -23,12 +23,12 @@ def box_area(boxes: Tensor) -> Tensor:
 
 
 def pairwise_iou(first: Tensor, second: Tensor) -> Tensor:
-    """Intersection over union of every pair: [..., N, 4], [..., M, 4] -> [..., N, M]; 0 where two boxes do not meet.
+    """IoU of every pair: [..., N, 4] and [..., M, 4] -> [..., N, M]; 0 where two boxes do not overlap.
 
     It has no gradient; `paired_iou` has one.
     """
-    # Each coordinate apart, the inner ones side by side in memory and most in place, takes a fraction of the time of
-    # the four together.
+    # Coordinates one by one, contiguous along the inner axis and mostly in place, take a fraction of the time that all
+    # four take together.
     left, top, right, bottom = first.unsqueeze(-2).unbind(-1)
     other_left, other_top, other_right, other_bottom = second.mT.contiguous().unsqueeze(-3).unbind(-2)
     width = torch.minimum(right, other_right).sub_(torch.maximum(left, other_left)).clamp_(min=0)
@@ -38,43 +38,44 @@ def pairwise_iou(first: Tensor, second: Tensor) -> Tensor:
     return intersection.div_(union.clamp_(min=torch.finfo(union.dtype).tiny))
 
 
-def paired_iou(boxes: Tensor, wanted: Tensor, kind: IouKind) -> Tensor:
-    """How well each box fits the one wanted, 1 where it is the same: [..., 4] and [..., 4] -> [...].
+def paired_iou(boxes: Tensor, targets: Tensor, kind: IouKind) -> Tensor:
+    """IoU of each box with its target, with a gradient: [..., 4] and [..., 4] -> [...], 1 where they are equal.
 
-    The intersection over union, less a penalty that has a gradient even where the two do not meet. With both boxes
-    without area the overlap counts as 0; values and gradients are finite there too.
+    The penalties have a gradient even where a box and its target do not overlap. Where neither has an area the IoU is
+    0; values and gradients are finite there too.
 
     Args:
-        boxes: whose gradient is taken.
-        wanted: their partners.
-        kind: the penalty. iou: none; giou: share of the hull that belongs to neither; diou: squared distance of the
-            centres over the squared diagonal of the hull; ciou: that of diou and one for unequal aspect ratios, whose
-            weight is a constant to the gradient. Source: Generalized IoU; Distance-IoU loss, equations 7 to 11.
+        boxes: xyxy, whose gradient is wanted.
+        targets: xyxy.
+        kind: 'iou' has no penalty; 'giou' subtracts the fraction of the enclosing box that belongs to neither; 'diou'
+            the squared distance of the centres over the squared diagonal of the enclosing box; 'ciou' that and a
+            penalty for different aspect ratios, whose weight is a constant to the gradient. Source: Generalized IoU
+            (arXiv:1902.09630); Distance-IoU loss (arXiv:1911.08287), equations 7 to 11.
     """
-    inner = torch.minimum(boxes[..., 2:], wanted[..., 2:]) - torch.maximum(boxes[..., :2], wanted[..., :2])
+    inner = torch.minimum(boxes[..., 2:], targets[..., 2:]) - torch.maximum(boxes[..., :2], targets[..., :2])
     width, height = inner.clamp(min=0).unbind(-1)
     intersection = width * height
-    union = box_area(boxes) + box_area(wanted) - intersection
-    iou = _share(intersection, union)
+    union = box_area(boxes) + box_area(targets) - intersection
+    iou = _ratio(intersection, union)
     if kind == "iou":
         return iou
-    hull = torch.maximum(boxes[..., 2:], wanted[..., 2:]) - torch.minimum(boxes[..., :2], wanted[..., :2])
+    enclosing = torch.maximum(boxes[..., 2:], targets[..., 2:]) - torch.minimum(boxes[..., :2], targets[..., :2])
     if kind == "giou":
-        hull_area = hull[..., 0] * hull[..., 1]
-        return iou - _share(hull_area - union, hull_area)
-    shift = (boxes[..., :2] + boxes[..., 2:] - wanted[..., :2] - wanted[..., 2:]) / 2
-    diou = iou - _share(shift.square().sum(-1), hull.square().sum(-1))
+        enclosing_area = enclosing[..., 0] * enclosing[..., 1]
+        return iou - _ratio(enclosing_area - union, enclosing_area)
+    shift = (boxes[..., :2] + boxes[..., 2:] - targets[..., :2] - targets[..., 2:]) / 2
+    diou = iou - _ratio(shift.square().sum(-1), enclosing.square().sum(-1))
     if kind == "diou":
         return diou
-    unlike = 4 / math.pi**2 * (_angle(boxes) - _angle(wanted)).square()
-    weight = unlike / (1 - iou + unlike).clamp(min=torch.finfo(iou.dtype).eps)
-    return diou - weight.detach() * unlike
+    aspect_penalty = 4 / math.pi**2 * (_angle(boxes) - _angle(targets)).square()
+    weight = aspect_penalty / (1 - iou + aspect_penalty).clamp(min=torch.finfo(iou.dtype).eps)
+    return diou - weight.detach() * aspect_penalty
 
 
-def _share(part: Tensor, whole: Tensor) -> Tensor:
-    """`part / whole`; 0, and no gradient, where the whole is less than the smallest area."""
-    some = whole > SMALLEST_SIDE**2
-    return torch.where(some, part / torch.where(some, whole, 1), 0)
+def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """The quotient; 0, and no gradient, where the denominator is below the smallest area."""
+    valid = denominator > SMALLEST_SIDE**2
+    return torch.where(valid, numerator / torch.where(valid, denominator, 1), 0)
 
 
 def _angle(boxes: Tensor) -> Tensor:

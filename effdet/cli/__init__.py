@@ -1,7 +1,7 @@
 """The command line: `effdet VERB`, one module per verb; `tools/VERB.py` are the same functions.
 
-Only this package parses arguments, prints usage and decides exit statuses. A verb's module loads the heavy parts when
-it runs, so that asking for help is quick.
+Only this package parses arguments, prints usage and decides exit statuses. A verb imports heavy modules when it runs,
+so that `--help` is quick.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from effdet.errors import EffdetError
 
 VERBS = {
     "train": "train a detector or a classifier by a recipe",
-    "eval": "measure a checkpoint on a data set",
-    "predict": "find objects in images, folders and videos, or tell their classes",
-    "models": "list the networks",
-    "info": "show what a network is and costs",
+    "eval": "evaluate a checkpoint on a data set",
+    "predict": "run a model on images, folders and videos",
+    "models": "list the models",
+    "info": "parameters, FLOPs and memory of a model",
     "weights": "list, download and convert public weights",
-    "plan": "find what batch and settings fit into a memory",
-    "show-batch": "draw what the network sees in training",
-    "replay": "take a failed step of a training again",
-    "config": "show a recipe with everything that it leaves to defaults",
-    "shards": "copy a data set into tar files of about one size",
-    "synthetic": "draw the demo data set",
+    "plan": "find the settings with which a recipe fits into memory",
+    "show-batch": "draw training images after augmentation",
+    "replay": "rerun a training step that produced NaN or Inf",
+    "config": "print a recipe with all defaults",
+    "shards": "copy a data set into tar files of equal size",
+    "synthetic": "generate the demo data set",
 }
 
 
@@ -55,36 +55,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run_verb(verb: str, arguments: Sequence[str] | None = None, prog: str | None = None) -> int:
-    """Runs one verb and gives its exit status; an error that the user can mend is printed in its own words.
+    """Runs one verb and gives its exit status; an error that the user can fix is printed without a traceback.
 
     Args:
         verb: one of `VERBS`.
         arguments: what follows the verb; None takes the command line.
-        prog: how the program is called in its usage.
+        prog: name of the program in its usage.
     """
     module = importlib.import_module(f"effdet.cli.{verb.replace('-', '_')}")
     parser = argparse.ArgumentParser(prog=prog, description=module.__doc__, formatter_class=_Help)
     module.add_arguments(parser)
-    args = parser.parse_intermixed_args(arguments)  # overrides may follow the options
+    args = parser.parse_intermixed_args(arguments)  # section.key=value may follow the options
     try:
         status: int = module.run(args)
         sys.stdout.flush()
     except EffdetError as error:
         return _failed(str(error))
-    except BrokenPipeError:  # whoever reads, such as `head`, has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is flushed at the end
+    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes what is left at exit
         return 0
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        return _failed(f"{error.filename or 'a file'} cannot be written ({error.strerror}); make room and start again")
+        return _failed(
+            f"{error.filename or 'a file'} cannot be written ({error.strerror}); free some space and start again"
+        )
     except (RuntimeError, MemoryError) as error:
         from effdet.training.debug.out_of_memory import is_out_of_memory
 
         if not is_out_of_memory(error):
             raise
         return _failed(
-            "not enough memory; take fewer images at a time (eval.batch_size, --batch-size), a smaller network or "
+            "not enough memory; lower the batch size (eval.batch_size, --batch-size), or use a smaller model or "
             "another --device"
         )
     except KeyboardInterrupt:
@@ -94,8 +96,8 @@ def run_verb(verb: str, arguments: Sequence[str] | None = None, prog: str | None
 
 
 def _failed(message: str) -> int:
-    """Prints what is wrong, of several processes with the number of this one, and gives the exit status."""
-    rank = os.environ.get("RANK") if os.environ.get("WORLD_SIZE", "1") != "1" else None  # as torchrun tells
+    """Prints an error, with the rank if there are several processes, and gives the exit status."""
+    rank = os.environ.get("RANK") if os.environ.get("WORLD_SIZE", "1") != "1" else None  # set by torchrun
     print(f"error: {message}" if rank is None else f"error in process {rank}: {message}", file=sys.stderr)
     return 1
 

@@ -1,6 +1,6 @@
-"""How weights move: what is decayed and what is frozen, the optimiser, and the learning rate as a function of the step.
+"""The optimizer, weight decay, frozen modules, and the learning rate as a function of the step.
 
-The weight average that is evaluated is in `ema.py`, what becomes of the norms' statistics in `norms.py`.
+The EMA of the weights is in `ema.py`, BatchNorm statistics are in `batch_norm.py`.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Schedule:
         start: learning rate of the first step.
         warmup_steps: steps of the warm-up.
         total_steps: steps of the run.
-        steps_per_epoch: steps between two epochs.
-        decay: (factor, steps between two factors) of the exponential decay; None for the cosine.
+        steps_per_epoch: steps of an epoch.
+        decay: (factor, steps after which it applies again) of the exponential decay; None for the cosine.
     """
 
     peak: float
@@ -67,14 +67,14 @@ def make_schedule(optim: OptimConfig, train: TrainConfig, num_images: int) -> Sc
 
 
 def make_optimizer(model: EfficientDet | EfficientNet, config: OptimConfig) -> torch.optim.Optimizer:
-    """Optimiser of all weights that are not frozen; only kernels of convolutions and linear layers are decayed.
+    """Optimizer of all weights that are not frozen; weight decay acts on kernels of convolutions and linear layers.
 
-    Its groups have a `rate`: the factor of the schedule's learning rate for their weights, see `rates_of`.
+    Each parameter group has a `rate`: its multiplier of the learning rate, see `lr_multipliers`.
 
     Raises:
-        ConfigError: nothing is left to train, or optim.lr_multipliers names a module that there is not.
+        ConfigError: nothing is left to train, or optim.lr_multipliers names a module that does not exist.
     """
-    rates = rates_of(model, config.lr_multipliers, config.layer_decay)
+    rates = lr_multipliers(model, config.lr_multipliers, config.layer_decay)
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -100,44 +100,45 @@ def _optimizer_of(groups: list[dict[str, Any]], config: OptimConfig) -> torch.op
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    """Sets the learning rate of the next step, for every group times its own factor."""
+    """Sets the learning rate of the next step; each parameter group applies its own multiplier."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate * group["rate"]
 
 
-def rates_of(
-    model: EfficientDet | EfficientNet, rates: Mapping[str, float], layer_decay: float = 1.0
+def lr_multipliers(
+    model: EfficientDet | EfficientNet, by_module: Mapping[str, float], layer_decay: float = 1.0
 ) -> dict[str, float]:
-    """Factor of the learning rate for every parameter, by its name.
+    """Multiplier of the learning rate of every parameter, by its name.
 
     Args:
         model: a detector or a classifier.
-        rates: factors by module; of a module within another the inner one's is taken, and 1 where none is named.
-        layer_decay: multiplied once more for each step away from the heads, see `layer_groups` of the models.
+        by_module: multipliers by module. Inside nested modules the innermost one counts; 1 where none is named.
+        layer_decay: a further factor for each layer away from the heads, see `layer_groups` of the models.
 
     Raises:
-        ConfigError: the model has no module of such a name; the message suggests near ones.
+        ConfigError: the model has no module of such a name; the message suggests similar ones.
     """
-    for name in rates:
+    for name in by_module:
         _module(model, name, "optim.lr_multipliers")
     layers = model.layer_groups() if layer_decay != 1 else []
     decays = {name: layer_decay**steps for steps, layer in enumerate(layers) for name in layer}
     return {
-        name: _of_innermost(name, rates, 1.0) * _of_innermost(name, decays, 1.0) for name, _ in model.named_parameters()
+        name: _of_innermost(name, by_module, 1.0) * _of_innermost(name, decays, 1.0)
+        for name, _ in model.named_parameters()
     }
 
 
 def _of_innermost(name: str, values: Mapping[str, float], default: float) -> float:
-    """The value of the innermost of the modules around a parameter."""
+    """The value of the innermost module that contains a parameter."""
     around = [module for module in values if name.startswith(f"{module}.")]
     return values[max(around, key=len)] if around else default
 
 
 def freeze(model: nn.Module, names: Sequence[str]) -> list[nn.Module]:
-    """Takes the named modules out of training and gives them back, for `train_mode`.
+    """Freezes the named modules and returns them, for `train_mode`.
 
     Raises:
-        ConfigError: the model has no module of such a name; the message suggests near ones.
+        ConfigError: the model has no module of such a name; the message suggests similar ones.
     """
     frozen = [_module(model, name, "train.freeze") for name in names]
     for module in frozen:
@@ -146,17 +147,17 @@ def freeze(model: nn.Module, names: Sequence[str]) -> list[nn.Module]:
 
 
 def _module(model: nn.Module, name: str, key: str) -> nn.Module:
-    """The module of a name that stands under `key` of the recipe."""
+    """The module of a name that the recipe gives under `key`."""
     modules: dict[str, nn.Module] = dict(model.named_modules())
     if name not in modules or not name:
         near = difflib.get_close_matches(name, [other for other in modules if other], n=3, cutoff=0.4)
         near = near or [child for child, _ in model.named_children()]
-        raise ConfigError(f"{key}: the model has no module '{name}'; near names are {', '.join(near)}")
+        raise ConfigError(f"{key}: the model has no module '{name}'; similar names are {', '.join(near)}")
     return modules[name]
 
 
 def train_mode(model: nn.Module, frozen: Sequence[nn.Module]) -> None:
-    """Training mode for all but the frozen modules and norms, which keep their statistics."""
+    """Puts all but the frozen modules and BatchNorm layers into training mode."""
     model.train()
     for module in frozen:
         module.eval()

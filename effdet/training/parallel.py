@@ -1,4 +1,4 @@
-"""The model as a training calls it: in its precision, compiled if asked, and one with those of the other processes.
+"""The model as the training step calls it: under autocast, compiled if asked, in DDP if there are several processes.
 
 The model itself knows nothing of this; it is what is evaluated and saved.
 """
@@ -17,11 +17,11 @@ from effdet.errors import TrainingError
 
 
 class ParallelModel:
-    """Calls a model; over several processes the gradients of a backward pass become the mean over all of them.
+    """Calls a model; over several processes backward() averages the gradients over all of them (DDP).
 
     Attributes:
         device: where it computes.
-        dtype: its type under autocast, or None for float32.
+        dtype: precision under autocast; None for float32.
     """
 
     def __init__(
@@ -33,17 +33,19 @@ class ParallelModel:
         if processes.size > 1:
             with lost_processes():
                 self._called = self._shared = DistributedDataParallel(model, gradient_as_bucket_view=True)
-            # Buffers stay each process's own: norms that are to be the same everywhere are synchronised themselves.
+            # Each process keeps its own buffers: SyncBatchNorm layers synchronize themselves.
             self._shared.broadcast_buffers = False
         self._failures: tuple[type[Exception], ...] = ()
         if compiled:
-            from torch._dynamo.exc import TorchDynamoException  # as slow to load as all else together
+            from torch._dynamo.exc import (
+                TorchDynamoException,
+            )  # imported late: it takes as long as all other imports together
 
             self._failures = (TorchDynamoException,)
             self._called = torch.compile(self._called)
 
     def __call__(self, images: Tensor, last: bool = True) -> Any:
-        """Outputs of images; gradients are exchanged in the backward pass of the `last` of a step's parts."""
+        """Outputs of images; only the `last` micro-batch of a step exchanges gradients in backward()."""
         alone = contextlib.nullcontext() if self._shared is None or last else self._shared.no_sync()
         with alone, torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
             try:

@@ -13,7 +13,7 @@ from effdet.training.optim import (
     freeze,
     make_optimizer,
     make_schedule,
-    rates_of,
+    lr_multipliers,
     set_learning_rate,
     train_mode,
 )
@@ -174,7 +174,7 @@ def test_the_factor_of_the_innermost_module_counts(detector):
 
 def test_names_are_those_of_modules_not_their_beginnings():
     model = nn.ModuleDict({"a": nn.Linear(2, 2), "ab": nn.Linear(2, 2)})
-    assert rates_of(model, {"a": 0.5}) == {"a.weight": 0.5, "a.bias": 0.5, "ab.weight": 1.0, "ab.bias": 1.0}
+    assert lr_multipliers(model, {"a": 0.5}) == {"a.weight": 0.5, "a.bias": 0.5, "ab.weight": 1.0, "ab.bias": 1.0}
 
 
 def test_layers_go_from_the_heads_of_a_detector_to_its_stem(detector):
@@ -182,7 +182,7 @@ def test_layers_go_from_the_heads_of_a_detector_to_its_stem(detector):
     stages = [[f"backbone.blocks.{stage}"] for stage in reversed(range(7))]
     stem = ["backbone.conv_stem", "backbone.bn1"]
     assert layers == [["class_head", "box_head"], ["neck"], *stages, stem]
-    rates = rates_of(detector, {}, 0.5)
+    rates = lr_multipliers(detector, {}, 0.5)
     for name in rates:
         owners = [steps for steps, layer in enumerate(layers) if name.startswith(tuple(f"{part}." for part in layer))]
         assert [rates[name]] == [0.5**steps for steps in owners], name
@@ -190,7 +190,7 @@ def test_layers_go_from_the_heads_of_a_detector_to_its_stem(detector):
 
 def test_layers_go_from_the_head_of_a_classifier_to_its_stem():
     model = efficientnet_spec("efficientnet_lite0").build(3)
-    rates = rates_of(model, {}, 0.5)
+    rates = lr_multipliers(model, {}, 0.5)
     assert {rates[f"{name}.weight"] for name in ("classifier", "bn2", "conv_head")} == {1.0}
     assert rates["blocks.6.0.bn1.weight"] == 0.5
     assert rates["blocks.0.0.bn1.weight"] == 0.5**7
@@ -202,12 +202,12 @@ def test_parts_of_a_timm_backbone_are_layers():
     model = efficientdet_spec("efficientdet_d0", backbone="timm/test_resnet", image_size=(64, 64)).build(2)
     parts = ["layer4", "layer3", "layer2", "layer1", "bn1", "conv1"]
     assert model.layer_groups()[2:] == [[f"backbone.net.{part}"] for part in parts]
-    rates = rates_of(model, {}, 0.5)
+    rates = lr_multipliers(model, {}, 0.5)
     assert all(rate < 0.5 for name, rate in rates.items() if name.startswith("backbone."))
 
 
 def test_factors_of_modules_and_of_layers_multiply(detector):
-    rates = rates_of(detector, {"backbone": 0.1, "class_head": 3.0}, 0.5)
+    rates = lr_multipliers(detector, {"backbone": 0.1, "class_head": 3.0}, 0.5)
     assert rates["backbone.conv_stem.weight"] == pytest.approx(0.1 * 0.5**9)
     assert rates["backbone.blocks.6.0.bn1.weight"] == pytest.approx(0.1 * 0.5**2)
     assert rates["neck.coarser.conv.weight"] == 0.5

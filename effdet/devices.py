@@ -1,6 +1,6 @@
-"""Which device a run uses, and which arithmetic is fast on it.
+"""Device, precision, determinism and memory allocator of a process.
 
-Nothing here computes; autocast itself is entered where the network is called.
+Nothing is computed here. Autocast is entered where the model is called.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from torch import nn
 from effdet.errors import ConfigError
 from effdet.types import Precision
 
+Module = TypeVar("Module", bound=nn.Module)
+
 
 def pick_device(name: str | None = None) -> torch.device:
-    """The named device, or without a name the best one there is: cuda, mps, cpu.
+    """The named device. Without a name, the first available one of cuda, mps, cpu.
 
     Raises:
-        ConfigError: there is no such device here.
+        ConfigError: the device is not available.
     """
     if name is None:
         if torch.cuda.is_available():
@@ -35,32 +37,30 @@ def pick_device(name: str | None = None) -> torch.device:
     return device
 
 
-Module = TypeVar("Module", bound=nn.Module)
-
-
-def compute_deterministically(wanted: bool) -> None:
-    """Has torch take only algorithms that give the same each time, or whichever is fastest."""
-    if wanted:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it torch refuses matrix products on CUDA
-    torch.use_deterministic_algorithms(wanted)
+def use_deterministic_algorithms(enabled: bool) -> None:
+    """Restricts PyTorch to deterministic algorithms, or allows all of them."""
+    if enabled:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # PyTorch requires it for matrix products on CUDA
+    torch.use_deterministic_algorithms(enabled)
 
 
 def move_to_device(model: Module, device: torch.device, channels_last: bool = True) -> Module:
-    """The model itself, moved to a device and a memory layout."""
+    """Moves a model to a device and a memory layout, in place; gives the model."""
     return model.to(device).to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
 
 def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | None:
-    """Type in which the network computes while training: bfloat16, float16, or None for float32.
+    """The autocast type of a precision: bfloat16, float16, or None for float32.
 
-    'auto' takes bfloat16 on GPUs that have it, and on CPUs with bfloat16 instructions, where it is about twice as fast.
+    `auto` means bfloat16 on GPUs that support it and on CPUs with bfloat16 instructions, where it is about twice as
+    fast. It means float32 on all other devices.
     """
     if precision == "auto":
-        return torch.bfloat16 if _fast_at_bfloat16(device) else None
+        return torch.bfloat16 if _has_fast_bfloat16(device) else None
     return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
 
-def _fast_at_bfloat16(device: torch.device) -> bool:
+def _has_fast_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "cpu":
@@ -70,31 +70,31 @@ def _fast_at_bfloat16(device: torch.device) -> bool:
 
 
 def keep_freed_memory() -> None:
-    """Lets this process keep the memory that tensors free instead of giving it back to the system at once.
+    """Makes malloc keep the memory of freed tensors for this process instead of returning it to the system.
 
-    On the CPU every step frees and takes gigabytes; taken anew, the system hands them out page by page and zeroed,
-    which costs a fifth of a training step. Only GNU's allocator is told; elsewhere nothing happens.
+    On the CPU every training step frees and allocates gigabytes. Memory that was returned comes back page by page and
+    zeroed, which costs a fifth of a training step. This works with glibc only; elsewhere it does nothing.
     """
-    mallopt = _of_gnu_libc("mallopt")
+    mallopt = _glibc_function("mallopt")
     if mallopt is None:
         return
-    trim_threshold, top_pad, mmap_max = -1, -2, -4  # names of the parameters in malloc.h
+    trim_threshold, top_pad, mmap_max = -1, -2, -4  # the constants M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX of malloc.h
     mallopt(mmap_max, 0)
     mallopt(trim_threshold, -1)
     mallopt(top_pad, 256 << 20)
 
 
 def give_back_freed_memory() -> None:
-    """Gives the system back what `keep_freed_memory` has kept.
+    """Returns the memory that `keep_freed_memory` kept to the system.
 
-    Between two kinds of work, such as training and evaluation: what the second leaves behind lies scattered in the
-    memory of the first, which would need more each time.
+    Call it between training and evaluation. Otherwise the allocations of one fragment the memory of the other, and the
+    process grows each time.
     """
-    malloc_trim = _of_gnu_libc("malloc_trim")
+    malloc_trim = _glibc_function("malloc_trim")
     if malloc_trim is not None:
         malloc_trim(0)
 
 
-def _of_gnu_libc(name: str) -> Any:
-    """A function of GNU's C library; None where there is none."""
+def _glibc_function(name: str) -> Any:
+    """A function of the C library on Linux; None if it does not exist."""
     return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None

@@ -1,7 +1,7 @@
-"""Several processes that work as one: start-up under torchrun, who is who, and what they tell each other.
+"""The process group of a run under torchrun: start-up, rank and world size, and the collective operations.
 
-Without torchrun there is a single process, for which every exchange is a plain return. What is exchanged when is told
-where it happens, in `evaluation` and `training`.
+Without torchrun there is one process, and every collective operation returns its input. What is exchanged and when is
+decided in `training`, `evaluation` and `inference`.
 """
 
 from __future__ import annotations
@@ -27,14 +27,15 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes of a run; by default this one alone.
+    """Rank and world size of this process, with the collective operations; by default it is the only process.
 
-    Values travel through host memory, tensors through the memory of their device.
+    Tensors are exchanged on their device, other values through host memory. Every process must call the same collective
+    operations in the same order.
 
     Attributes:
-        rank: number of this process.
-        size: how many there are.
-        local_size: how many of them on this machine.
+        rank: rank of this process.
+        size: number of processes (the world size).
+        local_size: number of processes on this machine.
     """
 
     rank: int = 0
@@ -43,47 +44,47 @@ class Processes:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that writes and prints."""
+        """Whether this is rank 0, the process that writes files and prints."""
         return self.rank == 0
 
     def all_reduce_sum(self, values: Tensor) -> Tensor:
-        """The sum of the tensors of all processes, all of one shape and type; in place."""
+        """Sums tensors of equal shape and type over all processes, in place; gives the tensor."""
         if self.size > 1:
-            with lost_processes():
+            with explain_lost_process():
                 dist.all_reduce(values)
         return values
 
     def all_reduce_max(self, value: int) -> int:
-        """The largest of the numbers of all processes."""
+        """The maximum of a number over all processes."""
         if self.size == 1:
             return value
         values = torch.tensor(value)
-        with lost_processes():
+        with explain_lost_process():
             dist.all_reduce(values, dist.ReduceOp.MAX)
         return int(values)
 
     def broadcast(self, value: Value) -> Value:
-        """The main process's value, in every process."""
+        """The value of rank 0, in every process."""
         if self.size == 1:
             return value
-        held = [value]
-        with lost_processes():
-            dist.broadcast_object_list(held, 0)
-        return held[0]
+        values = [value]
+        with explain_lost_process():
+            dist.broadcast_object_list(values, 0)
+        return values[0]
 
     def gather(self, value: Value) -> list[Value]:
-        """The values of all processes by rank in the main process, nothing in the others."""
+        """On rank 0 the values of all processes in the order of their ranks; an empty list on the others."""
         if self.size == 1:
             return [value]
-        held: list[Any] | None = [None] * self.size if self.is_main else None
-        with lost_processes():
-            dist.gather_object(value, held)
-        return held or []
+        values: list[Any] | None = [None] * self.size if self.is_main else None
+        with explain_lost_process():
+            dist.gather_object(value, values)
+        return values or []
 
     def broadcast_buffers(self, model: nn.Module) -> None:
-        """Puts the main process's buffers, such as the statistics of norms, into the model of every process."""
+        """Copies the buffers of rank 0, such as BatchNorm statistics, into the model of every process."""
         if self.size > 1:
-            with lost_processes():
+            with explain_lost_process():
                 for buffer in model.buffers():
                     dist.broadcast(buffer, 0)
 
@@ -92,34 +93,34 @@ SINGLE = Processes()
 
 
 @contextlib.contextmanager
-def processes(device: str | None, timeout_minutes: float) -> Iterator[tuple[Processes, torch.device]]:
-    """The processes that torchrun started, joined for the length of the context, and this one's device.
+def process_group(device: str | None, timeout_minutes: float) -> Iterator[tuple[Processes, torch.device]]:
+    """Initializes the process group of torchrun for the duration of the context; gives it and the device of this rank.
 
     Args:
-        device: name of the device, such as cpu; None takes a GPU for each process where there are GPUs.
+        device: name of the device, such as cpu; None uses one GPU per process, or the CPU without GPUs.
         timeout_minutes: how long a process waits for the others.
 
     Raises:
-        ConfigError: the device does not exist, there are fewer GPUs than processes on a machine, or the processes do
-            not find each other.
+        ConfigError: the device is not available, a machine has fewer GPUs than processes, or the processes cannot
+            connect to each other.
     """
     size, local_rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_RANK", 0))
     if size == 1:
         yield SINGLE, pick_device(device)
         return
-    picked = _own_device(device, local_rank)
+    picked = _local_device(device, local_rank)
     backend = "cpu:gloo,cuda:nccl" if picked.type == "cuda" else "gloo"
     timeout = timedelta(minutes=timeout_minutes)
     try:
         store, rank, size = next(rendezvous("env://", timeout=timeout))
         if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
-            # torchrun keeps this store over restarts: without a place of its own, a start finds addresses of the last.
+            # torchrun keeps this store when it restarts the processes. The prefix hides addresses of the last start.
             store = PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT')}", store)
         dist.init_process_group(backend, timeout=timeout, store=store, rank=rank, world_size=size)
     except (RuntimeError, ValueError) as error:
         raise ConfigError(
-            f"process {os.environ.get('RANK')} of {size} does not reach the others ({_first_line(error)}); start all "
-            "of them with torchrun, with the same --nnodes and --rdzv-endpoint on every machine"
+            f"rank {os.environ.get('RANK')} of {size} cannot reach the other processes ({_first_line(error)}); start "
+            "all of them with torchrun, with the same --nnodes and --rdzv-endpoint on every machine"
         ) from None
     try:
         yield Processes(rank, size, int(os.environ.get("LOCAL_WORLD_SIZE", 1))), picked
@@ -128,8 +129,8 @@ def processes(device: str | None, timeout_minutes: float) -> Iterator[tuple[Proc
 
 
 @contextlib.contextmanager
-def lost_processes() -> Iterator[None]:
-    """Turns the failure of an exchange, which other processes have caused, into words.
+def explain_lost_process() -> Iterator[None]:
+    """Replaces the RuntimeError of a collective operation by a readable message if another process is the cause.
 
     Raises:
         TrainingError: another process has ended or does not answer.
@@ -137,35 +138,37 @@ def lost_processes() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not is_lost(error):
+        if not _is_connection_error(error):
             raise
         raise TrainingError(
-            f"another process has ended or does not answer ({_first_line(error)}); its own message tells why. "
-            "torchrun --max-restarts=N together with --resume auto goes on from the last checkpoint"
+            f"another process has ended or does not answer ({_first_line(error)}); its own message says why. "
+            "With torchrun --max-restarts=N and --resume auto, training continues from the last checkpoint"
         ) from None
 
 
-def is_lost(error: RuntimeError) -> bool:
+def _is_connection_error(error: RuntimeError) -> bool:
     """Whether an error comes from the connection between processes."""
     words = ("gloo", "Connection", "NCCL", "Timed out", "closed by peer", "reset by peer", "ProcessGroup")
     return isinstance(error, dist.DistError) or any(word in str(error) for word in words)
 
 
-def _own_device(name: str | None, local_rank: int) -> torch.device:
-    """The device of one of several processes on a machine."""
+def _local_device(name: str | None, local_rank: int) -> torch.device:
+    """The device of one process of several on a machine."""
     if name is None and torch.cuda.is_available():
         name = "cuda"
     if name != "cuda":
         picked = pick_device(name)
         if picked.type != "cpu":
             raise ConfigError(
-                f"--device {picked} is one device for several processes; leave it out, every process takes its own GPU"
+                f"--device {picked} is a single device, but there are several processes; leave --device out, and each "
+                "process uses its own GPU"
             )
         return picked
-    if local_rank >= torch.cuda.device_count():
+    count = torch.cuda.device_count()
+    if local_rank >= count:
         raise ConfigError(
-            f"process {local_rank} of this machine has no GPU of its own, there are {torch.cuda.device_count()}; start "
-            f"torchrun with --nproc-per-node={max(torch.cuda.device_count(), 1)}, or train with --device cpu"
+            f"no GPU for the process with local rank {local_rank} (GPUs on this machine: {count}); start torchrun with "
+            f"--nproc-per-node={max(count, 1)}, or train with --device cpu"
         )
     picked = pick_device(f"cuda:{local_rank}")
     torch.cuda.set_device(picked)

@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from effdet.devices import move_to_device
-    from effdet.distributed import processes
+    from effdet.distributed import process_group
     from effdet.evaluation.tables import metrics_table
     from effdet.weights.create import open_checkpoint
 
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
             pass
     except OSError as error:
         raise ConfigError(f"{out}: cannot be written ({error.strerror}); choose another folder with --out") from None
-    with processes(args.device, config.train.timeout_minutes) as (together, device):
+    with process_group(args.device, config.train.timeout_minutes) as (together, device):
         console = Console(soft_wrap=True, markup=False, highlight=False, quiet=not together.is_main)
         move_to_device(checkpoint.model, device, config.train.channels_last)
         evaluator, images = _evaluate(checkpoint, config, together, console)

@@ -17,7 +17,7 @@ from effdet.cli.recipes import add_recipe_arguments, read_recipe
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from effdet.training.debug.memory import Measured, Plan
+    from effdet.training.debug.memory import MeasuredStep, MemoryPlan
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,31 +37,31 @@ def run(args: argparse.Namespace) -> int:
     """
     from rich.console import Console
 
-    from effdet.training.debug.memory import num_classes, parse_size, plan
+    from effdet.training.debug.memory import assumed_num_classes, parse_memory_size, plan_memory
     from effdet.training.tasks import TASKS
     from effdet.weights.create import spec_of
 
     config = read_recipe(args)
-    memory = parse_size(args.memory)
+    memory = parse_memory_size(args.memory)
     console = Console(soft_wrap=True, markup=False, highlight=False)
     height, width = TASKS[config.task].largest_image(config, spec_of(config.model).image_size)
-    classes = f"{num_classes(config)} classes"
+    classes = f"{assumed_num_classes(config)} classes"
     classes += "" if config.model.num_classes else " (assumed; set model.num_classes to that of your data)"
     console.print(f"{config.model.name}, images of {height} x {width}, {classes}; measuring single steps")
-    steps: list[Measured] = []
+    steps: list[MeasuredStep] = []
 
-    def show(step: Measured) -> None:
+    def show(step: MeasuredStep) -> None:
         steps.append(step)
         status.update(f"measured {_in_words(step)} ...")
 
     with console.status("measuring a step of 1 image ...") as status:
-        result = plan(config, memory, args.device, show)
+        result = plan_memory(config, memory, args.device, show)
     _print_steps(steps, console)
     _print_advice(result, config.train.batch_size, args.memory, console)
     return 0 if result.best else 1
 
 
-def _in_words(step: Measured) -> str:
+def _in_words(step: MeasuredStep) -> str:
     """A measured step in a line."""
     how = f"{step.images} image{'s' if step.images > 1 else ''}" + (
         ", activation checkpointing" if step.checkpointing else ""
@@ -71,7 +71,7 @@ def _in_words(step: Measured) -> str:
     return f"{how}: {step.memory / 1e9:.2f} GB, {step.seconds:.2f} s per image"
 
 
-def _print_steps(steps: Sequence[Measured], console: Console) -> None:
+def _print_steps(steps: Sequence[MeasuredStep], console: Console) -> None:
     from rich.table import Table
 
     table = Table("images per forward pass", "activation checkpointing", box=None, pad_edge=False)
@@ -83,7 +83,7 @@ def _print_steps(steps: Sequence[Measured], console: Console) -> None:
     console.print(table, "", sep="\n")
 
 
-def _print_advice(result: Plan, batch_size: int, memory: str, console: Console) -> None:
+def _print_advice(result: MemoryPlan, batch_size: int, memory: str, console: Console) -> None:
     if result.best is None:
         advice = "use a smaller network"
         if result.smaller_side:

@@ -73,11 +73,11 @@ def run(args: argparse.Namespace) -> int:
     """
     from rich.console import Console
 
-    from effdet.distributed import processes
+    from effdet.distributed import process_group
     from effdet.inference.sources import open_sources
 
     sources = open_sources(args.sources)
-    with processes(args.device, TIMEOUT_MINUTES) as (together, device):
+    with process_group(args.device, TIMEOUT_MINUTES) as (together, device):
         console = Console(soft_wrap=True, quiet=not together.is_main)
         return _run(args, sources, together, str(device), console)
 

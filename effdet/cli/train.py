@@ -41,17 +41,19 @@ def run(args: argparse.Namespace) -> int:
     recipe = recipe_path(args)
     assert recipe is not None
 
-    from effdet.distributed import processes
+    from effdet.distributed import process_group
     from effdet.training.engine import train
     from effdet.training.run_folder import choose_folders
 
-    with processes(args.device, config.train.timeout_minutes) as (together, device):
-        console = Console(soft_wrap=True, markup=False, highlight=False, quiet=not together.is_main)
+    with process_group(args.device, config.train.timeout_minutes) as (processes, device):
+        console = Console(soft_wrap=True, markup=False, highlight=False, quiet=not processes.is_main)
         # The main process chooses for all, before any of them writes.
-        chosen = choose_folders(config.output_dir, recipe, args.resume, console) if together.is_main else (None, Path())
-        resume, folder = together.broadcast(chosen)
+        chosen: tuple[Path | None, Path] = (None, Path())
+        if processes.is_main:
+            chosen = choose_folders(config.output_dir, recipe, args.resume, console)
+        resume, folder = processes.broadcast(chosen)
         # All wait until the main process has saved: torchrun ends the others when one exits with a status.
-        ending = together.broadcast(train(config, folder, str(device), resume, console, together))
+        ending = processes.broadcast(train(config, folder, str(device), resume, console, processes))
     if ending == "finished":
         console.print(f"done: {folder}/best.pt")
     else:

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from effdet.errors import DataError
 from effdet.files import atomic_write
-from effdet.training.records.logs import MUCH_WAITING
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+HIGH_DATA_WAIT = 0.2  # fraction of the time spent waiting for data from which a change of settings pays
 Records = list[dict[str, float]]
 Values = NDArray[np.float64]
 
@@ -151,7 +151,7 @@ def _speed(axes: Axes, training: Records) -> None:
 def _data_wait(axes: Axes, training: Records) -> None:
     steps, shares = _series(training, "data_wait")
     _line(axes, steps, 100 * shares, _COLORS[1], "time spent waiting for data")
-    limit = 100 * MUCH_WAITING
+    limit = 100 * HIGH_DATA_WAIT
     axes.axhline(limit, color=_COLORS[4], linewidth=1, linestyle="--", label=f"{limit:.0f}%: more is worth a change")
     _title(axes, "Waiting for data", "percent of the time")
     axes.set_ylim(0, max(1.25 * limit, axes.get_ylim()[1]))

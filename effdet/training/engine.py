@@ -24,9 +24,9 @@ from effdet.errors import ConfigError, DataError, TrainingError, WeightsError
 from effdet.evaluation.tables import metrics_table
 from effdet.files import write_text
 from effdet.report.curves import draw_curves
-from effdet.training.debug.out_of_memory import is_out_of_memory, out_of_memory, out_of_memory_in_evaluation
+from effdet.training.debug.out_of_memory import evaluation_out_of_memory_error, is_out_of_memory, out_of_memory_error
 from effdet.training.optim import train_mode
-from effdet.training.records.logs import Meter, ProgressLine, advice, usable_cores
+from effdet.training.records.logs import Meter, ProgressBar, data_wait_advice, usable_cores
 from effdet.training.records.manifest import write_manifest
 from effdet.training.records.trackers import open_trackers
 from effdet.training.resume import resume
@@ -112,15 +112,17 @@ def train_steps(run: Run, state: TrainState, stop: StopRequest) -> Ending:
     )
     train_mode(state.model, run.frozen)
     cores = max(usable_cores() // run.processes.local_size, 1)
-    advise = functools.partial(advice, workers=run.config.data.workers, cores=cores, cache=run.config.data.cache)
+    advise = functools.partial(
+        data_wait_advice, workers=run.config.data.workers, cores=cores, cache=run.config.data.cache
+    )
     with (
         contextlib.closing(batches),
-        ProgressLine(run.console, run.task.criterion.names, run.schedule.total_steps, state.step, advise) as progress,
+        ProgressBar(run.console, run.task.criterion.names, run.schedule.total_steps, state.step, advise) as progress,
     ):
         meter = Meter(state.seconds)
         saved = time.monotonic()
         asked: Ending | None = None  # at least one step is computed, or a short time limit would never get anywhere
-        for batch in meter.waiting(with_error_as_last(batches)):
+        for batch in meter.time_loading(with_error_as_last(batches)):
             micro_batches, reason = prepare(run, state, batch, asked)
             if reason or (train.save_minutes and time.monotonic() - saved >= 60 * train.save_minutes):
                 with meter.paused():
@@ -163,7 +165,7 @@ def step_in_memory(run: Run, state: TrainState, micro_batches: list[MicroBatch])
         images = micro_batches[0].images
         count = sum(len(micro_batch.images) for micro_batch in micro_batches)
         height, width = images.shape[-2:]
-        raise out_of_memory(run.config.train, count, (height, width), run.network.dtype) from None
+        raise out_of_memory_error(run.config.train, count, (height, width), run.network.dtype) from None
 
 
 def finish_epoch(run: Run, state: TrainState, stop: StopRequest) -> Ending | None:
@@ -220,7 +222,7 @@ def evaluate_and_keep(run: Run, state: TrainState) -> dict[str, float]:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        raise out_of_memory_in_evaluation(run.config.eval.batch_size) from None
+        raise evaluation_out_of_memory_error(run.config.eval.batch_size) from None
     except WeightsError as error:
         raise TrainingError(
             f"after step {state.step}: {error}; lower optim.learning_rate or lengthen optim.warmup_epochs"

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from effdet.config import DetectorConfig, ModelConfig
-from effdet.training.debug.checks import check_classes
+from effdet.training.debug.checks import check_num_classes
 from effdet.weights.create import spec_of, start_model
 
 MEAN = ".running_mean"
@@ -27,7 +27,7 @@ def initial_model(
         ConfigError: the recipe asks for another number of classes than the data has, or contradicts itself.
         WeightsError: the weights are not available or do not fit.
     """
-    check_classes(config.num_classes, len(class_names))
+    check_num_classes(config.num_classes, len(class_names))
     scale, aspects = None, None
     if isinstance(config, DetectorConfig):
         scale, aspects = config.anchor_scale, config.anchor_aspects

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from effdet.distributed import Processes, lost_processes
+from effdet.distributed import Processes, explain_lost_process
 from effdet.errors import TrainingError
 
 
@@ -31,7 +31,7 @@ class ParallelModel:
         self._shared: DistributedDataParallel | None = None
         self._called: Any = model
         if processes.size > 1:
-            with lost_processes():
+            with explain_lost_process():
                 self._called = self._shared = DistributedDataParallel(model, gradient_as_bucket_view=True)
             # Each process keeps its own buffers: SyncBatchNorm layers synchronize themselves.
             self._shared.broadcast_buffers = False

@@ -1,6 +1,6 @@
-"""RMSProp as TensorFlow defines it, with which EfficientNet was trained.
+"""RMSProp as TensorFlow defines it. EfficientNet was trained with it.
 
-The other optimisers are torch's own; all are chosen in `optim.py`.
+The other optimizers come from PyTorch; `optim.py` chooses between them.
 """
 
 from __future__ import annotations
@@ -13,16 +13,18 @@ from torch import Tensor
 
 
 class RMSProp(torch.optim.Optimizer):
-    """TensorFlow's RMSProp with momentum, for each weight w with gradient g (to which L2 weight decay is added):
+    """TensorFlow's RMSProp with momentum, for each weight w with gradient g (L2 weight decay is added to g first):
 
         mean_square <- decay * mean_square + (1 - decay) * g**2
         momentum_buffer <- momentum * momentum_buffer + lr * g / sqrt(mean_square + eps)
         w <- w - momentum_buffer
 
-    torch's own RMSprop is another method, for which EfficientNet's constants do not hold. Its mean square starts at 0
-    instead of 1: the first step is then about 3 * lr however small the gradient, where here a small gradient makes a
-    small step. Its epsilon stands outside the root, where 1e-3 does a thirtieth of what it does inside. And its rate
-    stays out of the buffer, so that a new rate acts on past gradients too.
+    PyTorch's RMSprop differs in three ways, so EfficientNet's constants do not fit it:
+
+    - Its mean square starts at 0. The first step is then about 3 * lr, however small the gradient is. Here the mean
+      square starts at 1, and a small gradient makes a small step.
+    - Its eps is outside the root. There 1e-3 has about a thirtieth of the effect that it has inside the root.
+    - Its learning rate is not part of the momentum buffer. A new learning rate then scales past gradients too.
 
     Source: EfficientNet (arXiv:1905.11946), section 5.2; TensorFlow, tf.train.RMSPropOptimizer.
     """
@@ -37,22 +39,22 @@ class RMSProp(torch.optim.Optimizer):
         eps: float = 1e-3,
         weight_decay: float = 0.0,
     ) -> None:
-        """An optimiser of parameters or of groups of them, each with its own values if it likes.
+        """An optimizer of parameters or of parameter groups. A group may override any value below.
 
         Args:
-            params: parameters, or mappings with `params` and any of the values below.
+            params: parameters, or mappings with the key `params` and any of the values below.
             lr: learning rate.
-            decay: of the mean square.
-            momentum: of the steps.
+            decay: decay of the mean square.
+            momentum: momentum of the steps.
             eps: added to the mean square inside the root.
-            weight_decay: share of the weight that is added to its gradient.
+            weight_decay: L2 weight decay: this factor times the weight is added to the gradient.
         """
         defaults = {"lr": lr, "decay": decay, "momentum": momentum, "eps": eps, "weight_decay": weight_decay}
         super().__init__(params, defaults)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One step of all parameters that have a gradient; gives what `closure` gives, the loss computed anew."""
+        """Updates all parameters that have a gradient; gives the loss that `closure` recomputes, or None."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -64,7 +66,7 @@ class RMSProp(torch.optim.Optimizer):
         return loss
 
     def _step_group(self, group: dict[str, Any], weights: list[Tensor]) -> None:
-        """One step of the weights of a group that have a gradient, all at once."""
+        """Updates the weights of a group that have a gradient, in one call of each kernel."""
         for weight in weights:
             if not self.state[weight]:
                 self.state[weight]["mean_square"] = torch.ones_like(weight)

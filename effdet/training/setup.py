@@ -15,7 +15,7 @@ from rich.console import Console
 from torch import nn
 
 from effdet.config import Config
-from effdet.devices import autocast_dtype, compute_deterministically, keep_freed_memory, move_to_device, pick_device
+from effdet.devices import autocast_dtype, keep_freed_memory, move_to_device, pick_device, use_deterministic_algorithms
 from effdet.distributed import SINGLE, Processes
 from effdet.training.batch_norm import apply_batch_norm, describe_batch_norm, plan_batch_norm, uses_batch_statistics
 from effdet.training.debug.checks import check_micro_batches
@@ -74,7 +74,7 @@ def set_up(
     if device.type == "cpu":
         keep_freed_memory()
     torch.manual_seed(config.seed)
-    compute_deterministically(config.train.deterministic)
+    use_deterministic_algorithms(config.train.deterministic)
     task = make_task(config, console, processes)
     dtype = autocast_dtype(config.train.precision, device)
     model = move_to_device(task.model, device, config.train.channels_last)

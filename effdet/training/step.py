@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from effdet.distributed import lost_processes
+from effdet.distributed import explain_lost_process
 from effdet.errors import DataError, TrainingError
 from effdet.training.debug.checks import check_first_loss
 from effdet.training.debug.dump import dump_step
@@ -108,7 +108,7 @@ def compute_gradients(
     torch.manual_seed(seed_of_step(run.config.seed, state.step, processes.rank))
     names = task.criterion.names
     sums = torch.zeros(len(names), device=network.device)
-    with lost_processes():
+    with explain_lost_process():
         for number, micro_batch in enumerate(micro_batches, start=1):
             outputs = network(micro_batch.images, last=number == len(micro_batches))
             losses = task.loss(outputs, micro_batch)

@@ -1,1 +1,1 @@
-"""What helps when a training goes wrong: checks before the first step, NaN traces and dumps, the memory plan."""
+"""Tools for a training that fails: checks before the first step, NaN traces, debug dumps and the memory plan."""

@@ -1,4 +1,7 @@
-"""What is wrong with a recipe once its data is known, said before the first step; and with the first loss."""
+"""Checks of a recipe against its data, before the first step, and of the loss of the first step.
+
+The recipe alone is checked in `config`. Checks raise an error; what only looks wrong is a warning to print.
+"""
 
 from __future__ import annotations
 
@@ -11,154 +14,155 @@ from effdet.data.formats.table import OUTSIDE, OVERHANGING
 from effdet.data.labels import ImageLabels
 from effdet.errors import ConfigError, DataError, TrainingError
 
-SMALLEST_SIDE = 4  # pixels of the input: what is smaller is hardly found; the finest features have one value for 8
-FIRST_LOSS_FACTOR = 3.0  # of networks that start anew the loss was found within 0.99 and 1.01 times, of classifiers 2
+MIN_OBJECT_SIDE = 4  # input pixels; smaller objects are hardly detected: the finest feature level has a stride of 8
+FIRST_LOSS_FACTOR = 3.0  # measured with new heads: 0.99 to 1.01 times the expected loss, up to 2 times for classifiers
 
 
-def check_classes(wanted: int | None, num_classes: int) -> None:
-    """Does nothing if the recipe leaves the class count to the data, or both agree.
+def check_num_classes(configured: int | None, num_classes: int) -> None:
+    """Checks that the recipe has the number of classes of the data, or leaves it to the data.
 
     Raises:
-        ConfigError: the recipe asks for another number of classes than the data set has.
+        ConfigError: the recipe has another number of classes than the data set.
     """
-    if wanted is not None and wanted != num_classes:
+    if configured is not None and configured != num_classes:
         raise ConfigError(
-            f"the training set has {num_classes} classes but model.num_classes is {wanted}; "
-            "leave model.num_classes out to take as many as the data has"
+            f"the training set has {num_classes} classes but model.num_classes is {configured}; "
+            "leave model.num_classes out to use the number of classes of the data"
         )
 
 
 def check_micro_batches(
     train: TrainConfig, num_images: int, image_size: tuple[int, int], coarsest: tuple[int, int], processes: int = 1
 ) -> None:
-    """Does nothing if every micro-batch has enough values for the batch statistics of BatchNorm.
+    """Checks that every micro-batch has enough values for batch statistics in BatchNorm.
 
     Args:
-        train: the recipe.
-        num_images: images to train on.
-        image_size: (H, W) of the input.
-        coarsest: (H, W) of the coarsest features.
-        processes: how many processes train together.
+        train: section `train` of the recipe.
+        num_images: number of training images.
+        image_size: (H, W) of the input in pixels.
+        coarsest: (H, W) of the coarsest feature level.
+        processes: number of training processes (the world size).
 
     Raises:
-        ConfigError: a micro-batch is a single image whose coarsest features are a single pixel.
+        ConfigError: a micro-batch is one image, and its coarsest feature level has one value per channel.
     """
     smallest = min(train.batch_size, num_images) // processes // train.accumulation_steps
     if smallest <= 1 and coarsest == (1, 1):
         raise ConfigError(
-            f"one image of {image_size[0]} x {image_size[1]} per forward pass is too little for BatchNorm, whose "
-            "coarsest level has a single value then; raise train.batch_size, lower train.accumulation_steps, enlarge "
+            f"one image of {image_size[0]} x {image_size[1]} per forward pass is too small for BatchNorm: its coarsest "
+            "feature level has one value per channel; raise train.batch_size, lower train.accumulation_steps, raise "
             "model.image_size, or, with pretrained weights, set train.batch_norm=frozen"
         )
 
 
 def check_boxes(table: Annotations) -> None:
-    """Does nothing if all labels are classes of the table and all boxes have an area, as those of our readers do.
+    """Checks that all labels are classes of the table and all boxes are finite and not empty.
+
+    The readers in `data.formats` give only such tables; a table that was built in another way may differ.
 
     Raises:
-        DataError: some do not.
+        DataError: a box has an unknown label, a NaN or Inf coordinate, or no area.
     """
     with np.errstate(invalid="ignore"):
-        sound: NDArray[np.bool_] = np.all(np.isfinite(table.boxes), axis=1)
-        sound &= np.all(table.boxes[:, 2:] > table.boxes[:, :2], axis=1)
+        valid: NDArray[np.bool_] = np.all(np.isfinite(table.boxes), axis=1)
+        valid &= np.all(table.boxes[:, 2:] > table.boxes[:, :2], axis=1)
     faults: dict[str, NDArray[np.bool_]] = {
         f"labels outside 0..{len(table.label_map) - 1}": (table.labels < 0) | (table.labels >= len(table.label_map)),
-        "coordinates that are no numbers, or no area": ~sound,
+        "NaN or Inf coordinates, or no area": ~valid,
     }
-    for what, faulty in faults.items():
+    for fault, faulty in faults.items():
         if faulty.any():
             first = int(np.searchsorted(table.offsets, int(np.argmax(faulty)), side="right")) - 1
             raise DataError(
-                f"{table.source}: {int(faulty.sum())} of {len(faulty)} boxes have {what}, the first in "
-                f"{table.path(first)}; correct or drop them"
+                f"{table.source}: {int(faulty.sum())} of {len(faulty)} boxes have {fault}, the first in "
+                f"{table.path(first)}; fix or remove them"
             )
 
 
-def notes_on_boxes(table: Annotations, image_size: tuple[int, int]) -> list[str]:
-    """What looks wrong with a training set, each in one line; crowd regions do not count.
+def box_warnings(table: Annotations, image_size: tuple[int, int]) -> list[str]:
+    """What looks wrong with the training set of a detector, one line each; crowd regions are ignored.
 
     Args:
         table: the training set.
-        image_size: (H, W) of the network input.
+        image_size: (H, W) of the model input in pixels.
     """
     objects = ~table.crowd
     boxes, labels = table.boxes[objects], table.labels[objects]
     if not len(boxes):
-        return [f"{table.source.name}: no image has an object, so that nothing but background can be learned"]
+        return [f"{table.source.name}: no image has objects, so the model can learn background only"]
     sizes = np.repeat(table.sizes, np.diff(table.offsets), axis=0)[objects]
-    notes = [
+    warnings = [
         *_unused_classes(labels, table.label_map, "objects"),
         *_misplaced_boxes(table, boxes, sizes),
         *_small_boxes(boxes, sizes, image_size),
     ]
-    return [f"{table.source.name}: {note}" for note in notes]
+    return [f"{table.source.name}: {warning}" for warning in warnings]
 
 
-def notes_on_labels(table: ImageLabels) -> list[str]:
-    """What looks wrong with a classifier's training set, each in one line."""
-    return [f"{table.source.name}: {note}" for note in _unused_classes(table.labels, table.label_map, "images")]
+def label_warnings(table: ImageLabels) -> list[str]:
+    """What looks wrong with the training set of a classifier, one line each."""
+    return [f"{table.source.name}: {warning}" for warning in _unused_classes(table.labels, table.label_map, "images")]
 
 
 def check_first_loss(name: str, loss: float, expected: float) -> None:
-    """Does nothing if the loss of the first step is about that of a network that knows nothing yet.
+    """Checks that the loss of the first step is about that of a head that has learned nothing yet.
 
     Args:
-        name: which loss it is, such as class_loss.
-        loss: what it is.
-        expected: what it is with the outputs that a new head starts from.
+        name: name of the loss, such as class_loss.
+        loss: the loss of the first step.
+        expected: the loss with the initial outputs of a new head.
 
     Raises:
-        TrainingError: it is more than `FIRST_LOSS_FACTOR` times as large or as small.
+        TrainingError: the loss is more than `FIRST_LOSS_FACTOR` times larger or smaller than expected.
     """
     if not expected / FIRST_LOSS_FACTOR <= loss <= expected * FIRST_LOSS_FACTOR:
         raise TrainingError(
-            f"step 1: the {name.replace('_', ' ')} is {loss:.4g}, but a network whose head starts anew has "
-            f"{expected:.4g} on this batch; the features that reach the head are too large, or the head was not reset: "
-            "check the file of model.weights or model.backbone_weights, and see the images with `effdet show-batch`"
+            f"step 1: the {name.replace('_', ' ')} is {loss:.4g}, but a newly initialized head should have "
+            f"{expected:.4g} on this batch; the features that reach the head are too large, or the head was not "
+            "initialized: check the file in model.weights or model.backbone_weights, and look at the images with "
+            "`effdet show-batch`"
         )
 
 
 def _unused_classes(labels: NDArray[np.int64], label_map: LabelMap, what: str) -> list[str]:
-    """A line on the classes without anything to learn from, if there are such."""
+    """A warning about classes without training examples, if there are any; `what` is "objects" or "images"."""
     counts = np.bincount(labels, minlength=len(label_map))
     unused = [label_map.names[label] for label in np.flatnonzero(counts == 0)]
     if not unused:
         return []
     names = ", ".join(unused[:10]) + (", ..." if len(unused) > 10 else "")
-    whose = (
-        f"all {what} are of the class {label_map.names[int(labels[0])]}, and " if np.count_nonzero(counts) == 1 else ""
-    )
-    return [f"{whose}{len(unused)} of {len(label_map)} classes have no {what} to train on: {names}"]
+    only = f"all {what} are of class {label_map.names[int(labels[0])]}, and " if np.count_nonzero(counts) == 1 else ""
+    return [f"{only}{len(unused)} of {len(label_map)} classes have no {what} to train on: {names}"]
 
 
 def _misplaced_boxes(table: Annotations, boxes: NDArray[np.float32], sizes: NDArray[np.int32]) -> list[str]:
-    """A line on boxes [N, 4] that seem to be written another way than the format has them."""
+    """A warning about boxes [N, 4] xyxy that look as if they were written in another convention than the format's."""
     if boxes.max() <= 1 and sizes.max() > 1:
-        return ["all box coordinates lie within 0..1; they are read as pixels, but seem to be shares of the image"]
+        return ["all box coordinates lie within 0..1; they are read as pixels, but look normalized by the image size"]
     misplaced, dropped = (
         sum(table.repairs.get(what, 0) for what in kinds) for kinds in ((OUTSIDE, OVERHANGING), (OUTSIDE,))
     )
-    share = misplaced / (len(table.boxes) + dropped)
-    if share <= 0.5:
+    fraction = misplaced / (len(table.boxes) + dropped)
+    if fraction <= 0.5:
         return []
     return [
-        f"{share:.0%} of the boxes reach beyond their images; they seem to be made for images of another size, or to "
-        "hold corners where the format has width and height"
+        f"{fraction:.0%} of the boxes extend beyond their images; they may be for images of another size, or have x2 "
+        "and y2 where the format expects width and height"
     ]
 
 
 def _small_boxes(boxes: NDArray[np.float32], sizes: NDArray[np.int32], image_size: tuple[int, int]) -> list[str]:
-    """A line on boxes [N, 4] of images of `sizes` [N, 2] if most are tiny in the letterbox."""
+    """A warning if most boxes [N, 4] in images of `sizes` [N, 2] (H, W) are tiny after the resize to the input."""
     known = (sizes > 0).all(axis=1)
     if not known.any():
         return []
     scale = (np.array(image_size) / sizes[known]).min(axis=1)
     sides = (boxes[known, 2:] - boxes[known, :2]) * scale[:, None]
-    share = float((sides.prod(axis=1) < SMALLEST_SIDE**2).mean())
-    if share <= 0.5:
+    fraction = float((sides.prod(axis=1) < MIN_OBJECT_SIDE**2).mean())
+    if fraction <= 0.5:
         return []
     height, width = image_size
     return [
-        f"{share:.0%} of the objects are smaller than {SMALLEST_SIDE} x {SMALLEST_SIDE} pixels in an input of "
-        f"{height} x {width}, too small to be found; raise model.image_size, or cut the images into tiles"
+        f"{fraction:.0%} of the objects are smaller than {MIN_OBJECT_SIDE} x {MIN_OBJECT_SIDE} pixels in an input of "
+        f"{height} x {width}, too small to be detected; raise model.image_size, or cut the images into tiles"
     ]

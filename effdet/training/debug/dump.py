@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from effdet.config import make_config
 from effdet.data.images import write_image
-from effdet.devices import compute_deterministically, move_to_device
+from effdet.devices import move_to_device, use_deterministic_algorithms
 from effdet.errors import WeightsError
 from effdet.files import atomic_folder, write_json
 from effdet.models import EfficientDet, EfficientNet
@@ -206,7 +206,7 @@ def replay(dump: DebugDump, device: torch.device, dtype: torch.dtype | None) -> 
     config = make_config(card.config, source="the recipe of the debug dump")
     model = _model_of(dump)
     model.checkpoint_activations(config.train.checkpoint_activations)
-    compute_deterministically(config.train.deterministic)
+    use_deterministic_algorithms(config.train.deterministic)
     move_to_device(model, device, config.train.channels_last)
     criterion = task.make_criterion(config.loss, card.class_names)
     criterion.load_state_dict(dump.criterion)

@@ -1,7 +1,7 @@
-"""How much memory a training step takes, measured by running one, and what fits into the memory that there is.
+"""How a recipe fits into a memory: gradient accumulation steps and activation checkpointing, from measured steps.
 
-Steps are run on images without content, so that no data set is needed; the command line of it is in `cli/plan.py`. What
-a training says that has run out of memory is in `shortage.py`.
+The steps use blank images, so no data set is needed. The command line is in `cli/plan.py`; the errors of a training
+that runs out of memory are in `out_of_memory.py`.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ from effdet.training.tasks import TASKS
 from effdet.weights.create import spec_of
 
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
-MARGIN = 0.1  # of the memory is left for what a measured step does not show: other batches, evaluation, fragments
-USUAL_CLASSES = {"detection": 80, "classification": 1000}
+MARGIN = 0.1  # fraction of the memory that stays free: evaluation, fragmentation and other batches are not measured
+DEFAULT_NUM_CLASSES = {"detection": 80, "classification": 1000}  # of COCO and ImageNet
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What a step took.
+class MeasuredStep:
+    """Memory and time of a training step.
 
     Attributes:
-        images: computed at once.
-        checkpointing: whether activations were computed again.
-        memory: the process's largest memory in bytes, on CUDA that of the device; None where it was not enough.
-        seconds: per image.
+        images: images per forward pass.
+        checkpointing: whether activation checkpointing was on.
+        memory: peak memory in bytes, of the device on CUDA, else of the process; None if it ran out of memory.
+        seconds: time per image.
     """
 
     images: int
@@ -56,54 +56,54 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What fits into a memory.
+class MemoryPlan:
+    """The settings with which a recipe fits into a memory.
 
     Attributes:
-        precision: in which the network computes.
-        best: the fastest of the steps that fit, with as many images as it can have; None where nothing fits.
-        accumulation_steps: parts of a batch that `best` stands for.
-        smaller_side: where nothing fits, about the side of the images that would; None where none would.
+        precision: type of the model under autocast, such as bfloat16.
+        best: the fastest step that fits, with the largest micro-batch that fits; None if nothing fits.
+        accumulation_steps: gradient accumulation steps of a batch with the micro-batch of `best`.
+        smaller_side: if nothing fits, the estimated image side in pixels that would fit; None if there is none.
     """
 
     precision: str
-    best: Measured | None
+    best: MeasuredStep | None
     accumulation_steps: int
     smaller_side: int | None
 
 
-def parse_size(text: str) -> int:
-    """Bytes of a size such as 11GB, 11GiB or 8000MB.
+def parse_memory_size(text: str) -> int:
+    """The bytes of a memory size such as 11GB, 11GiB or 8000MB.
 
     Raises:
-        ConfigError: it is no size.
+        ConfigError: the text is not a memory size, or it is below 1 MiB.
     """
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([KMG]I?)?B?", text.strip().upper())
     size = int(float(match[1]) * UNITS[match[2] or ""]) if match else 0
     if size < 2**20:
-        raise ConfigError(f"'{text}' is no size of a memory; expected one such as 11GB, 11GiB or 8000MB")
+        raise ConfigError(f"'{text}' is not a memory size; expected a size such as 11GB, 11GiB or 8000MB")
     return size
 
 
-def plan(
+def plan_memory(
     config: Config,
     memory: int,
     device_name: str | None,
-    show: Callable[[Measured], None],
-) -> Plan:
-    """Finds how a recipe's batch fits into a memory: in how many parts, with or without checkpointing.
+    show: Callable[[MeasuredStep], None],
+) -> MemoryPlan:
+    """Finds the gradient accumulation steps and activation checkpointing with which a batch fits into a memory.
 
-    Per image the memory grows along a line, which steps of one and of two images tell; the largest part that fits by
-    it is then measured itself.
+    Memory grows linearly with the micro-batch. Steps of one and two images give the line; the largest micro-batch that
+    fits according to the line is then measured itself.
 
     Args:
-        config: the recipe; of its data nothing is read.
-        memory: bytes there are; a tenth of it is left free.
-        device_name: where to measure, None for the best device.
-        show: is told of each step once it is measured.
+        config: the recipe; its data is not read.
+        memory: available bytes; a tenth of them is kept free.
+        device_name: device to measure on; None for the best one.
+        show: is called with each step after it was measured.
 
     Raises:
-        ConfigError: the network cannot be built, or the device's memory cannot be measured.
+        ConfigError: the model cannot be built, or the memory of the device cannot be measured.
     """
     device = pick_device(device_name)
     if device.type not in ("cpu", "cuda"):
@@ -116,50 +116,51 @@ def plan(
         check_micro_batches(config.train.model_copy(update={"accumulation_steps": 1}), batch_size, size, coarsest)
         smallest = 2 if coarsest == (1, 1) else 1
 
-    def measure(checkpointing: bool, images: int) -> Measured:
+    def measure(checkpointing: bool, images: int) -> MeasuredStep:
         step = measure_step(config, images, checkpointing, device)
         show(step)
         return step
 
-    best, share = largest_parts(measure, batch_size, memory * (1 - MARGIN), smallest)
-    return Plan(
+    best, fraction = largest_micro_batch(measure, batch_size, memory * (1 - MARGIN), smallest)
+    return MemoryPlan(
         precision=str(autocast_dtype(config.train.precision, device) or torch.float32).removeprefix("torch."),
         best=best,
         accumulation_steps=math.ceil(batch_size / best.images) if best else batch_size,
-        smaller_side=None if best else int(min(size) * math.sqrt(share)) // 32 * 32 or None,
+        smaller_side=None if best else int(min(size) * math.sqrt(fraction)) // 32 * 32 or None,
     )
 
 
-def largest_parts(
-    measure: Callable[[bool, int], Measured], batch_size: int, limit: float, smallest: int = 1
-) -> tuple[Measured | None, float]:
-    """The largest part of a batch that fits, without or with checkpointing, whichever is faster.
+def largest_micro_batch(
+    measure: Callable[[bool, int], MeasuredStep], batch_size: int, limit: float, smallest: int = 1
+) -> tuple[MeasuredStep | None, float]:
+    """The largest micro-batch that fits, with or without activation checkpointing, whichever is faster.
 
     Args:
-        measure: runs a step with or without checkpointing, on so many images.
+        measure: measures a step, given whether activations are checkpointed and the images per forward pass.
         batch_size: images of the batch.
-        limit: bytes that a step may take.
-        smallest: images of the smallest part that can be computed.
+        limit: largest allowed peak memory of a step in bytes.
+        smallest: images of the smallest micro-batch that can be computed.
 
     Returns:
-        The step, or None where none fits, and about the share of an image's pixels that would.
+        The measured step, or None if none fits; and the estimated fraction of the pixels of an image that would fit.
     """
-    fitting: list[Measured] = []
-    share = 0.0
+    fitting: list[MeasuredStep] = []
+    fraction = 0.0
     for checkpointing in (False, True):
-        found, share = _largest_part(partial(measure, checkpointing), batch_size, limit, smallest)
-        fitting += [found] if found else []
-        if found and found.images == batch_size:
-            break  # to compute again what could be kept would only be slower
-    return min(fitting, key=lambda step: step.seconds, default=None), share
+        largest, fraction = _largest_that_fits(partial(measure, checkpointing), batch_size, limit, smallest)
+        fitting += [largest] if largest else []
+        if largest and largest.images == batch_size:
+            break  # the whole batch fits: activation checkpointing would only be slower
+    return min(fitting, key=lambda step: step.seconds, default=None), fraction
 
 
-def _largest_part(
-    measure: Callable[[int], Measured], batch_size: int, limit: float, smallest: int
-) -> tuple[Measured | None, float]:
-    """The largest part that fits, found along a line through two measured ones, and the share of an image that would.
+def _largest_that_fits(
+    measure: Callable[[int], MeasuredStep], batch_size: int, limit: float, smallest: int
+) -> tuple[MeasuredStep | None, float]:
+    """The largest micro-batch that fits, from a line through two measured ones; and the fraction of an image that fits.
 
-    A part of n images stands for ceil(batch_size / n) of them, so that only sizes that lessen that count are tried.
+    A micro-batch of n images needs ceil(batch_size / n) accumulation steps. Only the smallest n for each number of
+    accumulation steps is tried.
     """
     first = measure(smallest)
     if first.memory is None:
@@ -169,26 +170,26 @@ def _largest_part(
     if batch_size == smallest:
         return first, 1.0
     second = measure(smallest + 1)
-    each = max((second.memory or math.inf) - first.memory, 1.0)
+    per_image = max((second.memory or math.inf) - first.memory, 1.0)
     best = second if _fits(second, limit) else first
-    images = min(smallest + int((limit - first.memory) / each), batch_size)
+    images = min(smallest + int((limit - first.memory) / per_image), batch_size)
     while images > best.images:
-        images = math.ceil(batch_size / math.ceil(batch_size / images))  # equal parts
+        images = math.ceil(batch_size / math.ceil(batch_size / images))  # micro-batches of equal size
         if images <= best.images:
             break
-        found = measure(images)
-        if _fits(found, limit):
-            return found, 1.0
+        step = measure(images)
+        if _fits(step, limit):
+            return step, 1.0
         images -= 1
     return best, 1.0
 
 
-def _fits(step: Measured, limit: float) -> bool:
+def _fits(step: MeasuredStep, limit: float) -> bool:
     return step.memory is not None and step.memory <= limit
 
 
-def measure_step(config: Config, images: int, checkpointing: bool, device: torch.device) -> Measured:
-    """Runs a step in a process of its own."""
+def measure_step(config: Config, images: int, checkpointing: bool, device: torch.device) -> MeasuredStep:
+    """Measures a step in a new process, so that the peak memory is its own."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_report_step, args=(sender, config, images, checkpointing, device), daemon=True)
@@ -196,14 +197,14 @@ def measure_step(config: Config, images: int, checkpointing: bool, device: torch
     sender.close()
     try:
         memory, seconds, message = receiver.recv()
-    except EOFError:  # killed, as systems do with a process that takes more memory than there is
+    except EOFError:  # killed: the system kills a process that uses too much memory
         memory, seconds, message = None, math.nan, None
     process.join()
-    if memory is None and message is None and (process.exitcode or 0) > 0:  # by an error, which it has printed
-        raise ConfigError("a step could not be measured, for the reason above")
+    if memory is None and message is None and (process.exitcode or 0) > 0:  # ended by an error, which it has printed
+        raise ConfigError("a training step failed while it was measured; see the error above")
     if message is not None:
         raise ConfigError(message)
-    return Measured(images, checkpointing, memory, seconds)
+    return MeasuredStep(images, checkpointing, memory, seconds)
 
 
 def _report_step(
@@ -226,14 +227,16 @@ def _report_step(
 
 
 def run_step(config: Config, images: int, checkpointing: bool, device: torch.device) -> float:
-    """Two parts of a batch and a step of the optimiser, with all that a training keeps; seconds per image of the second
-    part.
+    """Runs two micro-batches and one optimizer step, with everything in memory that a training keeps.
+
+    Returns:
+        Seconds per image of the last micro-batch.
     """
     if device.type == "cpu":
         keep_freed_memory()
     train, task, spec = config.train, TASKS[config.task], spec_of(config.model)
     size = task.largest_image(config, spec.image_size)
-    model = move_to_device(spec.build(num_classes(config)), device, train.channels_last)
+    model = move_to_device(spec.build(assumed_num_classes(config)), device, train.channels_last)
     model.checkpoint_activations(checkpointing)
     frozen = freeze(model, train.freeze)
     batch_norm = plan_batch_norm(train.batch_norm, images, 1, device.type == "cuda", frozenset())
@@ -245,7 +248,8 @@ def run_step(config: Config, images: int, checkpointing: bool, device: torch.dev
     criterion = task.make_criterion(config.loss.model_copy(update={"class_weights": {}}), ())
     batch = torch.zeros(max(train.batch_size, images), spec.in_channels, *size, dtype=torch.uint8).to(device)
     seconds = math.nan
-    for _ in range(2 if images <= 2 else 1):  # the second finds the gradients of the first, small beside many images
+    # The second micro-batch runs while the gradients of the first are in memory. With many images they hardly matter.
+    for _ in range(2 if images <= 2 else 1):
         start = time.perf_counter()
         targets = task.random_targets(batch[:images], model.num_classes)
         micro_batch = task.micro_batch(model, batch[:images], targets, range(images))
@@ -260,17 +264,17 @@ def run_step(config: Config, images: int, checkpointing: bool, device: torch.dev
     return seconds
 
 
-def num_classes(config: Config) -> int:
-    """Classes of the recipe; where it leaves them to the data set, as many as COCO or ImageNet has."""
-    return config.model.num_classes or USUAL_CLASSES[config.task]
+def assumed_num_classes(config: Config) -> int:
+    """The number of classes of the recipe; that of COCO or ImageNet if the recipe leaves it to the data set."""
+    return config.model.num_classes or DEFAULT_NUM_CLASSES[config.task]
 
 
 def peak_memory(device: torch.device) -> int:
-    """Largest memory so far in bytes: of the device on CUDA, else of this process."""
+    """Peak memory so far in bytes: of the device on CUDA, else of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device)
     status = Path("/proc/self/status")
-    if status.exists():  # what getrusage tells of a young process may be its parent's
+    if status.exists():  # getrusage may report the peak of the parent for a new process
         match = re.search(r"VmHWM:\s*(\d+) kB", status.read_text(encoding="ascii"))
         if match:
             return int(match[1]) * 1024

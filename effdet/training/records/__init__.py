@@ -1,1 +1,1 @@
-"""What a run writes about itself: log files, trackers, the manifest."""
+"""The records of a run: log files, trackers and the manifest."""

@@ -1,7 +1,7 @@
-"""What a run tells: log.jsonl and log.csv in its folder, and a progress line in the terminal.
+"""The log of a run: log.jsonl and log.csv in its folder, and the progress bar in the terminal.
 
-Both files are appended to, and a resumed run continues them after dropping what came after its checkpoint. Trackers get
-the same from `trackers.py`.
+Both files are appended to. A resumed run first drops the lines after its checkpoint. TensorBoard, W&B and MLflow are in
+`trackers.py`.
 """
 
 from __future__ import annotations
@@ -22,21 +22,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from effdet.errors import DataError
 from effdet.files import write_text
+from effdet.report.curves import HIGH_DATA_WAIT
 from effdet.training.records.trackers import Trackers
 
-Record = dict[str, float]
 BatchType = TypeVar("BatchType")
-MUCH_WAITING = 0.2  # share of the time
-_JUDGED_STEPS, _JUDGED_SECONDS = 20, 30  # enough of either to tell how long a run waits for data
+_MIN_STEPS, _MIN_SECONDS = 20, 30  # either is enough to estimate the data wait of a run
 
 
 class RunLog:
-    """The two log files of a run: a line of training figures or of metrics at a time.
+    """The two log files of a run. A record is a mapping with the metrics of training steps or of an evaluation.
 
-    JSON lines hold what a record has; the CSV has all columns, empty where a record has nothing to say.
+    Each line of log.jsonl has the keys of its record. log.csv has all columns; a value that a record lacks is empty.
 
     Attributes:
-        trackers: where records go besides, or None.
+        trackers: the trackers that get every record too, or None.
     """
 
     trackers: Trackers | None = None
@@ -44,13 +43,13 @@ class RunLog:
     def __init__(
         self, folder: Path, losses: Sequence[str] = (), settings: Sequence[str] = (), metrics: Sequence[str] = ()
     ) -> None:
-        """Logs in a folder.
+        """The log files in a folder, which are created by the first record.
 
         Args:
-            folder: the run's.
-            losses: names of the parts of the loss.
-            settings: names of what changes from epoch to epoch.
-            metrics: names of what an evaluation tells.
+            folder: folder of the run.
+            losses: names of the total loss and its terms.
+            settings: names of the settings that change from epoch to epoch.
+            metrics: names of the evaluation metrics.
         """
         self.jsonl, self.table, self.metrics = folder / "log.jsonl", folder / "log.csv", frozenset(metrics)
         self.columns = (
@@ -62,8 +61,8 @@ class RunLog:
             *metrics,
         )
 
-    def write(self, record: Record) -> None:
-        """Appends one record to both files, and gives it to the trackers."""
+    def write(self, record: dict[str, float]) -> None:
+        """Appends a record to both files and sends it to the trackers."""
         with self.jsonl.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         new = not self.table.exists() or self.table.stat().st_size == 0
@@ -73,44 +72,44 @@ class RunLog:
                 writer.writeheader()
             writer.writerow(record)
         if self.trackers is not None:
-            self.trackers.write(int(record["step"]), self._named(record))
+            self.trackers.write(int(record["step"]), self._tracker_metrics(record))
 
-    def _named(self, record: Record) -> Record:
-        """Figures as trackers get them: train/loss, val/AP; what could not be measured is left out."""
+    def _tracker_metrics(self, record: dict[str, float]) -> dict[str, float]:
+        """The record with the names of the trackers, such as train/loss and val/AP. Undefined metrics are left out."""
         if self.metrics.isdisjoint(record):
             return {f"train/{name}": value for name, value in record.items() if name != "step"}
         return {f"val/{name}": record[name] for name in record if name in self.metrics and record[name] >= 0}
 
     def rewind(self, step: int, evaluated: bool) -> None:
-        """Drops what a run will log again, and a line that was cut off by a kill; adds columns that are new.
+        """Drops the lines that a resumed run will log again, and a last line that is incomplete; adds new columns.
 
         Args:
-            step: steps that the run has done.
-            evaluated: whether the evaluation after them, if there is one, is done too.
+            step: completed steps of the run.
+            evaluated: whether the evaluation after the last completed step, if there is one, is complete too.
 
         Raises:
-            DataError: a line is no record of a log.
+            DataError: a line is not a log record.
         """
         for path in (self.jsonl, self.table):
             if path.exists():
                 lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-                whole = [(number, line) for number, line in enumerate(lines, 1) if line.endswith("\n")]
-                kept = [line for number, line in whole if _place_of(line, path, number) <= (step, evaluated)]
+                complete = [(number, line) for number, line in enumerate(lines, 1) if line.endswith("\n")]
+                kept = [line for number, line in complete if _step_of_line(line, path, number) <= (step, evaluated)]
                 if path == self.table and kept:
-                    kept = self._with_all_columns(kept)
+                    kept = self._add_columns(kept)
                 if kept != lines:
                     write_text(path, "".join(kept))
 
-    def _with_all_columns(self, lines: list[str]) -> list[str]:
-        """Lines of the table with the columns that a recipe of now has and that of before had not, at their end."""
+    def _add_columns(self, lines: list[str]) -> list[str]:
+        """The lines of log.csv with the columns appended that the current recipe has and the earlier one did not."""
         before = lines[0].rstrip("\n").split(",")
         new = [column for column in self.columns if column not in before]
         self.columns = (*before, *new)
         return [",".join(self.columns) + "\n", *(line[:-1] + "," * len(new) + "\n" for line in lines[1:])]
 
 
-def _place_of(line: str, path: Path, number: int) -> tuple[int, bool]:
-    """Step of a line of either file, and whether it is an evaluation's; (0, False) of the header of the table."""
+def _step_of_line(line: str, path: Path, number: int) -> tuple[int, bool]:
+    """(step, whether it is of an evaluation) of a line of either file; (0, False) for the header of log.csv."""
     try:
         if path.suffix == ".jsonl":
             record = json.loads(line)
@@ -119,90 +118,86 @@ def _place_of(line: str, path: Path, number: int) -> tuple[int, bool]:
         return (0, False) if number == 1 else (int(step), learning_rate == "")
     except (ValueError, KeyError, TypeError):
         raise DataError(
-            f"{path}: line {number} is no record of this log ({line.strip()[:60]!r}); remove the line, or move the "
-            "file away and a new one begins"
+            f"{path}: line {number} is not a log record ({line.strip()[:60]!r}); remove the line, or move the file "
+            "away to start a new log"
         ) from None
 
 
 class Meter:
-    """Clock of a training: its length without evaluations, its speed, and the time it waits for data."""
+    """Measures a training: its duration without evaluations, its speed, and its data wait."""
 
     def __init__(self, seconds: float) -> None:
-        """A clock that goes on from `seconds`, which an earlier part of the run took."""
-        self._begin = time.perf_counter() - seconds
-        self._reading = time.perf_counter()
+        """Starts the clock at `seconds`, the duration of the run before it was resumed."""
+        self._start = time.perf_counter() - seconds
+        self._last_read = time.perf_counter()
         self._images, self._waited = 0, 0.0
 
-    def waiting(self, batches: Iterator[BatchType]) -> Iterator[BatchType]:
-        """The batches, with the time that each lets wait counted."""
+    def time_loading(self, batches: Iterator[BatchType]) -> Iterator[BatchType]:
+        """Yields the batches; the time until each is available counts as data wait."""
         while True:
-            asked = time.perf_counter()
+            start = time.perf_counter()
             batch = next(batches, None)
-            self._waited += time.perf_counter() - asked
+            self._waited += time.perf_counter() - start
             if batch is None:
                 return
             yield batch
 
     def count(self, images: int) -> float:
-        """Counts trained images; gives the length of the training so far in seconds."""
+        """Adds trained images; gives the duration of the training so far in seconds."""
         self._images += images
-        return time.perf_counter() - self._begin
+        return time.perf_counter() - self._start
 
     def read(self) -> tuple[float, float]:
-        """(images per second, share of the time spent waiting for data) since the last reading."""
-        spent = max(time.perf_counter() - self._reading, 1e-9)
-        figures = self._images / spent, self._waited / spent
-        self._reading += spent
+        """(images per second, fraction of the time spent waiting for data) since the previous call."""
+        elapsed = max(time.perf_counter() - self._last_read, 1e-9)
+        speed, data_wait = self._images / elapsed, self._waited / elapsed
+        self._last_read += elapsed
         self._images, self._waited = 0, 0.0
-        return figures
+        return speed, data_wait
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Leaves out what happens in the context, such as an evaluation."""
-        stopped = time.perf_counter()
+        """Stops the clock inside the context, for example during an evaluation."""
+        start = time.perf_counter()
         yield
-        away = time.perf_counter() - stopped
-        self._begin += away
-        self._reading += away
+        pause = time.perf_counter() - start
+        self._start += pause
+        self._last_read += pause
 
 
 def usable_cores() -> int:
-    """Processor cores that this process may use."""
+    """Number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def advice(data_wait: float, workers: int, cores: int, cache: str) -> str | None:
-    """What to change where a training waits for its data for more than a fifth of the time; None where it does not.
+def data_wait_advice(data_wait: float, workers: int, cores: int, cache: str) -> str | None:
+    """What to change if a training waits for data more than a fifth of the time; None if it waits less.
 
     Args:
-        data_wait: share of the time spent waiting.
-        workers: processes that load, `data.workers`.
-        cores: cores for this process and its workers.
+        data_wait: fraction of the time spent waiting for data.
+        workers: data loader workers, `data.workers`.
+        cores: CPU cores for this process and its workers.
         cache: `data.cache`.
     """
-    if data_wait <= MUCH_WAITING:
+    if data_wait <= HIGH_DATA_WAIT:
         return None
-    told = f"{data_wait:.0%} of the time goes into waiting for data; "
+    problem = f"training waits for data {data_wait:.0%} of the time"
     if workers < cores:
-        # A batch is loaded in so many times the time of a step by one process, and computed in the rest of it.
+        # In units of the step time: one worker loads a batch in `loading`, and the model computes for `computing`.
         loading, computing = workers or data_wait, max(1 - data_wait, 0.01)
         enough = min(max(math.ceil(loading / computing), workers + 1), cores)
-        return f"{told}raise data.workers from {workers} to {enough} (there are {cores} cores)"
+        return f"{problem}; raise data.workers from {workers} to {enough} ({cores} CPU cores are available)"
+    problem += f", and {workers} workers already use all {cores} CPU cores"
     if cache == "none":
-        return (
-            f"{told}{workers} workers keep all {cores} cores busy: set data.cache=memory or data.cache=disk, "
-            "or store smaller images"
-        )
-    return (
-        f"{told}{workers} workers keep all {cores} cores busy: store smaller images, or switch off costly augment keys"
-    )
+        return f"{problem}; set data.cache=memory or data.cache=disk, or store smaller images"
+    return f"{problem}; store smaller images, or turn off slow augmentations"
 
 
-class ProgressLine:
-    """A bar with the latest figures in a terminal, a line per record where the output is a file.
+class ProgressBar:
+    """A progress bar with the latest metrics in a terminal; one line per record if the output is a file.
 
-    Says once, as soon as enough steps tell so, that the run waits too long for its data. The first record is not
-    judged: the start of the workers is in it.
+    Prints one advice if the run waits too long for data, as soon as enough steps show it. The first record does not
+    count, because it contains the start of the workers.
     """
 
     def __init__(
@@ -213,19 +208,19 @@ class ProgressLine:
         step: int,
         advise: Callable[[float], str | None] | None = None,
     ) -> None:
-        """A line at its start.
+        """A bar that starts at a step.
 
         Args:
             console: where it is shown.
-            losses: names of the parts of the loss.
+            losses: names of the total loss and its terms.
             total_steps: steps of the run.
-            step: steps that are done.
-            advise: what to say of a share of the time spent waiting for data, see `advice`.
+            step: completed steps.
+            advise: gives the advice for a fraction of the time spent waiting for data, see `data_wait_advice`.
         """
         self.console, self.losses, self.advise = console, losses, advise
-        self._judged_from: Record | None = None
+        self._first: dict[str, float] | None = None  # the record from which the data wait is averaged
         self._waited = 0.0  # seconds since then
-        self._latest: Record | None = None
+        self._latest: dict[str, float] | None = None
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
@@ -236,7 +231,7 @@ class ProgressLine:
         )
         self.task = self.bar.add_task("starting", total=total_steps, completed=step)
 
-    def __enter__(self) -> ProgressLine:
+    def __enter__(self) -> ProgressBar:
         self.bar.start()
         return self
 
@@ -246,15 +241,15 @@ class ProgressLine:
         self.bar.stop()
 
     def advance(self, step: int) -> None:
-        """Moves the bar to `step` steps done."""
+        """Moves the bar to `step` completed steps."""
         self.bar.update(self.task, completed=step)
 
-    def show(self, record: Record) -> None:
-        """Shows the figures of a training record."""
-        total, *parts = self.losses
-        shares = " ".join(f"{part.removesuffix('_loss')} {record[part]:.4f}" for part in parts)
+    def show(self, record: dict[str, float]) -> None:
+        """Shows the metrics of a training record."""
+        total, *terms = self.losses
+        values = " ".join(f"{term.removesuffix('_loss')} {record[term]:.4f}" for term in terms)
         text = (
-            f"epoch {record['epoch']}  loss {record[total]:.3f} {f'({shares})  ' if parts else ' '}"
+            f"epoch {record['epoch']}  loss {record[total]:.3f} {f'({values})  ' if terms else ' '}"
             f"lr {record['learning_rate']:.2e}  {record['images_per_second']:.1f} images/s  "
             f"data wait {record['data_wait']:.0%}"
         )
@@ -262,22 +257,22 @@ class ProgressLine:
             self.bar.update(self.task, description=text)
         else:
             self.console.print(f"step {record['step']}  {text}")
-        self._advise(record)
+        self._check_data_wait(record)
 
-    def _advise(self, record: Record) -> None:
-        """Judges the waiting for data once there is enough to judge."""
+    def _check_data_wait(self, record: dict[str, float]) -> None:
+        """Averages the data wait over enough steps, and prints the advice if there is one."""
         if self.advise is None:
             return
-        begin, latest, self._latest = self._judged_from, self._latest, record
-        if begin is None or latest is None:
-            self._judged_from = record
+        first, latest, self._latest = self._first, self._latest, record
+        if first is None or latest is None:
+            self._first = record
             return
         self._waited += record["data_wait"] * (record["seconds"] - latest["seconds"])
-        steps, seconds = record["step"] - begin["step"], record["seconds"] - begin["seconds"]
-        if steps < _JUDGED_STEPS and seconds < _JUDGED_SECONDS:
+        steps, seconds = record["step"] - first["step"], record["seconds"] - first["seconds"]
+        if steps < _MIN_STEPS and seconds < _MIN_SECONDS:
             return
         advice = self.advise(self._waited / max(seconds, 1e-9))
         if advice is not None:
             self.console.print(advice, style="yellow")
             self.advise = None
-        self._judged_from, self._waited = record, 0.0
+        self._first, self._waited = record, 0.0

@@ -1,6 +1,6 @@
-"""From what a run was made: manifest.json in its folder, with programs, hardware, command and data of every start.
+"""manifest.json of a run: software versions, git state, hardware, command and data fingerprints of every start.
 
-No variable of the environment is written, since these hold secrets. The recipe is in config.yaml.
+Environment variables are not written, because they may hold secrets. The recipe is in config.yaml.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ def write_manifest(
     resumed_after: int | None,
     fingerprints: Mapping[str, str],
 ) -> None:
-    """Adds this start of a run to manifest.json in its folder, in one step.
+    """Adds an entry for this start of a run, new or resumed, to manifest.json in its folder; atomic.
 
     Args:
-        folder: the run's.
-        device: where the network computes.
-        processes: how many train together.
-        seed: the recipe's.
-        resumed_after: the step that the run goes on from; None for a new run.
-        fingerprints: hash of each part of the data set, by its name.
+        folder: folder of the run.
+        device: device of the model.
+        processes: number of training processes (the world size).
+        seed: seed of the recipe.
+        resumed_after: the step after which the run is resumed; None for a new run.
+        fingerprints: hash of each data set split, by the name of the split.
 
     Raises:
-        DataError: there is a manifest.json that is something else.
+        DataError: the folder has a manifest.json that is not the manifest of a run.
     """
     path = folder / "manifest.json"
     start = {
@@ -66,33 +66,35 @@ def write_manifest(
 
 
 def _starts(path: Path) -> list[Any]:
-    """The earlier starts."""
+    """The entries of the earlier starts."""
     if not path.exists():
         return []
     try:
         return list(json.loads(path.read_text(encoding="utf-8"))["starts"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: not a list of a run's starts ({error}); move the file away and start again") from None
+        raise DataError(
+            f"{path}: not the manifest of a run ({error}); move the file away, and a new one is written"
+        ) from None
 
 
 def versions() -> dict[str, str | None]:
-    """Versions of Python and of the packages that are there, of CUDA and cuDNN."""
-    found: dict[str, str | None] = {
+    """Versions of Python, of the installed packages that matter, and of CUDA and cuDNN."""
+    installed: dict[str, str | None] = {
         "python": platform.python_version(),
         "efficientdet-torch": __version__,
-        "torch": str(torch.__version__),  # names its build, as its package does not
+        "torch": str(torch.__version__),  # includes the build, such as +cu128, unlike the package metadata
     }
     for package in _PACKAGES:
         try:
-            found[package] = version(package)
+            installed[package] = version(package)
         except PackageNotFoundError:
             continue
     cudnn = torch.backends.cudnn.version() if torch.cuda.is_available() else None  # type: ignore[no-untyped-call]
-    return {**found, "cuda": torch.version.cuda, "cudnn": None if cudnn is None else str(cudnn)}
+    return {**installed, "cuda": torch.version.cuda, "cudnn": None if cudnn is None else str(cudnn)}
 
 
 def hardware(device: torch.device, processes: int) -> dict[str, str | int]:
-    """The machine, and what of it the run uses."""
+    """The machine, and the devices and cores that the run uses."""
     return {
         "host": socket.gethostname(),
         "system": platform.platform(),
@@ -114,15 +116,14 @@ def _cpu() -> str:
 
 
 def git_states() -> list[dict[str, str | bool | None]]:
-    """State of the git checkouts that this package and the working directory are in, each once; empty without git.
+    """The git repositories that contain this package and the working directory, each once; empty without git.
 
-    `changed` tells whether files that git knows differ from the commit.
+    `changed` is true if tracked files differ from the commit.
     """
     package = Path(__file__).resolve().parent
     folders = [Path.cwd()]
-    if (
-        _git(package, "ls-files", "--error-unmatch", Path(__file__).name) is not None
-    ):  # rather than installed inside one
+    # The package counts only if it is tracked, not if it is installed in an environment inside another repository.
+    if _git(package, "ls-files", "--error-unmatch", Path(__file__).name) is not None:
         folders.insert(0, package)
     states: dict[str, dict[str, str | bool | None]] = {}
     for folder in folders:
@@ -139,17 +140,17 @@ def git_states() -> list[dict[str, str | bool | None]]:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    """What git says, or None where there is no git, no checkout, or no answer in time."""
+    """The output of git; None without git, outside a repository, or after a timeout."""
     try:
-        answer = subprocess.run(
+        result = subprocess.run(
             ["git", "-C", str(folder), *arguments],
             capture_output=True,
             text=True,
             check=True,
             stdin=subprocess.DEVNULL,
             timeout=_GIT_SECONDS,
-            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},  # reads alone
+            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},  # read only
         )
     except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
         return None
-    return answer.stdout.strip()
+    return result.stdout.strip()

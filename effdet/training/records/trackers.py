@@ -1,6 +1,6 @@
-"""The log of a run in TensorBoard, Weights & Biases and MLflow, as `log.to` asks.
+"""Logs a run to TensorBoard, Weights & Biases and MLflow, as `log.to` selects.
 
-What is logged, and the files that every run has, are in `logs.py`. Each package is imported where it is used.
+What is logged is decided in `logs.py`, which also writes the log files. Each package is imported where it is used.
 """
 
 from __future__ import annotations
@@ -22,26 +22,25 @@ from rich.console import Console
 from effdet.errors import ConfigError
 from effdet.files import write_json
 
-Tree = Mapping[str, Any]  # the recipe as plain containers
-_MLFLOW_URI = "MLFLOW_TRACKING_URI"  # variable of the environment
+_MLFLOW_URI = "MLFLOW_TRACKING_URI"  # environment variable
 _MLFLOW_DATABASE = ("sqlalchemy", "alembic")
-_UPLOAD_SECONDS = 600.0  # most that the end of a run waits for a connection; W&B keeps the rest on disk
+_UPLOAD_SECONDS = 600.0  # longest wait for the upload at the end of a run; W&B keeps the rest on disk
 
 
 class Tracker(Protocol):
-    """Where figures go besides the log files."""
+    """A tool that stores the metrics of a run, besides the log files."""
 
-    def write(self, step: int, figures: Mapping[str, float]) -> None:
-        """Takes the figures of a step; they are named train/... or val/...."""
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Logs the metrics of a step, named train/... or val/...."""
 
     def close(self, failed: bool) -> None:
-        """Ends the part of the run that this process made; `failed` if by an error."""
+        """Closes the run in the tool; `failed` says that an error ended the training."""
 
 
 class Trackers:
-    """The trackers of a run: a context that closes them.
+    """The trackers of a run: a context manager that closes them.
 
-    One that fails, say for want of a connection, is reported once and left out from then on; the training goes on.
+    A tracker that fails, for example without a connection, is reported once and not used again. The training continues.
     """
 
     def __init__(self, trackers: Mapping[str, Tracker], console: Console) -> None:
@@ -56,22 +55,22 @@ class Trackers:
         for name in list(self.trackers):
             self._try(name, lambda tracker: tracker.close(failed=kind is not None))
 
-    def write(self, step: int, figures: Mapping[str, float]) -> None:
-        """Gives the figures of a step to every tracker."""
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Sends the metrics of a step to every tracker."""
         for name in list(self.trackers):
-            self._try(name, lambda tracker: tracker.write(step, figures))
+            self._try(name, lambda tracker: tracker.write(step, metrics))
 
     def _try(self, name: str, action: Callable[[Tracker], None]) -> None:
         try:
             action(self.trackers[name])
-        except Exception as error:  # a tool's own errors, whatever they are: a run must not end by them
+        except Exception as error:  # tools raise errors of many types, and none of them may end a training
             del self.trackers[name]
-            _report(self.console, name, error)
+            _warn(self.console, name, error)
 
 
-def _report(console: Console, name: str, error: Exception) -> None:
+def _warn(console: Console, name: str, error: Exception) -> None:
     console.print(
-        f"{name} fails ({_reason(error)}); the run goes on without it, log.jsonl has everything", style="yellow"
+        f"{name} failed ({_reason(error)}); the run continues without it, and log.jsonl has all metrics", style="yellow"
     )
 
 
@@ -80,35 +79,38 @@ def _reason(error: Exception) -> str:
 
 
 def check_trackers(to: Sequence[str]) -> None:
-    """Refuses trackers whose packages are not installed; imports nothing.
+    """Checks that the packages of the trackers are installed, without importing them.
 
     Raises:
-        ConfigError: says what to install.
+        ConfigError: a package is missing; the message says what to install.
     """
     for name in to:
         local = name == "mlflow" and not os.environ.get(_MLFLOW_URI)
         if any(find_spec(module) is None for module in (name, *(_MLFLOW_DATABASE if local else ()))):
             raise ConfigError(
-                f'log.to: {name} is not installed; pip install "efficientdet-torch[{name}]", or leave {name} out'
+                f'log.to: {name} is not installed; run pip install "efficientdet-torch[{name}]", or remove {name} from '
+                "log.to"
             )
 
 
-def open_trackers(to: Sequence[str], project: str, folder: Path, recipe: Tree, step: int, console: Console) -> Trackers:
-    """The trackers of a run, which go on with what they have of it.
+def open_trackers(
+    to: Sequence[str], project: str, folder: Path, recipe: Mapping[str, Any], step: int, console: Console
+) -> Trackers:
+    """The trackers of a run. A resumed run continues the runs that the trackers already have.
 
     Args:
-        to: their names: tensorboard, wandb, mlflow.
-        project: project of W&B, experiment of MLflow.
-        folder: the run's; its name is that of the run.
-        recipe: the recipe.
-        step: steps that are done; what trackers have of later ones is logged anew.
-        console: where failures are told.
+        to: names of the trackers: tensorboard, wandb, mlflow.
+        project: project in W&B, experiment in MLflow.
+        folder: folder of the run; its name is the name of the run.
+        recipe: the recipe as plain containers.
+        step: completed steps; later steps that a tracker already has are logged again.
+        console: where failures are printed.
 
     Raises:
-        ConfigError: a tracker of a new run cannot be started. That of a run that goes on is left out instead.
+        ConfigError: a tracker cannot be started. A resumed run prints this instead and continues without the tracker.
     """
     check_trackers(to)
-    makers: dict[str, Callable[[], Tracker]] = {
+    constructors: dict[str, Callable[[], Tracker]] = {
         "tensorboard": lambda: TensorBoard(folder, recipe, step),
         "wandb": lambda: WandB(folder, project, recipe),
         "mlflow": lambda: MLflow(folder, project, recipe),
@@ -116,30 +118,30 @@ def open_trackers(to: Sequence[str], project: str, folder: Path, recipe: Tree, s
     trackers = Trackers({}, console)
     for name in to:
         try:
-            trackers.trackers[name] = makers[name]()
+            trackers.trackers[name] = constructors[name]()
         except Exception as error:
             if step == 0:
                 trackers.__exit__(type(error), error, None)
                 raise ConfigError(
-                    f"log.to: {name} cannot be started ({_reason(error)}); mend that, or leave {name} out"
+                    f"log.to: {name} cannot be started ({_reason(error)}); fix this, or remove {name} from log.to"
                 ) from error
-            _report(console, name, error)
+            _warn(console, name, error)
     return trackers
 
 
 class TensorBoard:
-    """Event files in `tensorboard/` of the run's folder; steps that are logged again replace the earlier ones."""
+    """Event files in `tensorboard/` of the run's folder. Steps that are logged again replace the earlier values."""
 
-    def __init__(self, folder: Path, recipe: Tree, step: int) -> None:
+    def __init__(self, folder: Path, recipe: Mapping[str, Any], step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
         text = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)
         self.writer.add_text("recipe", f"```\n{text}```", step)
 
-    def write(self, step: int, figures: Mapping[str, float]) -> None:
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """See `Tracker`."""
-        for name, value in figures.items():
+        for name, value in metrics.items():
             self.writer.add_scalar(name, value, step)
         self.writer.flush()
 
@@ -149,13 +151,13 @@ class TensorBoard:
 
 
 class WandB:
-    """A run of Weights & Biases, with its files in `wandb/` of the run's folder; WANDB_MODE=offline uploads nothing.
+    """A run in Weights & Biases, with its files in `wandb/` of the run's folder. WANDB_MODE=offline uploads nothing.
 
-    The service itself leaves out steps that it already has. Offline each start writes a folder of its own, in which
-    they stand again.
+    The service ignores steps that it already has. Offline, every start of the run writes a new folder, which contains
+    the repeated steps again.
     """
 
-    def __init__(self, folder: Path, project: str, recipe: Tree) -> None:
+    def __init__(self, folder: Path, project: str, recipe: Mapping[str, Any]) -> None:
         import wandb
 
         known = _read_id(folder, "wandb")
@@ -173,9 +175,9 @@ class WandB:
         if known is None:
             _write_id(folder, "wandb", self.run.id)
 
-    def write(self, step: int, figures: Mapping[str, float]) -> None:
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """See `Tracker`."""
-        self.run.log(dict(figures), step=step)
+        self.run.log(dict(metrics), step=step)
 
     def close(self, failed: bool) -> None:
         """See `Tracker`."""
@@ -183,21 +185,21 @@ class WandB:
 
 
 class MLflow:
-    """A run of MLflow, in `mlflow.db` of the run's folder or where MLFLOW_TRACKING_URI says.
+    """A run in MLflow, stored in `mlflow.db` of the run's folder or at MLFLOW_TRACKING_URI.
 
-    MLflow keeps every value that it is given, so those of steps that it already has are left out here.
+    MLflow stores repeated values twice, so steps that it already has are skipped here.
     """
 
-    def __init__(self, folder: Path, project: str, recipe: Tree) -> None:
+    def __init__(self, folder: Path, project: str, recipe: Mapping[str, Any]) -> None:
         from mlflow import MlflowClient
 
-        where = os.environ.get(_MLFLOW_URI)
+        uri = os.environ.get(_MLFLOW_URI)
         local = f"sqlite:///{(folder / 'mlflow.db').resolve().as_posix()}"
-        self.client = MlflowClient(where or local)
+        self.client = MlflowClient(uri or local)
         known = _read_id(folder, "mlflow")
-        self.known: dict[str, int] = {}  # last step of train and of val
+        self.last_steps: dict[str, int] = {}  # last logged step of "train" and of "val"
         if known is None:
-            artifacts = None if where else (folder / "mlartifacts").resolve().as_uri()
+            artifacts = None if uri else (folder / "mlartifacts").resolve().as_uri()
             self.id = self._new_run(folder.resolve().name, project, recipe, artifacts)
             _write_id(folder, "mlflow", self.id)
         else:
@@ -205,26 +207,26 @@ class MLflow:
             names = {name.partition("/")[0]: name for name in self.client.get_run(self.id).data.metrics}
             for group, name in names.items():
                 history = self.client.get_metric_history(self.id, name)
-                self.known[group] = max(metric.step for metric in history)
+                self.last_steps[group] = max(metric.step for metric in history)
             self.client.update_run(self.id, status="RUNNING")
 
-    def _new_run(self, name: str, project: str, recipe: Tree, artifacts: str | None) -> str:
+    def _new_run(self, name: str, project: str, recipe: Mapping[str, Any], artifacts: str | None) -> str:
         from mlflow.entities import Param
 
         experiment = self.client.get_experiment_by_name(project)
         number = experiment.experiment_id if experiment else self.client.create_experiment(project, artifacts)
         run: str = self.client.create_run(number, run_name=name).info.run_id
         parameters = [Param(re.sub(r"[^\w.\- :/]", "_", key), str(value)[:500]) for key, value in _flat(recipe).items()]
-        for first in range(0, len(parameters), 100):  # the most that MLflow takes at once
+        for first in range(0, len(parameters), 100):  # MLflow accepts up to 100 at once
             self.client.log_batch(run, params=parameters[first : first + 100])
         return run
 
-    def write(self, step: int, figures: Mapping[str, float]) -> None:
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """See `Tracker`."""
         from mlflow.entities import Metric
 
         now = round(1000 * time.time())
-        new = {name: value for name, value in figures.items() if step > self.known.get(name.partition("/")[0], -1)}
+        new = {name: value for name, value in metrics.items() if step > self.last_steps.get(name.partition("/")[0], -1)}
         if new:
             self.client.log_batch(self.id, metrics=[Metric(name, value, now, step) for name, value in new.items()])
 
@@ -233,8 +235,8 @@ class MLflow:
         self.client.set_terminated(self.id, "FAILED" if failed else "FINISHED")
 
 
-def _flat(tree: Tree, prefix: str = "") -> dict[str, Any]:
-    """Values of a tree by dotted keys."""
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values of nested mappings by dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping) and value:
@@ -253,7 +255,7 @@ def _read_ids(folder: Path) -> dict[str, str]:
 
 
 def _read_id(folder: Path, name: str) -> str | None:
-    """What a tracker calls the run of this folder, or None if it does not know it yet."""
+    """Id of the run of this folder in a tracker, or None for a new run."""
     return _read_ids(folder).get(name)
 
 

@@ -27,7 +27,7 @@ from effdet.models.anchors import level_sizes
 from effdet.report.drawing import draw_classification
 from effdet.report.sheet import in_sheet
 from effdet.structures import Classification, LabelBatch
-from effdet.training.debug.checks import notes_on_labels
+from effdet.training.debug.checks import label_warnings
 from effdet.training.initial_model import initial_model
 from effdet.training.optim import make_schedule
 from effdet.training.tasks.data import TrainingData, read_tables
@@ -54,7 +54,7 @@ class ClassificationTask:
     def __init__(self, config: ClassificationConfig, console: Console, processes: Processes = SINGLE) -> None:
         self.config, self.processes = config, processes
         train_table, val_table = read_tables(read_labels, config.data, console)
-        for note in notes_on_labels(train_table):
+        for note in label_warnings(train_table):
             console.print(note, style="yellow")
         names = train_table.label_map.names
         self.model, self.loaded_norms, new_head = initial_model(config.model, names, console)

@@ -30,7 +30,7 @@ from effdet.models.heads import PRIOR
 from effdet.report.drawing import draw_detections
 from effdet.report.sheet import in_sheet
 from effdet.structures import Batch, Detections, Outputs, Target
-from effdet.training.debug.checks import check_boxes, notes_on_boxes
+from effdet.training.debug.checks import box_warnings, check_boxes
 from effdet.training.initial_model import initial_model
 from effdet.training.optim import make_schedule
 from effdet.training.tasks.data import TrainingData, read_tables
@@ -56,7 +56,7 @@ class DetectionTask:
         self.model, self.loaded_norms, new_head = initial_model(config.model, names, console)
         self.first_loss = "class_loss" if new_head else None
         spec = self.model.spec
-        for note in notes_on_boxes(train_table, spec.image_size):
+        for note in box_warnings(train_table, spec.image_size):
             console.print(note, style="yellow")
         order = detection_order(config, train_table, spec.image_size)
         order.check_processes(processes.size)

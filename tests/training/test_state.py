@@ -2,7 +2,7 @@ import torch
 
 from effdet.config import OptimConfig
 from effdet.models import efficientdet_spec
-from effdet.training.ema import WeightAverage
+from effdet.training.ema import ExponentialMovingAverage
 from effdet.training.optim import make_optimizer
 from effdet.training.state import TrainState
 
@@ -10,7 +10,9 @@ from effdet.training.state import TrainState
 def fresh(seed, ema=True):
     torch.manual_seed(seed)
     model = efficientdet_spec("efficientdet_lite0", image_size=(128, 128)).build(2)
-    return TrainState(model, WeightAverage(model, 0.9) if ema else None, make_optimizer(model, OptimConfig()))
+    return TrainState(
+        model, ExponentialMovingAverage(model, 0.9) if ema else None, make_optimizer(model, OptimConfig())
+    )
 
 
 def step(state):
@@ -19,12 +21,12 @@ def step(state):
     state.model(images).class_logits.square().mean().backward()
     state.optimizer.step()
     state.optimizer.zero_grad()
-    if state.average is not None:
-        state.average.update(state.model, state.step)
+    if state.ema is not None:
+        state.ema.update(state.model, state.step)
     state.step += 1
 
 
-def through_a_file(state, path):
+def saved_and_loaded(state, path):
     torch.save(state.state_dict(), path)
     return torch.load(path, weights_only=True)
 
@@ -34,30 +36,30 @@ def assert_same_weights(first, second):
         assert torch.equal(value, second.state_dict()[name]), name
 
 
-def test_a_state_survives_a_file_and_goes_on_the_same_way(tmp_path):
+def test_a_state_loaded_from_a_file_continues_the_same_way(tmp_path):
     other, state = fresh(1), fresh(0)
     step(state)
     state.best, state.seconds = 0.25, 12.5
-    content = through_a_file(state, tmp_path / "state.pt")
+    content = saved_and_loaded(state, tmp_path / "state.pt")
     step(state)
     other.load_state_dict(content)
     assert (other.step, other.best, other.seconds) == (1, 0.25, 12.5)
     step(other)
     assert_same_weights(state.model, other.model)
-    assert_same_weights(state.average.model, other.average.model)
+    assert_same_weights(state.ema.model, other.ema.model)
 
 
-def test_without_an_average_the_model_itself_is_deployed(tmp_path):
+def test_without_an_ema_the_model_itself_is_deployed(tmp_path):
     plain = fresh(0, ema=False)
     assert plain.evaluated is plain.model
-    assert through_a_file(plain, tmp_path / "state.pt")["average"] is None
+    assert saved_and_loaded(plain, tmp_path / "state.pt")["average"] is None
     averaged = fresh(0)
-    assert averaged.evaluated is averaged.average.model
+    assert averaged.evaluated is averaged.ema.model
 
 
-def test_an_average_that_is_new_starts_from_the_weights(tmp_path):
+def test_a_new_ema_starts_from_the_weights(tmp_path):
     plain = fresh(0, ema=False)
     step(plain)
     averaged = fresh(1)
-    averaged.load_state_dict(through_a_file(plain, tmp_path / "state.pt"))
-    assert_same_weights(averaged.average.model, plain.model)
+    averaged.load_state_dict(saved_and_loaded(plain, tmp_path / "state.pt"))
+    assert_same_weights(averaged.ema.model, plain.model)

@@ -8,7 +8,7 @@ from effdet.devices import autocast_dtype, pick_device
 from effdet.errors import ConfigError
 
 
-def test_a_named_device_is_taken():
+def test_a_named_device_is_used():
     assert pick_device("cpu") == torch.device("cpu")
 
 
@@ -17,13 +17,13 @@ def test_without_a_name_there_is_always_a_device():
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:99", "", "cpu:x"])
-def test_a_device_that_is_not_there_is_refused_by_name(name):
+def test_the_error_for_an_unavailable_device_names_it(name):
     with pytest.raises(ConfigError, match=f"device '{name}' cannot be used .*use cpu, cuda") as error:
         pick_device(name)
     assert "\n" not in str(error.value)
 
 
-def test_precision_is_as_asked():
+def test_autocast_has_the_precision_of_the_recipe():
     cpu = torch.device("cpu")
     assert autocast_dtype("fp32", cpu) is None
     assert autocast_dtype("bf16", cpu) is torch.bfloat16
@@ -48,9 +48,9 @@ print(kept, resident() - before)
 """
 
 
-@pytest.mark.skipif("linux" not in sys.platform, reason="only GNU's allocator is told")
+@pytest.mark.skipif("linux" not in sys.platform, reason="works with glibc only")
 def test_freed_memory_is_kept_until_it_is_given_back():
-    told = subprocess.run([sys.executable, "-c", KEEPING], check=True, capture_output=True, text=True).stdout
-    kept, left = map(int, told.split())
+    output = subprocess.run([sys.executable, "-c", KEEPING], check=True, capture_output=True, text=True).stdout
+    kept, left = map(int, output.split())
     assert kept > 300
     assert left < 100

@@ -163,10 +163,10 @@ def test_float16_gradients_that_overflow_are_computed_again_with_a_smaller_facto
     assert state.scaler.get_scale() < 65536
 
 
-def test_lost_processes_are_told_in_words():
-    from effdet.distributed import lost_processes
+def test_the_error_for_a_lost_process_is_readable():
+    from effdet.distributed import explain_lost_process
 
-    with pytest.raises(TrainingError, match="another process has ended"), lost_processes():
+    with pytest.raises(TrainingError, match="another process has ended"), explain_lost_process():
         raise RuntimeError("[../gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:1")
-    with pytest.raises(RuntimeError, match="shapes"), lost_processes():
+    with pytest.raises(RuntimeError, match="shapes"), explain_lost_process():
         raise RuntimeError("shapes do not fit")

@@ -295,7 +295,7 @@ def test_a_broken_line_in_a_log_is_told_with_its_place(tmp_path, name, line):
     with (tmp_path / name).open("a") as file:
         file.write(line + "\n")
     number = len((tmp_path / name).read_text().splitlines())
-    with pytest.raises(DataError, match=rf"{name}: line {number} is no record of this log \({re.escape(repr(line))}\)"):
+    with pytest.raises(DataError, match=rf"{name}: line {number} is not a log record \({re.escape(repr(line))}\)"):
         log.rewind(2, evaluated=True)
 
 

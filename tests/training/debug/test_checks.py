@@ -12,7 +12,7 @@ from effdet.data.annotations import Annotations, LabelMap
 from effdet.data.formats.table import build_table
 from effdet.data.labels import ImageLabels
 from effdet.errors import DataError, TrainingError
-from effdet.training.debug.checks import check_boxes, check_first_loss, notes_on_boxes, notes_on_labels
+from effdet.training.debug.checks import box_warnings, check_boxes, check_first_loss, label_warnings
 from effdet.training.engine import train_step
 from effdet.training.optim import train_mode
 from effdet.training.setup import set_up
@@ -46,50 +46,50 @@ BOXES = [[10, 10, 50, 60], [20, 5, 180, 90]]
 # The table
 
 
-def test_a_sound_table_passes_without_a_word():
+def test_a_valid_table_passes_without_a_warning():
     check_boxes(table_of(BOXES))
-    assert notes_on_boxes(table_of(BOXES), INPUT) == []
+    assert box_warnings(table_of(BOXES), INPUT) == []
 
 
 @pytest.mark.parametrize("box", [[10, 10, math.nan, 60], [10, 10, math.inf, 60], [10, 10, 10, 60], [50, 10, 10, 60]])
-def test_boxes_that_are_none_are_refused(box):
-    with pytest.raises(DataError, match=r"1 of 3 boxes have coordinates that are no numbers, or no area, .*/2\.jpg"):
+def test_boxes_that_are_not_finite_or_empty_are_an_error(box):
+    with pytest.raises(DataError, match=r"1 of 3 boxes have NaN or Inf coordinates, or no area, .*/2\.jpg"):
         check_boxes(table_of([*BOXES, box]))
 
 
 @pytest.mark.parametrize("label", [-1, 2])
-def test_labels_that_are_no_class_are_refused(label):
+def test_labels_that_are_not_a_class_are_an_error(label):
     with pytest.raises(DataError, match=r"1 of 2 boxes have labels outside 0\.\.1, the first in images/1\.jpg"):
         check_boxes(table_of(BOXES, labels=[0, label]))
 
 
-def test_a_training_set_without_objects_is_noted():
-    expected = ["train.json: no image has an object, so that nothing but background can be learned"]
-    assert notes_on_boxes(table_of([]), INPUT) == expected
-    assert notes_on_boxes(table_of(BOXES, crowd=[True, True]), INPUT) == expected
+def test_a_training_set_without_objects_gives_a_warning():
+    expected = ["train.json: no image has objects, so the model can learn background only"]
+    assert box_warnings(table_of([]), INPUT) == expected
+    assert box_warnings(table_of(BOXES, crowd=[True, True]), INPUT) == expected
 
 
 def test_classes_without_objects_are_named():
     names = [f"class {number}" for number in range(14)]
-    (note,) = notes_on_boxes(table_of(BOXES, names=names), INPUT)
-    assert note.startswith("train.json: 12 of 14 classes have no objects to train on: class 2, class 3, ")
-    assert note.endswith("class 11, ...")
-    (note,) = notes_on_boxes(table_of(BOXES, labels=[1, 1]), INPUT)
-    assert note == ("train.json: all objects are of the class dog, and 1 of 2 classes have no objects to train on: cat")
-    (note,) = notes_on_boxes(table_of(BOXES, crowd=[True, False]), INPUT)
-    assert note.endswith("no objects to train on: cat")
+    (warning,) = box_warnings(table_of(BOXES, names=names), INPUT)
+    assert warning.startswith("train.json: 12 of 14 classes have no objects to train on: class 2, class 3, ")
+    assert warning.endswith("class 11, ...")
+    (warning,) = box_warnings(table_of(BOXES, labels=[1, 1]), INPUT)
+    assert warning == ("train.json: all objects are of class dog, and 1 of 2 classes have no objects to train on: cat")
+    (warning,) = box_warnings(table_of(BOXES, crowd=[True, False]), INPUT)
+    assert warning.endswith("no objects to train on: cat")
 
 
-def test_a_single_class_is_no_reason_for_a_note():
-    assert notes_on_boxes(table_of(BOXES, labels=[0, 0], names=["cat"]), INPUT) == []
+def test_a_single_class_gives_no_warning():
+    assert box_warnings(table_of(BOXES, labels=[0, 0], names=["cat"]), INPUT) == []
 
 
-def test_coordinates_relative_to_the_image_are_noted():
-    (note,) = notes_on_boxes(table_of([[0.1, 0.2, 0.6, 0.9], [0, 0, 1, 1]], size=(20, 20)), (320, 320))
-    assert "all box coordinates lie within 0..1" in note
+def test_coordinates_relative_to_the_image_give_a_warning():
+    (warning,) = box_warnings(table_of([[0.1, 0.2, 0.6, 0.9], [0, 0, 1, 1]], size=(20, 20)), (320, 320))
+    assert "all box coordinates lie within 0..1" in warning
 
 
-def test_boxes_that_mostly_leave_their_images_are_noted(tmp_path):
+def test_boxes_that_mostly_extend_beyond_their_images_give_a_warning(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"")
     boxes = np.array([[10, 10, 50, 60], [60, 60, 150, 90], [90, 90, 180, 190], [150, 150, 180, 200]], float)
     table = build_table(
@@ -105,18 +105,18 @@ def test_boxes_that_mostly_leave_their_images_are_noted(tmp_path):
         np.full(4, np.nan),
         LabelMap(("cat",), (1,)),
     )
-    (note,) = notes_on_boxes(table, (320, 320))
-    assert note.startswith("train.json: 75% of the boxes reach beyond their images")
+    (warning,) = box_warnings(table, (320, 320))
+    assert warning.startswith("train.json: 75% of the boxes extend beyond their images")
 
 
-def test_objects_too_small_for_the_input_are_noted():
+def test_objects_too_small_for_the_input_give_a_warning():
     tiny = [[0, 0, 30, 30], [50, 50, 70, 80], [0, 0, 60, 60]]
     large = table_of(tiny, size=(1000, 1000))
-    assert notes_on_boxes(large, (320, 320)) == []
-    (note,) = notes_on_boxes(large, (64, 128))
-    assert note.startswith("train.json: 100% of the objects are smaller than 4 x 4 pixels in an input of 64 x 128")
-    assert "raise model.image_size" in note
-    assert notes_on_boxes(table_of(tiny, size=(0, 0)), (64, 64)) == []  # sizes that are not known
+    assert box_warnings(large, (320, 320)) == []
+    (warning,) = box_warnings(large, (64, 128))
+    assert warning.startswith("train.json: 100% of the objects are smaller than 4 x 4 pixels in an input of 64 x 128")
+    assert "raise model.image_size" in warning
+    assert box_warnings(table_of(tiny, size=(0, 0)), (64, 64)) == []  # sizes that are not known
 
 
 def test_classes_of_a_classifier_without_images_are_named():
@@ -127,8 +127,8 @@ def test_classes_of_a_classifier_without_images_are_named():
         np.array([0, 2]),
         LabelMap(("cat", "cow", "dog"), (0, 1, 2)),
     )
-    assert notes_on_labels(table) == ["train: 1 of 3 classes have no images to train on: cow"]
-    assert notes_on_labels(replace(table, labels=np.array([0, 2, 1]))) == []
+    assert label_warnings(table) == ["train: 1 of 3 classes have no images to train on: cow"]
+    assert label_warnings(replace(table, labels=np.array([0, 2, 1]))) == []
 
 
 # The first loss
@@ -161,17 +161,17 @@ def test_the_loss_of_a_new_classifier_is_the_logarithm_of_its_classes(shapes_rec
 
 
 def spoiled(recipe, folder, *overrides):
-    """A run whose class head starts from scores of a half."""
+    """A run whose class head starts from scores of 0.5."""
     run, state, batch = start(recipe, folder, *overrides)
     with torch.no_grad():
         state.model.class_head.predict.pointwise.bias.zero_()
     return run, state, batch
 
 
-def test_a_head_that_does_not_start_anew_is_noticed(tiny_recipe, tmp_path):
+def test_a_head_that_is_not_newly_initialized_is_an_error(tiny_recipe, tmp_path):
     run, state, batch = spoiled(tiny_recipe, tmp_path)
     before = state.model.class_head.predict.pointwise.bias.clone()
-    with pytest.raises(TrainingError, match=r"step 1: the class loss is .* a network whose head starts anew has "):
+    with pytest.raises(TrainingError, match=r"step 1: the class loss is .* a newly initialized head should have "):
         train_step(run, state, batch)
     assert state.step == 0
     assert torch.equal(state.model.class_head.predict.pointwise.bias, before)
@@ -191,5 +191,5 @@ def test_a_first_loss_may_differ_by_a_factor_of_three():
     for loss in (0.34, 1.0, 2.9):
         check_first_loss("class_loss", loss, 1.0)
     for loss in (0.32, 3.1):
-        with pytest.raises(TrainingError, match=r"the class loss is .*, but a network whose head starts anew has 1 on"):
+        with pytest.raises(TrainingError, match=r"the class loss is .*, but a newly initialized head should have 1 on"):
             check_first_loss("class_loss", loss, 1.0)

@@ -7,17 +7,17 @@ from effdet.config import TrainConfig, make_config
 from effdet.errors import ConfigError, TrainingError
 from effdet.training.debug import memory
 from effdet.training.debug.memory import (
-    Measured,
+    MeasuredStep,
+    assumed_num_classes,
     largest_image,
-    largest_parts,
+    largest_micro_batch,
     measure_step,
-    num_classes,
-    parse_size,
+    parse_memory_size,
     peak_memory,
-    plan,
+    plan_memory,
     run_step,
 )
-from effdet.training.debug.out_of_memory import is_out_of_memory, out_of_memory
+from effdet.training.debug.out_of_memory import is_out_of_memory, out_of_memory_error
 
 CPU = torch.device("cpu")
 TINY = {"name": "efficientdet_d0", "image_size": [128, 128], "num_classes": 2}
@@ -45,16 +45,16 @@ def raised_by(function):
     ],
 )
 def test_sizes_are_read_with_their_units(text, size):
-    assert parse_size(text) == size
+    assert parse_memory_size(text) == size
 
 
 @pytest.mark.parametrize("text", ["", "much", "11", "11TB", "-3GB", "GB", "1e3GB", "10KB"])
-def test_what_is_no_size_of_a_memory_is_refused(text):
-    with pytest.raises(ConfigError, match="expected one such as 11GB"):
-        parse_size(text)
+def test_text_that_is_not_a_memory_size_is_an_error(text):
+    with pytest.raises(ConfigError, match="expected a size such as 11GB"):
+        parse_memory_size(text)
 
 
-def test_the_largest_images_count():
+def test_the_largest_training_images_are_used():
     assert largest_image(recipe()) == (128, 128)
     assert largest_image(recipe(augment={"multi_scale": [0.5, 1.5]})) == (192, 192)
     classifier = {"name": "efficientnet_b0"}
@@ -63,70 +63,70 @@ def test_the_largest_images_count():
     assert largest_image(recipe("classification", classifier, progressive=progressive)) == (256, 256)
 
 
-def test_classes_that_the_data_set_would_tell_are_as_many_as_usual():
-    assert num_classes(recipe()) == 2
-    assert num_classes(recipe(model={"name": "efficientdet_d0"})) == 80
-    assert num_classes(recipe("classification", {"name": "efficientnet_b0"})) == 1000
+def test_the_number_of_classes_defaults_to_that_of_coco_or_imagenet():
+    assert assumed_num_classes(recipe()) == 2
+    assert assumed_num_classes(recipe(model={"name": "efficientdet_d0"})) == 80
+    assert assumed_num_classes(recipe("classification", {"name": "efficientnet_b0"})) == 1000
 
 
-def steps_of(kept, recomputed, start=100, seconds=(1.0, 1.3)):
-    """Stands for a machine on which each image takes so many bytes, without and with checkpointing."""
+def steps_of(plain, checkpointed, start=100, seconds=(1.0, 1.3)):
+    """Fakes a machine on which each image needs so many bytes, without and with activation checkpointing."""
     measured = []
 
     def measure(checkpointing, images):
-        memory = start + images * (recomputed if checkpointing else kept)
-        measured.append(Measured(images, checkpointing, memory, seconds[checkpointing]))
+        memory = start + images * (checkpointed if checkpointing else plain)
+        measured.append(MeasuredStep(images, checkpointing, memory, seconds[checkpointing]))
         return measured[-1]
 
     return measure, measured
 
 
-def test_a_batch_that_fits_as_a_whole_is_not_divided():
+def test_a_batch_that_fits_needs_no_gradient_accumulation():
     measure, measured = steps_of(100, 10)
-    best, _ = largest_parts(measure, 16, 2000)
+    best, _ = largest_micro_batch(measure, 16, 2000)
     assert (best.images, best.checkpointing) == (16, False)
     assert [step.images for step in measured] == [1, 2, 16]
 
 
-def test_the_faster_of_the_largest_parts_is_taken():
-    best, _ = largest_parts(steps_of(100, 10)[0], 16, 600)
-    assert (best.images, best.checkpointing) == (4, False)  # 5 would fit, but 4 parts take 4 each
-    best, _ = largest_parts(steps_of(100, 10, seconds=(1.0, 0.8))[0], 16, 600)
+def test_the_faster_of_the_largest_micro_batches_is_chosen():
+    best, _ = largest_micro_batch(steps_of(100, 10)[0], 16, 600)
+    assert (best.images, best.checkpointing) == (4, False)  # 5 would fit, but 4 accumulation steps need 4 each
+    best, _ = largest_micro_batch(steps_of(100, 10, seconds=(1.0, 0.8))[0], 16, 600)
     assert (best.images, best.checkpointing) == (16, True)
 
 
-def test_checkpointing_is_taken_where_nothing_else_fits():
-    best, _ = largest_parts(steps_of(1000, 10)[0], 16, 300)
+def test_activation_checkpointing_is_chosen_if_nothing_else_fits():
+    best, _ = largest_micro_batch(steps_of(1000, 10)[0], 16, 300)
     assert (best.images, best.checkpointing) == (16, True)
-    best, _ = largest_parts(steps_of(1000, 100)[0], 16, 300)
+    best, _ = largest_micro_batch(steps_of(1000, 100)[0], 16, 300)
     assert (best.images, best.checkpointing) == (2, True)
 
 
-def test_what_is_larger_than_the_line_told_is_made_smaller():
+def test_a_micro_batch_above_the_estimate_of_the_line_is_reduced():
     def measure(checkpointing, images):
-        return Measured(images, checkpointing, 100 * images + (images > 4) * 1000, 1.0)
+        return MeasuredStep(images, checkpointing, 100 * images + (images > 4) * 1000, 1.0)
 
-    best, _ = largest_parts(measure, 12, 1000)
+    best, _ = largest_micro_batch(measure, 12, 1000)
     assert best.images == 4
 
 
-def test_where_nothing_fits_the_share_of_an_image_that_would_is_told():
+def test_if_nothing_fits_the_result_is_the_fraction_of_an_image_that_would():
     measure, measured = steps_of(1000, 400)
-    assert largest_parts(measure, 16, 125) == (None, 0.25)
+    assert largest_micro_batch(measure, 16, 125) == (None, 0.25)
     assert [(step.images, step.checkpointing) for step in measured] == [(1, False), (1, True)]
 
 
 def test_a_batch_of_one_image_is_measured_once():
     measure, measured = steps_of(100, 10)
-    assert largest_parts(measure, 1, 1000)[0].images == 1
+    assert largest_micro_batch(measure, 1, 1000)[0].images == 1
     assert len(measured) == 1
 
 
-def test_steps_without_memory_enough_do_not_fit():
-    assert largest_parts(lambda *step: Measured(step[1], step[0], None, float("nan")), 4, 1e9) == (None, 0)
+def test_steps_that_run_out_of_memory_do_not_fit():
+    assert largest_micro_batch(lambda *step: MeasuredStep(step[1], step[0], None, float("nan")), 4, 1e9) == (None, 0)
 
 
-def test_a_step_is_measured_in_a_process_of_its_own():
+def test_a_step_is_measured_in_a_new_process():
     step = measure_step(recipe(train={"precision": "fp32", "batch_size": 2}), 2, True, CPU)
     assert (step.images, step.checkpointing) == (2, True)
     assert 10**8 < step.memory < 10**10
@@ -139,24 +139,24 @@ def test_a_step_is_run_without_a_data_set(task):
     assert run_step(recipe(task, model, train={"batch_size": 2}), 2, False, CPU) > 0
 
 
-def test_a_single_image_that_norms_cannot_train_on_is_refused():
-    with pytest.raises(ConfigError, match="too little for batch norm"):
-        plan(recipe(train={"batch_size": 1}), 10**11, "cpu", lambda step: None)
+def test_a_single_image_that_is_too_small_for_batch_norm_is_an_error():
+    with pytest.raises(ConfigError, match="too small for BatchNorm"):
+        plan_memory(recipe(train={"batch_size": 1}), 10**11, "cpu", lambda step: None)
 
 
-def test_with_frozen_norms_a_single_image_is_a_step(monkeypatch):
-    monkeypatch.setattr(memory, "measure_step", lambda config, images, *_: Measured(images, False, 10**9, 1.0))
-    found = plan(recipe(train={"batch_size": 1, "norms": "frozen"}), 10**11, "cpu", lambda step: None)
+def test_a_single_image_is_enough_for_frozen_batch_norm(monkeypatch):
+    monkeypatch.setattr(memory, "measure_step", lambda config, images, *_: MeasuredStep(images, False, 10**9, 1.0))
+    found = plan_memory(recipe(train={"batch_size": 1, "norms": "frozen"}), 10**11, "cpu", lambda step: None)
     assert (found.best.images, found.accumulation_steps) == (1, 1)
 
 
-def test_a_recipe_that_leaves_nothing_to_train_is_refused_in_its_own_words():
+def test_a_recipe_that_leaves_nothing_to_train_keeps_its_own_error():
     config = recipe(train={"freeze": ["backbone", "neck", "class_head", "box_head"]})
     with pytest.raises(ConfigError, match="leaves nothing to train"):
-        plan(config, 10**11, "cpu", lambda step: None)
+        plan_memory(config, 10**11, "cpu", lambda step: None)
 
 
-def test_peak_memory_is_what_the_system_says():
+def test_peak_memory_agrees_with_the_system():
     resource = pytest.importorskip("resource")
     unit = 1 if sys.platform == "darwin" else 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
@@ -164,29 +164,29 @@ def test_peak_memory_is_what_the_system_says():
 
 
 @pytest.mark.parametrize(
-    ("settings", "images", "dtype", "part", "advice"),
+    ("settings", "images", "dtype", "micro_batch", "advice"),
     [
         ({}, 16, None, "16 images", "set train.accumulation_steps=2 "),
         ({"accumulation_steps": 6}, 16, None, "3 images", "set train.accumulation_steps=12 "),
         ({"accumulation_steps": 9}, 16, None, "2 images", "set train.accumulation_steps=16 "),
         ({"accumulation_steps": 16}, 16, None, "1 image", "set train.checkpoint_activations=true"),
         ({"accumulation_steps": 64, "checkpoint_activations": True}, 16, None, "1 image", "set train.precision=bf16"),
-        ({"checkpoint_activations": True}, 1, torch.bfloat16, "1 image", "make model.image_size smaller"),
+        ({"checkpoint_activations": True}, 1, torch.bfloat16, "1 image", "lower model.image_size"),
     ],
 )
-def test_errors_of_memory_name_the_next_thing_to_change(settings, images, dtype, part, advice):
-    told = out_of_memory(TrainConfig(**settings), images, (512, 640), dtype)
-    assert isinstance(told, TrainingError)
-    assert str(told).startswith(f"not enough memory for a step with {part} of 512 x 640 at a time; {advice}")
-    assert "effdet plan" in str(told)
+def test_the_out_of_memory_error_says_what_to_change_next(settings, images, dtype, micro_batch, advice):
+    error = out_of_memory_error(TrainConfig(**settings), images, (512, 640), dtype)
+    assert isinstance(error, TrainingError)
+    assert str(error).startswith(f"not enough memory for {micro_batch} of 512 x 640 per forward pass; {advice}")
+    assert "effdet plan" in str(error)
 
 
-def test_all_kinds_of_errors_of_memory_are_known():
+def test_all_kinds_of_out_of_memory_errors_are_recognized():
     assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory."))
     assert is_out_of_memory(raised_by(lambda: torch.empty(2**60, dtype=torch.uint8)))
     assert is_out_of_memory(raised_by(lambda: bytearray(2**62)))
 
 
-def test_other_errors_are_not_of_memory():
+def test_other_errors_are_not_out_of_memory():
     assert not is_out_of_memory(raised_by(lambda: torch.zeros(2) @ torch.zeros(3)))
     assert not is_out_of_memory(ValueError("out of memory"))

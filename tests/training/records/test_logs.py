@@ -5,9 +5,9 @@ import json
 import pytest
 from rich.console import Console
 
-from effdet.training.records.logs import Meter, ProgressLine, RunLog, advice, usable_cores
+from effdet.training.records.logs import Meter, ProgressBar, RunLog, data_wait_advice, usable_cores
 
-FIGURES = {"step": 1, "epoch": 1, "seconds": 0.5, "learning_rate": 1e-3, "loss": 2.0, "class_loss": 1.0}
+RECORD = {"step": 1, "epoch": 1, "seconds": 0.5, "learning_rate": 1e-3, "loss": 2.0, "class_loss": 1.0}
 METRICS = {"step": 1, "epoch": 1, "seconds": 0.5, "AP": 0.25}
 LOSSES = ("loss", "class_loss", "box_loss")
 
@@ -18,23 +18,23 @@ def log_in(folder):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock that stands still until it is told: clock[0] is the time."""
+    """A clock that only the test advances: clock[0] is the time."""
     now = [100.0]
-    monkeypatch.setattr("effdet.training.logs.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("effdet.training.records.logs.time.perf_counter", lambda: now[0])
     return now
 
 
-def test_a_log_has_a_line_of_json_per_record(tmp_path):
+def test_the_log_has_one_line_of_json_per_record(tmp_path):
     log = log_in(tmp_path)
-    log.write(FIGURES)
+    log.write(RECORD)
     log.write(METRICS)
     lines = (tmp_path / "log.jsonl").read_text().splitlines()
-    assert [json.loads(line) for line in lines] == [FIGURES, METRICS]
+    assert [json.loads(line) for line in lines] == [RECORD, METRICS]
 
 
-def test_the_table_has_one_header_and_is_empty_where_nothing_is_said(tmp_path):
+def test_the_csv_has_one_header_and_empty_values_for_missing_keys(tmp_path):
     log = log_in(tmp_path)
-    log.write(FIGURES)
+    log.write(RECORD)
     log.write(METRICS)
     with (tmp_path / "log.csv").open(newline="") as file:
         header, first, second = csv.reader(file)
@@ -50,28 +50,28 @@ def test_the_table_has_one_header_and_is_empty_where_nothing_is_said(tmp_path):
 
 
 def test_a_resumed_run_continues_both_files(tmp_path):
-    log_in(tmp_path).write(FIGURES)
-    log_in(tmp_path).write({**FIGURES, "step": 2})
+    log_in(tmp_path).write(RECORD)
+    log_in(tmp_path).write({**RECORD, "step": 2})
     assert [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()] == [1, 2]
     table = (tmp_path / "log.csv").read_text().splitlines()
     assert len(table) == 3
     assert sum(line.startswith("step,") for line in table) == 1
 
 
-def test_a_figure_without_a_column_is_a_mistake(tmp_path):
+def test_a_metric_without_a_column_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="surprise"):
         log_in(tmp_path).write({"surprise": 1.0})
 
 
-def test_the_meter_tells_speed_and_waiting_since_the_last_reading(clock):
+def test_the_meter_gives_speed_and_data_wait_since_the_last_call(clock):
     def batches():
         for batch in ("first", "second"):
-            clock[0] += 1  # a batch lets wait for a second
+            clock[0] += 1  # a batch takes a second to load
             yield batch
 
     meter = Meter(0.0)
-    for _ in meter.waiting(batches()):
-        clock[0] += 3  # and is computed for three
+    for _ in meter.time_loading(batches()):
+        clock[0] += 3  # and three seconds to train on
         meter.count(8)
     assert meter.read() == pytest.approx((2.0, 0.25))
     clock[0] += 4
@@ -79,13 +79,13 @@ def test_the_meter_tells_speed_and_waiting_since_the_last_reading(clock):
     assert meter.read() == pytest.approx((1.0, 0.0))
 
 
-def test_the_meter_goes_on_from_an_earlier_part_of_the_run(clock):
+def test_the_meter_continues_from_the_duration_before_a_resume(clock):
     meter = Meter(50.0)
     clock[0] += 7
     assert meter.count(1) == pytest.approx(57)
 
 
-def test_pauses_count_neither_as_training_nor_against_its_speed(clock):
+def test_pauses_count_neither_as_duration_nor_against_the_speed(clock):
     meter = Meter(0.0)
     clock[0] += 2
     meter.count(4)
@@ -95,10 +95,10 @@ def test_pauses_count_neither_as_training_nor_against_its_speed(clock):
     assert meter.read() == pytest.approx((2.0, 0.0))
 
 
-def test_a_log_file_gets_a_line_per_record_and_no_bar():
+def test_a_log_file_gets_one_line_per_record_and_no_bar():
     output = io.StringIO()
-    record = {**FIGURES, "box_loss": 0.02, "gradient_norm": 3.0, "images_per_second": 12.5, "data_wait": 0.031}
-    with ProgressLine(Console(file=output, width=40, soft_wrap=True), LOSSES, total_steps=10, step=0) as progress:
+    record = {**RECORD, "box_loss": 0.02, "gradient_norm": 3.0, "images_per_second": 12.5, "data_wait": 0.031}
+    with ProgressBar(Console(file=output, width=40, soft_wrap=True), LOSSES, total_steps=10, step=0) as progress:
         progress.advance(1)
         progress.show(record)
     assert output.getvalue() == (
@@ -106,30 +106,30 @@ def test_a_log_file_gets_a_line_per_record_and_no_bar():
     )
 
 
-def test_a_loss_without_parts_stands_alone():
+def test_a_loss_without_terms_is_printed_alone():
     output = io.StringIO()
-    record = {**FIGURES, "images_per_second": 12.5, "data_wait": 0.031}
-    with ProgressLine(Console(file=output, width=40, soft_wrap=True), ("loss",), total_steps=10, step=0) as progress:
+    record = {**RECORD, "images_per_second": 12.5, "data_wait": 0.031}
+    with ProgressBar(Console(file=output, width=40, soft_wrap=True), ("loss",), total_steps=10, step=0) as progress:
         progress.show(record)
     assert output.getvalue() == "step 1  epoch 1  loss 2.000  lr 1.00e-03  12.5 images/s  data wait 3%\n"
 
 
-def test_a_terminal_gets_a_bar_with_the_figures():
+def test_a_terminal_gets_a_bar_with_the_metrics():
     output = io.StringIO()
-    record = {**FIGURES, "box_loss": 0.02, "gradient_norm": 3.0, "images_per_second": 12.5, "data_wait": 0.031}
-    with ProgressLine(Console(file=output, width=160, force_terminal=True), LOSSES, total_steps=10, step=4) as progress:
+    record = {**RECORD, "box_loss": 0.02, "gradient_norm": 3.0, "images_per_second": 12.5, "data_wait": 0.031}
+    with ProgressBar(Console(file=output, width=160, force_terminal=True), LOSSES, total_steps=10, step=4) as progress:
         progress.show(record)
         progress.advance(5)
     assert "5/10" in output.getvalue()
     assert "loss 2.000" in output.getvalue()
 
 
-# Advice on waiting for data
+# Advice on the data wait
 
 
-def test_a_fifth_of_the_time_may_go_into_waiting():
-    assert advice(0.0, workers=0, cores=8, cache="none") is None
-    assert advice(0.2, workers=0, cores=8, cache="none") is None
+def test_there_is_no_advice_up_to_a_data_wait_of_a_fifth():
+    assert data_wait_advice(0.0, workers=0, cores=8, cache="none") is None
+    assert data_wait_advice(0.2, workers=0, cores=8, cache="none") is None
 
 
 @pytest.mark.parametrize(
@@ -143,52 +143,50 @@ def test_a_fifth_of_the_time_may_go_into_waiting():
         (1.0, 1, 8),
     ],
 )
-def test_as_many_workers_are_advised_as_keep_up(data_wait, workers, enough):
-    text = advice(data_wait, workers, cores=8, cache="none")
+def test_the_advice_is_the_number_of_workers_that_keeps_up(data_wait, workers, enough):
+    text = data_wait_advice(data_wait, workers, cores=8, cache="none")
     assert f"{data_wait:.0%} of the time" in text
-    assert f"raise data.workers from {workers} to {enough} (there are 8 cores)" in text
+    assert f"raise data.workers from {workers} to {enough} (8 CPU cores are available)" in text
 
 
-def test_where_all_cores_load_a_cache_or_less_work_is_advised():
-    assert "data.cache=memory or data.cache=disk" in advice(0.5, workers=8, cores=8, cache="none")
-    text = advice(0.5, workers=9, cores=8, cache="disk")
+def test_the_advice_is_a_cache_or_less_work_if_all_cores_are_used():
+    assert "data.cache=memory or data.cache=disk" in data_wait_advice(0.5, workers=8, cores=8, cache="none")
+    text = data_wait_advice(0.5, workers=9, cores=8, cache="disk")
     assert "cache" not in text
     assert "smaller images" in text
 
 
-def test_there_is_a_core_to_use():
+def test_there_is_at_least_one_usable_core():
     assert usable_cores() >= 1
 
 
 def advised(*records, step=0):
-    """What a progress line says besides the records (step, seconds, data wait)."""
+    """What a progress bar prints besides the records (step, seconds, data wait)."""
     output = io.StringIO()
     console = Console(file=output, width=200)
-    with ProgressLine(
-        console, ("loss",), 1000, step, lambda share: f"{share:.2f}" if share > 0.2 else None
-    ) as progress:
+    with ProgressBar(console, ("loss",), 1000, step, lambda wait: f"{wait:.2f}" if wait > 0.2 else None) as progress:
         for done, seconds, data_wait in records:
-            progress.show({**FIGURES, "step": done, "seconds": seconds, "data_wait": data_wait, "images_per_second": 1})
+            progress.show({**RECORD, "step": done, "seconds": seconds, "data_wait": data_wait, "images_per_second": 1})
     return [line for line in output.getvalue().splitlines() if not line.startswith("step")]
 
 
-def test_long_waiting_is_told_once():
+def test_a_long_data_wait_is_reported_once():
     assert advised((20, 10.0, 0.5), (40, 20.0, 0.5), (60, 30.0, 0.6), (80, 40.0, 0.7)) == ["0.50"]
 
 
-def test_the_start_of_the_workers_is_not_judged():
+def test_the_start_of_the_workers_does_not_count():
     assert advised((20, 10.0, 0.9), (40, 20.0, 0.1), step=0) == []
     assert advised((120, 10.0, 0.9), (140, 20.0, 0.1), step=100) == []
 
 
-def test_a_few_steps_are_not_judged_before_more_have_come():
+def test_a_few_steps_are_not_enough_for_advice():
     assert advised((5, 10.0, 0.9), (10, 11.0, 0.9), (15, 12.0, 0.9)) == []
     assert advised((5, 10.0, 0.9), (10, 11.0, 0.1), (15, 12.0, 0.1), (20, 13.0, 0.7), (25, 14.0, 0.7)) == ["0.40"]
 
 
-def test_half_a_minute_is_enough_to_judge():
+def test_half_a_minute_is_enough_for_advice():
     assert advised((1, 10.0, 0.9), (2, 41.0, 0.3)) == ["0.30"]
 
 
-def test_waiting_that_begins_later_is_told_then():
+def test_a_data_wait_that_begins_later_is_reported_then():
     assert advised((20, 10.0, 0.1), (40, 20.0, 0.1), (60, 30.0, 0.8)) == ["0.80"]

@@ -39,7 +39,7 @@ def state_of(folder):
     return state
 
 
-def test_a_start_tells_programs_hardware_command_and_data(tmp_path, monkeypatch):
+def test_an_entry_has_versions_hardware_command_and_data(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["effdet", "train", "recipe.yaml"])
     (first,) = start(tmp_path)
     assert first["command"] == ["effdet", "train", "recipe.yaml"]
@@ -53,16 +53,16 @@ def test_a_start_tells_programs_hardware_command_and_data(tmp_path, monkeypatch)
     assert first["time"].endswith("+00:00")
 
 
-def test_versions_are_those_that_are_loaded():
-    found = versions()
-    assert found["python"] == platform.python_version()
-    assert found["torch"] == torch.__version__
-    assert found["efficientdet-torch"] == effdet.__version__
-    assert found["numpy"] == np.__version__
-    assert found["cuda"] == torch.version.cuda
+def test_versions_are_those_of_the_imported_packages():
+    installed = versions()
+    assert installed["python"] == platform.python_version()
+    assert installed["torch"] == torch.__version__
+    assert installed["efficientdet-torch"] == effdet.__version__
+    assert installed["numpy"] == np.__version__
+    assert installed["cuda"] == torch.version.cuda
 
 
-def test_every_resume_adds_a_start(tmp_path):
+def test_every_resume_adds_an_entry(tmp_path):
     start(tmp_path)
     starts = start(tmp_path, resumed_after=40, fingerprints={"train": "ffff"})
     assert [one["resumed_after_step"] for one in starts] == [None, 40]
@@ -70,20 +70,20 @@ def test_every_resume_adds_a_start(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
 
 
-def test_no_variable_of_the_environment_is_written(tmp_path, monkeypatch):
+def test_environment_variables_are_not_written(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "a-secret-of-mine")
     start(tmp_path)
     assert "a-secret-of-mine" not in (tmp_path / "manifest.json").read_text()
 
 
-def test_another_file_of_that_name_is_refused(tmp_path):
+def test_a_manifest_json_that_is_something_else_is_an_error(tmp_path):
     (tmp_path / "manifest.json").write_text("[]")
-    with pytest.raises(DataError, match=r"manifest\.json: not a list of a run's starts"):
+    with pytest.raises(DataError, match=r"manifest\.json: not the manifest of a run"):
         start(tmp_path)
 
 
 @needs_git
-def test_the_state_of_the_checkout_is_told(tmp_path, monkeypatch):
+def test_the_state_of_the_git_repository_is_recorded(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     git(tmp_path, "init")
     (tmp_path / "recipe.yaml").write_text("seed: 1")
@@ -98,20 +98,20 @@ def test_the_state_of_the_checkout_is_told(tmp_path, monkeypatch):
 
 
 @needs_git
-def test_a_checkout_without_commits_has_none(tmp_path, monkeypatch):
+def test_a_repository_without_commits_has_no_commit(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     git(tmp_path, "init")
     assert state_of(tmp_path)["commit"] is None
 
 
-def test_without_git_there_is_no_state(tmp_path, monkeypatch):
+def test_without_git_the_state_is_empty(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert git_states() == []
     assert start(tmp_path)[0]["git"] == []
 
 
 @needs_git
-def test_outside_of_a_checkout_nothing_is_told_of_it(tmp_path, monkeypatch):
+def test_a_folder_outside_of_a_repository_has_no_state(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert not [one for one in git_states() if tmp_path.is_relative_to(one["folder"])]

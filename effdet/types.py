@@ -11,6 +11,7 @@ from typing import Literal
 Task = Literal["detection", "classification"]
 Part = Literal["train", "val"]  # of a data set
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+BatchNormMode = Literal["auto", "batch", "sync", "frozen"]
 NmsMethod = Literal["class", "agnostic", "soft"]
 IouKind = Literal["iou", "giou", "diou", "ciou"]
 Padding = Literal["same", "symmetric"]  # of strided convolutions: as in TensorFlow, or as in PyTorch

@@ -1,4 +1,4 @@
-"""Show a recipe with everything that it leaves to defaults, or with --schema what a recipe may say.
+"""Print a recipe with all its values, defaults included, or with --schema every key with its description.
 
 effdet config configs/d0.yaml train.batch_size=32
 """
@@ -13,7 +13,9 @@ from effdet.cli.recipes import add_recipe_arguments, read_recipe
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `config` to a parser."""
     add_recipe_arguments(parser, optional=True)
-    parser.add_argument("--schema", action="store_true", help="print the JSON schema of recipes")
+    parser.add_argument(
+        "--schema", action="store_true", help="print every key with its type, default and description as a JSON schema"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

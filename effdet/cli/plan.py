@@ -100,5 +100,5 @@ def _print_advice(result: MemoryPlan, batch_size: int, memory: str, console: Con
     checkpointing = str(result.best.checkpointing).lower()
     console.print(
         f"  train.accumulation_steps={result.accumulation_steps} train.precision={precision} "
-        f"train.checkpoint_activations={checkpointing}"
+        f"train.activation_checkpointing={checkpointing}"
     )

@@ -1,4 +1,7 @@
-"""The part of the command line that verbs with a recipe share: CONFIG and section.key=value arguments."""
+"""The arguments that all verbs with a recipe have: a YAML file and section.key=value overrides.
+
+What a recipe may hold is in `effdet/config/`.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +16,18 @@ if TYPE_CHECKING:
 
 
 def add_recipe_arguments(parser: argparse.ArgumentParser, optional: bool = False) -> None:
-    """Adds CONFIG and overrides; with `optional` the recipe may be left out."""
+    """Adds RECIPE and overrides; with `optional` the recipe may be left out."""
     parser.add_argument(
         "recipe",
         nargs="*" if optional else "+",
-        metavar="CONFIG|section.key=value",
-        help="a recipe such as configs/d0.yaml, then changes to it such as data.root=/data/coco; preset=finetune "
-        "and preset=scratch change start, optimiser and length in one go",
+        metavar="RECIPE|section.key=value",
+        help="a recipe such as configs/d0.yaml, then overrides of its keys such as data.root=/data/coco; start from "
+        "configs/finetune.yaml for your own data set, `effdet config --schema` describes every key",
     )
 
 
 def recipe_path(args: argparse.Namespace) -> Path | None:
-    """The recipe's file, or None where only overrides were given.
+    """The recipe's file, or None if there are only overrides.
 
     Raises:
         ConfigError: more than one recipe.
@@ -44,7 +47,7 @@ def read_recipe(args: argparse.Namespace) -> DetectionConfig | ClassificationCon
     """The recipe with its overrides.
 
     Raises:
-        ConfigError: no recipe, or one that cannot be used.
+        ConfigError: there is no recipe, or it cannot be used.
     """
     from effdet.config import load_config
 

@@ -1,27 +1,30 @@
-"""The recipe of a run: `schema.py` is the typed tree with every default, `loading.py` reads YAML files into it."""
+"""The recipe of a run: the typed tree with every default, how YAML is read into it, and how old recipes are migrated.
 
-from effdet.config.loading import load_config, make_config
-from effdet.config.schema import (
-    TASKS,
+The tree is in `schema.py`, its sections about images in `data_sections.py`.
+"""
+
+from effdet.config.data_sections import (
     ClassificationAugment,
-    ClassificationConfig,
     ClassificationData,
-    ClassificationLossConfig,
-    ClassifierConfig,
-    Config,
     DataConfig,
     DetectionAugment,
-    DetectionConfig,
     DetectionData,
+    ProgressiveConfig,
+    SplitConfig,
+)
+from effdet.config.loading import load_config, make_config
+from effdet.config.migration import migrate
+from effdet.config.schema import (
+    TASKS,
+    ClassificationConfig,
+    ClassifierConfig,
+    Config,
+    DetectionConfig,
     DetectionLossConfig,
     DetectorConfig,
-    EvalConfig,
-    LogConfig,
     ModelConfig,
     OptimConfig,
     PostprocessConfig,
-    ProgressiveConfig,
-    SplitConfig,
     TrainConfig,
 )
 
@@ -30,7 +33,6 @@ __all__ = [
     "ClassificationAugment",
     "ClassificationConfig",
     "ClassificationData",
-    "ClassificationLossConfig",
     "ClassifierConfig",
     "Config",
     "DataConfig",
@@ -39,8 +41,6 @@ __all__ = [
     "DetectionData",
     "DetectionLossConfig",
     "DetectorConfig",
-    "EvalConfig",
-    "LogConfig",
     "ModelConfig",
     "OptimConfig",
     "PostprocessConfig",
@@ -49,4 +49,5 @@ __all__ = [
     "TrainConfig",
     "load_config",
     "make_config",
+    "migrate",
 ]

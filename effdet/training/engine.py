@@ -80,7 +80,7 @@ def train(
             )
         except OSError as error:
             raise ConfigError(f"{folder}: cannot be written ({error.strerror}); set another output_dir") from None
-    to = config.log.to if processes.is_main else ()
+    to = config.log.trackers if processes.is_main else ()
     with open_trackers(to, config.log.project, folder, config.to_dict(), state.step, console) as run.log.trackers:
         return go_on(run, state)
 
@@ -124,7 +124,7 @@ def train_steps(run: Run, state: TrainState, stop: StopRequest) -> Ending:
         asked: Ending | None = None  # at least one step is computed, or a short time limit would never get anywhere
         for batch in meter.time_loading(with_error_as_last(batches)):
             micro_batches, reason = prepare(run, state, batch, asked)
-            if reason or (train.save_minutes and time.monotonic() - saved >= 60 * train.save_minutes):
+            if reason or (train.save_every_minutes and time.monotonic() - saved >= 60 * train.save_every_minutes):
                 with meter.paused():
                     save_last(run, state, run.card)
                 saved = time.monotonic()

@@ -28,8 +28,8 @@ MINOR = (
     "output_dir",
     *("eval", "postprocess", "log"),
     *("data.workers", "data.root", "data.url", "data.cache", "data.cache_gb", "data.cache_folder"),
-    *("train.epochs", "train.max_steps", "train.log_every", "train.save_minutes", "train.max_hours", "train.patience"),
-    *("train.checkpoint_activations", "train.timeout_minutes"),
+    *("train.epochs", "train.max_steps", "train.log_every", "train.save_every_minutes", "train.max_hours"),
+    *("train.patience", "train.activation_checkpointing", "train.timeout_minutes"),
 )
 
 MINOR_CHANGES = "changed too: "  # how their line begins

@@ -69,7 +69,7 @@ def set_up(
     Raises:
         EffdetError: data, weights or recipe cannot be used; nothing has been written then.
     """
-    check_trackers(config.log.to)
+    check_trackers(config.log.trackers)
     device = pick_device(device_name)
     if device.type == "cpu":
         keep_freed_memory()
@@ -78,7 +78,7 @@ def set_up(
     task = make_task(config, console, processes)
     dtype = autocast_dtype(config.train.precision, device)
     model = move_to_device(task.model, device, config.train.channels_last)
-    model.checkpoint_activations(config.train.checkpoint_activations)
+    model.checkpoint_activations(config.train.activation_checkpointing)
     frozen = freeze(model, config.train.freeze)
     num_images = task.data.num_images
     per_forward = math.ceil(min(config.train.batch_size, num_images) / processes.size / config.train.accumulation_steps)

@@ -17,13 +17,15 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from effdet.errors import WeightsError
+from effdet.config import migrate
+from effdet.errors import ConfigError, WeightsError
 from effdet.files import atomic_write
 from effdet.models.efficientdet import EfficientDet, EfficientDetSpec
 from effdet.models.efficientnet import EfficientNet, EfficientNetSpec
 from effdet.types import Task
 
-FORMAT = 2  # raised when the layout of the file changes
+FORMAT = 3  # raised when the layout of the file changes
+OLDEST_FORMAT = 2  # that can be read; its model card has the keys of recipes of version 1
 
 # What torch.load raises for files of other kinds and for damaged ones.
 _DAMAGED = (
@@ -72,12 +74,14 @@ class ModelCard:
 
 
 def read_card(plain: Mapping[str, Any]) -> ModelCard:
-    """The card that `ModelCard.to_dict` gave.
+    """The card that `ModelCard.to_dict` gave, its recipe migrated to today's version.
 
     Raises:
         ValueError, TypeError, KeyError: it is not such a card.
+        ConfigError: its recipe is of a newer version of this package.
     """
     fields = {key: value for key, value in plain.items() if key not in ("task", "spec")}
+    fields["config"] = migrate(fields.get("config", {}))
     card = ModelCard(spec=_adapter(plain["task"]).validate_python(plain["spec"]), **fields)
     return TypeAdapter(ModelCard).validate_python(vars(card))
 
@@ -142,18 +146,26 @@ def card_in(content: Mapping[str, Any], path: str | Path) -> ModelCard:
     written = content["format"]
     if not isinstance(written, int) or written > FORMAT:
         raise WeightsError(f"{path}: written by a newer version of this package; update to read it")
-    if written < FORMAT:
+    if written < OLDEST_FORMAT:
         raise WeightsError(
             f"{path}: written by an older version of this package that this one cannot read; train again"
         )
     try:
-        return read_card(content["card"])
+        return read_card(content["card"] if written == FORMAT else _of_today(content["card"]))
+    except ConfigError as error:
+        raise WeightsError(f"{path}: {error}") from None
     except ValidationError as error:
         fault = error.errors()[0]
         place = ".".join(str(part) for part in fault["loc"])
         raise WeightsError(f"{path}: the model card is damaged: '{place}': {fault['msg']}") from None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise WeightsError(f"{path}: the model card is damaged: {str(error).splitlines()[0]}") from None
+
+
+def _of_today(card: Mapping[str, Any]) -> dict[str, Any]:
+    """The plain card of a file of format 2 with the options of `postprocess` under their names of today."""
+    options = migrate({"version": 1, "postprocess": card["postprocess"]})["postprocess"]
+    return {**card, "postprocess": options}
 
 
 def is_checkpoint(content: Mapping[str, Any]) -> bool:

@@ -2,7 +2,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from pydantic import ValidationError
 
 from effdet.config import (
     TASKS,
@@ -46,12 +45,6 @@ def test_values_of_the_file_replace_defaults(tmp_path):
     assert config.optim == DetectionConfig().optim
 
 
-@pytest.mark.parametrize("config", [DetectionConfig(), ClassificationConfig()])
-def test_a_config_cannot_be_changed(config):
-    with pytest.raises(ValueError, match="frozen"):
-        config.train.epochs = 3
-
-
 # Tasks
 
 
@@ -82,43 +75,6 @@ def test_an_unknown_task_is_refused(tmp_path, text):
     message = refusal(path)
     assert message.startswith(f"{path}: 'task' is ")
     assert message.endswith("; expected detection or classification")
-
-
-def test_what_the_tasks_share_is_no_recipe_of_its_own():
-    with pytest.raises(ValidationError, match="task"):
-        Config()
-
-
-@pytest.mark.parametrize(
-    ("task", "override", "other"),
-    [
-        ("classification", "model.anchor_scale=3", "detection"),
-        ("classification", "model.backbone=efficientnet_b1", "detection"),
-        ("classification", "data.classes=[a]", "detection"),
-        ("classification", "augment.scale_jitter=null", "detection"),
-        ("classification", "loss.gamma=2", "detection"),
-        ("classification", "postprocess.iou_threshold=0.6", "detection"),
-        ("detection", "model.dropout=0.1", "classification"),
-        ("detection", "augment.cutmix_alpha=0.2", "classification"),
-        ("detection", "progressive.image_size=[64, 96]", "classification"),
-    ],
-)
-def test_a_key_of_the_other_task_is_refused_with_its_task(task, override, other):
-    key = override.partition("=")[0]
-    unknown = key if key.partition(".")[0] not in ("postprocess", "progressive") else key.partition(".")[0]
-    message = refusal_of_changes(task, override)
-    assert message.endswith(f"unknown key '{unknown}'; it belongs to task: {other}")
-
-
-@pytest.mark.parametrize(("task", "name"), [("detection", "folders"), ("classification", "coco")])
-def test_a_format_of_the_other_task_is_refused(task, name):
-    assert f"'data.format' is '{name}'" in refusal_of_changes(task, f"data.format={name}")
-
-
-@pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize(("key", "value"), [("phi", 0), ("phi", 1.5), ("width", 2), ("depth", 1.1), ("drop_path", 0)])
-def test_networks_are_scaled_by_any_number(task, key, value):
-    assert getattr(changed(task, f"model.{key}={value}").model, key) == value
 
 
 # Overrides
@@ -169,7 +125,7 @@ def test_an_override_of_a_classifier_is_read_as_yaml(override, section, key, val
     ("text", "value"),
     [("2017", "2017"), ("my data #1", "my data #1"), ("'a: b'", "a: b"), ("a: b", "a: b"), ("1e3", "1e3")],
 )
-def test_an_override_of_a_path_is_taken_as_it_stands(tmp_path, text, value):
+def test_an_override_of_a_path_is_not_read_as_yaml(tmp_path, text, value):
     config = load_config(recipe(tmp_path, ""), [f"data.root={text}", f"output_dir={text}", f"model.weights={text}"])
     assert (config.data.root, config.output_dir, config.model.weights) == (Path(value), Path(value), value)
     assert load_config(recipe(tmp_path, ""), ["output_dir=null"]).output_dir is None
@@ -230,20 +186,7 @@ def test_an_unknown_section_is_refused_with_a_suggestion(tmp_path):
     assert refusal(path) == f"{path}: unknown key 'modle'; did you mean 'model'?"
 
 
-def test_a_key_of_another_section_is_suggested(tmp_path):
-    assert "did you mean 'optim.learning_rate'?" in refusal(recipe(tmp_path, "learning_rate: 0.1"))
-    assert "did you mean 'train.epochs'?" in refusal(recipe(tmp_path, "optim: {epochs: 3}"))
-
-
-def test_suggestions_are_of_the_task_of_the_recipe():
-    assert "did you mean 'model.dropout'?" in refusal_of_changes("classification", "model.drop_out=0.1")
-    assert "did you mean 'augment.rand_augment.layers'?" in refusal_of_changes("classification", "layers=2")
-    assert "did you mean 'model.anchor_scale'?" in refusal_of_changes("detection", "model.anchor_scales=3")
-    sections = refusal_of_changes("classification", "zzz=1").partition("; sections are ")[2].split(", ")
-    assert sections == list(ClassificationConfig.model_fields)
-
-
-def test_all_wrong_keys_are_told_at_once(tmp_path):
+def test_all_wrong_keys_are_reported_at_once(tmp_path):
     lines = refusal(recipe(tmp_path, "model: {nme: x}\ntrain: {epochs: 0, batch_size: two}")).splitlines()
     assert len(lines) == 3
     assert [key in line for key, line in zip(("nme", "train.epochs", "train.batch_size"), lines, strict=True)] == [
@@ -301,8 +244,8 @@ def test_a_binary_file_is_refused(tmp_path):
 @pytest.mark.parametrize(
     "text", ["seed: 1\nseed: 2", "train:\n  epochs: 1\n  epochs: 2", "train: {epochs: 1}\ntrain: {}"]
 )
-def test_a_key_that_stands_twice_is_refused(tmp_path, text):
-    assert "stands twice" in refusal(recipe(tmp_path, text))
+def test_a_repeated_key_is_refused(tmp_path, text):
+    assert "appears twice" in refusal(recipe(tmp_path, text))
 
 
 def test_a_key_that_is_no_word_is_refused(tmp_path):
@@ -312,6 +255,19 @@ def test_a_key_that_is_no_word_is_refused(tmp_path):
 
 def test_yaml_that_would_make_objects_is_refused(tmp_path):
     assert "not valid YAML" in refusal(recipe(tmp_path, "seed: !!python/object/apply:os.getpid []"))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.image_size=512", "'model.image_size' is 512: expected a list, such as [512, 512]"),
+        ("train.freeze=backbone", "'train.freeze' is 'backbone': expected a list, such as [backbone]"),
+        ("model=efficientdet_d2", "'model' is 'efficientdet_d2': expected a section of keys, such as model.name="),
+        ("data=/data/mine", "'data' is '/data/mine': expected a section of keys, such as data.root=/data/mine"),
+    ],
+)
+def test_a_single_value_instead_of_a_list_or_a_section_is_refused_with_an_example(override, message):
+    assert message in refusal_of_changes("detection", override)
 
 
 # Bases
@@ -335,6 +291,19 @@ def test_bases_may_have_bases(tmp_path):
 def test_null_in_a_child_removes_what_the_base_gave(tmp_path):
     recipe(tmp_path, "data: {val: {split: val2017}}", "parent.yaml")
     assert load_config(recipe(tmp_path, "base: parent.yaml\ndata: {val: null}")).data.val is None
+
+
+def test_a_message_names_the_file_that_gave_the_key(tmp_path):
+    parent = recipe(tmp_path, "train: {epoch: 7}\noptim: {learning_rate: 0}", "parent.yaml")
+    child = recipe(tmp_path, "base: parent.yaml\ntrain: {batch: 9}")
+    lines = refusal(child, "seed=x").splitlines()
+    assert [line.partition(": ")[0] for line in lines] == ["command line", str(parent), str(parent), str(child)]
+
+
+def test_an_override_of_a_wrong_value_in_the_file_mends_it(tmp_path):
+    parent = recipe(tmp_path, "train: {epochs: 0}", "parent.yaml")
+    assert refusal(parent).startswith(str(parent))
+    assert load_config(parent, ["train.epochs=1"]).train.epochs == 1
 
 
 def test_recipes_that_are_each_others_base_are_refused(tmp_path):
@@ -392,82 +361,3 @@ def test_the_defaults_written_as_yaml_read_back_equal(tree):
 def test_a_mapping_is_refused_with_the_name_of_its_source():
     with pytest.raises(ConfigError, match=r"^Predictor: 'postprocess\.score_threshold' is 3"):
         make_config({"postprocess": {"score_threshold": 3}}, source="Predictor")
-
-
-# Values that make no sense
-
-
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        ("augment.scale_jitter=[2, 1]", "augment.scale_jitter is a range, the smaller scale first"),
-        ("augment.scale_jitter=[0, 1]", "'augment.scale_jitter.0' is 0: input should be greater than 0"),
-        ("model.image_size=[0, 64]", "'model.image_size.0' is 0: input should be greater than or equal to 32"),
-        ("model.anchor_aspects=[]", "'model.anchor_aspects' is []"),
-        ("optim.learning_rate=.nan", "'optim.learning_rate' is nan: input should be a finite number"),
-        ("seed=18446744073709551616", "'seed' is 18446744073709551616"),
-        ("data.classes=[a]", "data.classes is for Pascal VOC alone"),
-    ],
-)
-def test_a_value_that_makes_no_sense_is_refused(override, message):
-    with pytest.raises(ConfigError, match="command line") as error:
-        make_config({}, [override])
-    assert message in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        ("augment.crop_area=[0, 1]", "'augment.crop_area.0' is 0: input should be greater than 0"),
-        ("augment.crop_area=[1, 0.5]", "augment.crop_area is a range, the smaller value first"),
-        ("augment.crop_area=[0.5, 1.5]", "augment.crop_area is a share of the image, at most 1"),
-        ("augment.crop_area=[0.5]", "'augment.crop_area"),
-        ("augment.crop_aspect=[2, 1]", "augment.crop_aspect is a range, the smaller value first"),
-        ("augment.crop_aspect=[0, 1]", "'augment.crop_aspect.0' is 0: input should be greater than 0"),
-        ("augment.crop_aspect=null", "'augment.crop_aspect' is None"),
-        ("augment.rand_augment.layers=-1", "'augment.rand_augment.layers' is -1"),
-        (
-            "augment.rand_augment.magnitude=31",
-            "'augment.rand_augment.magnitude' is 31: input should be less than or equal to 30",
-        ),
-        ("augment.mixup=-0.1", "'augment.mixup' is -0.1"),
-        ("augment.random_erasing=2", "'augment.random_erasing' is 2"),
-        ("model.dropout=1.5", "'model.dropout' is 1.5"),
-        ("model.phi=-1", "'model.phi' is -1: input should be greater than or equal to 0"),
-        ("model.width=0", "'model.width' is 0: input should be greater than 0"),
-        ("model.depth=deep", "'model.depth' is 'deep': input should be a valid number"),
-        ("optim.schedule=step", "'optim.schedule' is 'step': input should be 'cosine' or 'exponential'"),
-        ("optim.decay_factor=0", "'optim.decay_factor' is 0: input should be greater than 0"),
-        ("progressive={}", "progressive: names no stages; give image_size as a list such as [128, 192, 256]"),
-        ("progressive.image_size=[]", "progressive: names no stages"),
-        ("progressive.image_size=64", "'progressive.image_size' is 64: input should be a valid tuple"),
-        ("progressive.image_size=[16, 64]", "'progressive.image_size.0' is 16: input should be greater than"),
-        ("progressive.image_size=[64.5, 96]", "'progressive.image_size.0' is 64.5: input should be a valid integer"),
-        ("progressive.rand_augment_magnitude=[-1, 5]", "'progressive.rand_augment_magnitude.0' is -1"),
-        ("progressive.dropout=[0.1, 2]", "'progressive.dropout.1' is 2: input should be less than or equal to 1"),
-        (
-            "progressive={image_size: [64, 96], mixup_alpha: [0]}",
-            "every list needs one value per stage, but the lists are of lengths image_size 2, mixup 1",
-        ),
-    ],
-)
-def test_a_value_that_makes_no_sense_for_a_classifier_is_refused(override, message):
-    text = refusal_of_changes("classification", override)
-    assert text.startswith("command line: ")
-    assert message in text
-
-
-def test_stages_of_randaugment_need_layers(tmp_path):
-    stages = "progressive.rand_augment_magnitude=[5, 10]"
-    message = refusal_of_changes("classification", stages)
-    assert (
-        "progressive.rand_augment_magnitude changes RandAugment, but augment.rand_augment.layers is 0; set it to 2"
-        in message
-    )
-    config = changed("classification", stages, "augment.rand_augment.layers=2")
-    assert config.progressive.rand_augment_magnitude == (5.0, 10.0)
-
-
-def test_stages_are_counted_by_any_list():
-    assert ProgressiveConfig(image_size=(64, 96, 128)).num_stages == 3
-    assert ProgressiveConfig(dropout=(0.1, 0.2)).num_stages == 2

@@ -71,7 +71,7 @@ def test_only_one_process_prints(pair):
 
 
 def test_a_killed_process_is_started_again_and_the_run_ends_the_same(pair, tiny_recipe, frozen, tmp_path):
-    often = ["train.save_minutes=0.000001", "--resume", "auto"]
+    often = ["train.save_every_minutes=0.000001", "--resume", "auto"]
     process = start("train", tiny_recipe, f"output_dir={tmp_path}", *often, *frozen, restarts=1)
     log, deadline = tmp_path / "log.jsonl", time.monotonic() + 120
     while not (log.exists() and '"step": 2,' in log.read_text()) and time.monotonic() < deadline:

@@ -26,7 +26,7 @@ from effdet.training.setup import resume, set_up
 
 QUIET = Console(quiet=True)
 TIMES = ("seconds", "images_per_second", "data_wait")
-EVERY_STEP = "train.save_minutes=0.000001"
+EVERY_STEP = "train.save_every_minutes=0.000001"
 
 
 class DoesAtRecord(Console):

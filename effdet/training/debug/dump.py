@@ -205,7 +205,7 @@ def replay(dump: DebugDump, device: torch.device, dtype: torch.dtype | None) -> 
     card, task = dump.card, TASKS[dump.card.task]
     config = make_config(card.config, source="the recipe of the debug dump")
     model = _model_of(dump)
-    model.checkpoint_activations(config.train.checkpoint_activations)
+    model.checkpoint_activations(config.train.activation_checkpointing)
     use_deterministic_algorithms(config.train.deterministic)
     move_to_device(model, device, config.train.channels_last)
     criterion = task.make_criterion(config.loss, card.class_names)

@@ -36,8 +36,8 @@ def out_of_memory_error(
     per_forward = math.ceil(images / steps)
     if per_forward > 1:
         advice = f"set train.accumulation_steps={min(2 * steps, images)}"
-    elif not train.checkpoint_activations:
-        advice = "set train.checkpoint_activations=true"
+    elif not train.activation_checkpointing:
+        advice = "set train.activation_checkpointing=true"
     elif dtype is None:
         advice = "set train.precision=bf16"
     else:

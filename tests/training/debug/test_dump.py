@@ -69,7 +69,7 @@ def test_the_layer_is_named_in_which_the_first_value_is_not_finite(tiny_recipe, 
 
 
 def test_with_checkpointing_the_layer_is_named_too(tiny_recipe, tmp_path):
-    run, state, batch = start(tiny_recipe, tmp_path, *SMALL, "train.checkpoint_activations=true")
+    run, state, batch = start(tiny_recipe, tmp_path, *SMALL, "train.activation_checkpointing=true")
     spoil(state.model, "backbone.blocks.2.0.conv_pw.weight")
     assert "it begins in layer backbone.blocks.2.0.conv_pw (" in failure(run, state, batch)
 

@@ -169,9 +169,9 @@ def test_peak_memory_agrees_with_the_system():
         ({}, 16, None, "16 images", "set train.accumulation_steps=2 "),
         ({"accumulation_steps": 6}, 16, None, "3 images", "set train.accumulation_steps=12 "),
         ({"accumulation_steps": 9}, 16, None, "2 images", "set train.accumulation_steps=16 "),
-        ({"accumulation_steps": 16}, 16, None, "1 image", "set train.checkpoint_activations=true"),
-        ({"accumulation_steps": 64, "checkpoint_activations": True}, 16, None, "1 image", "set train.precision=bf16"),
-        ({"checkpoint_activations": True}, 1, torch.bfloat16, "1 image", "lower model.image_size"),
+        ({"accumulation_steps": 16}, 16, None, "1 image", "set train.activation_checkpointing=true"),
+        ({"accumulation_steps": 64, "activation_checkpointing": True}, 16, None, "1 image", "set train.precision=bf16"),
+        ({"activation_checkpointing": True}, 1, torch.bfloat16, "1 image", "lower model.image_size"),
     ],
 )
 def test_the_out_of_memory_error_says_what_to_change_next(settings, images, dtype, micro_batch, advice):

@@ -65,17 +65,17 @@ class Recorder:
 
 @pytest.mark.parametrize("config", [DetectionConfig(), ClassificationConfig()])
 def test_no_tracker_is_used_by_default(config):
-    assert config.log.to == ()
+    assert config.log.trackers == ()
 
 
 def test_a_recipe_selects_its_trackers():
-    assert make_config({}, ["log.to=[tensorboard,wandb]"]).log.to == ("tensorboard", "wandb")
+    assert make_config({}, ["log.trackers=[tensorboard,wandb]"]).log.trackers == ("tensorboard", "wandb")
 
 
 @pytest.mark.parametrize("to", ["[visdom]", "tensorboard", "[wandb,wandb]"])
 def test_an_unknown_or_repeated_tracker_is_refused(to):
     with pytest.raises(ConfigError, match=r"log"):
-        make_config({}, [f"log.to={to}"])
+        make_config({}, [f"log.trackers={to}"])
 
 
 def test_the_error_for_a_missing_package_says_what_to_install(monkeypatch):

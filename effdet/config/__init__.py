@@ -17,6 +17,7 @@ from effdet.config.migration import migrate
 from effdet.config.schema import (
     TASKS,
     ClassificationConfig,
+    ClassificationLossConfig,
     ClassifierConfig,
     Config,
     DetectionConfig,
@@ -33,6 +34,7 @@ __all__ = [
     "ClassificationAugment",
     "ClassificationConfig",
     "ClassificationData",
+    "ClassificationLossConfig",
     "ClassifierConfig",
     "Config",
     "DataConfig",

@@ -76,7 +76,7 @@ class DataConfig(Section):
                 f"data.url is '{self.url}'; expected an address such as s3://bucket/coco, a folder goes into data.root"
             )
         if self.url is not None and self.root is not None:
-            raise ValueError("data.root and data.url both locate the data set; set one of them to null")
+            raise ValueError("data.root and data.url both say where the data set is; set one of them to null")
         if self.url is not None and self.format != "shards":
             raise ValueError(f"data.url is for shards alone, but data.format is '{self.format}'; set it to shards")
         for name, split in (("train", self.train), ("val", self.val)):

@@ -14,6 +14,7 @@ from torch import nn
 
 from effdet.errors import ConfigError
 from effdet.models import EfficientDet, EfficientNet
+from effdet.types import BatchNormMode
 
 ENOUGH = 8  # images per forward pass from which batch statistics can be trusted
 
@@ -34,7 +35,7 @@ class BatchNormPlan:
 
 
 def plan_batch_norm(
-    mode: Literal["auto", "batch", "sync", "frozen"],
+    mode: BatchNormMode,
     per_forward: int,
     processes: int,
     on_gpu: bool,

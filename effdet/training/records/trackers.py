@@ -88,8 +88,8 @@ def check_trackers(to: Sequence[str]) -> None:
         local = name == "mlflow" and not os.environ.get(_MLFLOW_URI)
         if any(find_spec(module) is None for module in (name, *(_MLFLOW_DATABASE if local else ()))):
             raise ConfigError(
-                f'log.trackers: {name} is not installed; run pip install "efficientdet-torch[{name}]", or remove {name} from '
-                "log.trackers"
+                f'log.trackers: {name} is not installed; run pip install "efficientdet-torch[{name}]", or remove '
+                f"{name} from log.trackers"
             )
 
 
@@ -123,7 +123,8 @@ def open_trackers(
             if step == 0:
                 trackers.__exit__(type(error), error, None)
                 raise ConfigError(
-                    f"log.trackers: {name} cannot be started ({_reason(error)}); fix this, or remove {name} from log.trackers"
+                    f"log.trackers: {name} cannot be started ({_reason(error)}); fix this, or remove {name} from "
+                    "log.trackers"
                 ) from error
             _warn(console, name, error)
     return trackers

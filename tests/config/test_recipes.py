@@ -13,7 +13,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent.parent
 RECIPES = sorted((REPOSITORY / "configs").rglob("*.yaml"))
 CLASSIFICATION = [path for path in RECIPES if path.parent.name == "classification"]
 DETECTION = [path for path in RECIPES if path not in CLASSIFICATION]
-BASES = ("configs/detection/coco.yaml", "configs/classification/imagenet.yaml")  # have no network of their own
+BASE_OF_DETECTORS = "configs/detection/coco.yaml"  # names no model
 D_NETWORKS = ("d0", "d1", "d2", "d3", "d4", "d5", "d6", "d7", "d7x")
 LITE_DETECTORS = ("lite0", "lite1", "lite2", "lite3", "lite3x", "lite4")
 DETECTORS = D_NETWORKS + LITE_DETECTORS
@@ -22,8 +22,8 @@ LITE_NETWORKS = ("lite0", "lite1", "lite2", "lite3", "lite4")
 V2_NETWORKS = ("v2_s", "v2_m", "v2_l")
 V2_B_NETWORKS = ("v2_b0", "v2_b1", "v2_b2", "v2_b3")
 CLASSIFIERS = B_NETWORKS + LITE_NETWORKS + V2_NETWORKS + V2_B_NETWORKS
-PIXELS_OF_A_PART = 16 * 384 * 384  # the most, that of the detector Lite1
-BYTES_OF_A_PART = 5.5 * 2**30  # of activations in float32, about those of Lite1; in bfloat16 half of it
+MAX_PIXELS = 16 * 384 * 384  # of a micro-batch, that of the detector Lite1
+MAX_BYTES = 5.5 * 2**30  # of a micro-batch's activations in float32, about those of Lite1; half of it in bfloat16
 
 
 def name_of(path):
@@ -62,7 +62,7 @@ def test_a_recipe_opens_with_what_it_is_and_its_command(path):
     lines = path.read_text(encoding="utf-8").splitlines()
     comment = "\n".join(lines[: next(number for number, line in enumerate(lines) if not line.startswith("#"))])
     assert not comment.startswith("#   ")
-    assert f"python tools/train.py {name_of(path)}" in comment
+    assert f"#   effdet train {name_of(path)}" in comment
 
 
 def test_the_recipes_of_classifiers_are_in_a_folder_of_their_own():
@@ -71,7 +71,7 @@ def test_the_recipes_of_classifiers_are_in_a_folder_of_their_own():
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=name_of)
-def test_all_parts_of_a_batch_are_of_one_size(path):
+def test_all_micro_batches_have_one_size(path):
     train = config_of(path).train
     assert train.batch_size % train.accumulation_steps == 0
 
@@ -79,12 +79,12 @@ def test_all_parts_of_a_batch_are_of_one_size(path):
 # Detection
 
 
-@pytest.mark.parametrize("path", [path for path in DETECTION if name_of(path) not in BASES], ids=name_of)
-def test_a_part_of_a_batch_of_a_detector_fits_a_common_machine(path):
+@pytest.mark.parametrize("path", [path for path in DETECTION if name_of(path) != BASE_OF_DETECTORS], ids=name_of)
+def test_a_micro_batch_of_a_detector_fits_a_common_machine(path):
     config = config_of(path)
     height, width = spec_of(config.model).image_size
     images = config.train.batch_size // config.train.accumulation_steps
-    assert images == 1 or images * height * width <= PIXELS_OF_A_PART
+    assert images == 1 or images * height * width <= MAX_PIXELS
 
 
 @pytest.mark.parametrize("network", DETECTORS)
@@ -124,13 +124,13 @@ def test_a_recipe_names_the_backbone_that_imagenet_weights_are_of(network):
 # Classification
 
 
-@pytest.mark.parametrize("path", [path for path in CLASSIFICATION if name_of(path) not in BASES], ids=name_of)
-def test_a_part_of_a_batch_of_a_classifier_fits_a_common_machine(path):
+@pytest.mark.parametrize("path", CLASSIFICATION, ids=name_of)
+def test_a_micro_batch_of_a_classifier_fits_a_common_machine(path):
     config = config_of(path)
     images, size = config.train.batch_size // config.train.accumulation_steps, spec_of(config.model).image_size
     if config.progressive:
         size = (max(config.progressive.image_size),) * 2
-    assert images == 1 or images * activation_bytes(network_of(path), size) <= BYTES_OF_A_PART
+    assert images == 1 or images * activation_bytes(network_of(path), size) <= MAX_BYTES
 
 
 @pytest.mark.parametrize("network", CLASSIFIERS)
@@ -219,8 +219,97 @@ def test_other_classifiers_have_no_stages():
     assert {classifier(network).progressive for network in (*B_NETWORKS, *LITE_NETWORKS)} == {None}
 
 
-def test_the_recipe_for_a_folder_of_ones_own_starts_from_imagenet_and_is_short():
-    config = classifier("finetune")
-    assert (config.model.weights, config.optim.name, config.model.norm_momentum) == ("imagenet", "adamw", 0.1)
-    assert config.train.epochs <= 30
-    assert config.train.ema_decay <= 0.999
+# Fine-tuning and training from scratch
+
+# What these recipes settle; the model, its micro-batches and the data are for the user to change.
+STARTING_POINTS = {
+    "configs/finetune.yaml": {
+        "model": {"name": "efficientdet_d0", "weights": "coco", "backbone_weights": None, "norm_momentum": 0.1},
+        "augment": {"scale_jitter": (0.6, 1.4), "mosaic": 0, "mixup": 0, "copy_paste": 0},
+        "optim": {
+            "name": "adamw",
+            "learning_rate": 1e-3,
+            "base_batch_size": None,
+            "momentum": 0.9,
+            "weight_decay": 1e-4,
+        }
+        | {"warmup_epochs": 2, "warmup_start_factor": 0.1, "schedule": "cosine", "grad_clip_norm": 10},
+        "train": {"epochs": 20, "batch_size": 16, "ema_decay": 0.999, "batch_norm": "auto", "freeze": ()},
+    },
+    "configs/scratch.yaml": {
+        "model": {"name": "efficientdet_d0", "weights": None, "backbone_weights": None, "norm_momentum": 0.01},
+        "augment": {"scale_jitter": (0.1, 2.0), "mosaic": 0, "mixup": 0, "copy_paste": 0},
+        "optim": {"name": "sgd", "learning_rate": 0.08, "base_batch_size": 64, "momentum": 0.9, "weight_decay": 4e-5}
+        | {"warmup_epochs": 1, "warmup_start_factor": 0.1, "schedule": "cosine", "grad_clip_norm": 10},
+        "train": {"epochs": 300, "batch_size": 16, "ema_decay": 0.9998, "batch_norm": "auto", "freeze": ()},
+    },
+    "configs/classification/finetune.yaml": {
+        "model": {"name": "efficientnet_lite0", "weights": "imagenet", "norm_momentum": 0.1, "drop_path": 0.1},
+        "augment": {"crop_area": (0.5, 1), "mixup_alpha": 0, "cutmix_alpha": 0},
+        "optim": {
+            "name": "adamw",
+            "learning_rate": 1e-3,
+            "base_batch_size": None,
+            "momentum": 0.9,
+            "weight_decay": 1e-2,
+        }
+        | {"warmup_epochs": 1, "warmup_start_factor": 0.1, "schedule": "cosine", "grad_clip_norm": 10},
+        "train": {"epochs": 8, "batch_size": 32, "ema_decay": 0.99, "batch_norm": "auto", "freeze": ()},
+    },
+    "configs/classification/scratch.yaml": {
+        "model": {"name": "efficientnet_b0", "weights": None, "norm_momentum": 0.01, "drop_path": None},
+        "augment": {"crop_area": (0.08, 1), "mixup_alpha": 0, "cutmix_alpha": 0},
+        "optim": {"name": "rmsprop", "learning_rate": 0.016, "base_batch_size": 256, "momentum": 0.9}
+        | {"weight_decay": 1e-5, "warmup_epochs": 5, "warmup_start_factor": 0, "schedule": "exponential"}
+        | {"decay_factor": 0.97, "decay_epochs": 2.4, "grad_clip_norm": None},
+        "train": {"epochs": 350, "batch_size": 256, "ema_decay": 0.9999, "batch_norm": "auto", "freeze": ()},
+    },
+}
+
+
+@pytest.mark.parametrize("name", STARTING_POINTS)
+def test_a_recipe_to_start_from_has_its_values(name):
+    config = config_of(REPOSITORY / name)
+    for section, values in STARTING_POINTS[name].items():
+        given = getattr(config, section)
+        assert {key: getattr(given, key) for key in values} == values, section
+    assert (config.data.root, config.output_dir) == (None, None)
+    assert "# What to change:" in (REPOSITORY / name).read_text(encoding="utf-8")
+
+
+def test_a_detector_is_fine_tuned_as_in_the_measured_recipe_but_from_coco_more_gently_and_longer():
+    config, measured = detector("finetune"), detector("bccd")
+    assert differing_keys(config, measured) == {
+        *("data.format", "data.train.split", "data.val.split", "model.name", "model.image_size", "model.weights"),
+        *("optim.learning_rate", "eval.every_epochs"),
+        *("train.epochs", "train.batch_size", "train.accumulation_steps", "train.ema_decay"),
+    }
+    assert config.optim.learning_rate < measured.optim.learning_rate
+    assert config.train.epochs > measured.train.epochs
+
+
+def test_training_from_scratch_is_training_by_the_papers_recipe():
+    assert detector("scratch") == detector("d0")
+    assert differing_keys(detector("scratch"), DetectionConfig()) == {"train.batch_size", "train.accumulation_steps"}
+    assert differing_keys(classifier("scratch"), classifier("imagenet")) == {"data.workers"}
+
+
+def test_the_model_of_a_recipe_to_start_from_is_an_override():
+    config = load_config(
+        REPOSITORY / "configs" / "finetune.yaml", ["model.name=efficientdet_d2", "data.root=/data/mine"]
+    )
+    assert (config.model.name, config.model.weights) == ("efficientdet_d2", "coco")
+
+
+def differing_keys(one, other):
+    """The dotted keys in which two recipes differ."""
+    one, other = (dict(leaves(config.to_dict())) for config in (one, other))
+    return {key for key in one.keys() | other.keys() if one.get(key) != other.get(key)}
+
+
+def leaves(tree, prefix=""):
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -7,8 +7,9 @@ import torch
 from numpy.typing import NDArray
 
 from effdet.config import TrainConfig
-from effdet.data.annotations import Annotations, LabelMap
+from effdet.data.annotations import Annotations
 from effdet.data.formats.table import OUTSIDE, OVERHANGING
+from effdet.data.label_map import LabelMap
 from effdet.data.labels import ImageLabels
 from effdet.distributed import Processes
 from effdet.errors import ConfigError, DataError, TrainingError

@@ -14,7 +14,7 @@ from effdet.config import ClassificationConfig
 from effdet.data.augment.mix_batch import mix_batch
 from effdet.data.cache import make_cache
 from effdet.data.classification_dataset import ClassificationDataset
-from effdet.data.formats import read_labels
+from effdet.data.formats import read_table
 from effdet.data.labels import ImageLabels
 from effdet.data.loader import train_batches
 from effdet.data.sampling import TrainOrder
@@ -144,10 +144,10 @@ class ClassificationTask:
 
 def read_tables(config: ClassificationConfig, console: Console) -> tuple[ImageLabels, ImageLabels | None]:
     """Training and validation tables with the labels of the training part; shows what was left out of them."""
-    train_table = read_labels(config.data, "train")
+    train_table = read_table(config.data, "train")
     val_table = None
     if config.data.val is not None:
-        val_table = read_labels(config.data, "val", train_table.label_map)
+        val_table = read_table(config.data, "val", train_table.label_map)
     for note in [*train_table.notes(), *notes_on_labels(train_table), *(val_table.notes() if val_table else [])]:
         console.print(note, style="yellow")
     return train_table, val_table

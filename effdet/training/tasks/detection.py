@@ -12,7 +12,7 @@ from effdet.config import DetectionConfig
 from effdet.data.annotations import Annotations
 from effdet.data.cache import make_cache
 from effdet.data.detection_dataset import DetectionDataset
-from effdet.data.formats import read_annotations
+from effdet.data.formats import read_table
 from effdet.data.loader import train_batches
 from effdet.data.sampling import detection_order
 from effdet.distributed import SINGLE, Processes
@@ -133,10 +133,10 @@ class DetectionTask:
 
 def read_tables(config: DetectionConfig, console: Console) -> tuple[Annotations, Annotations | None]:
     """Training and validation tables with the labels of the training part; shows what was repaired in them."""
-    train_table = read_annotations(config.data, "train")
+    train_table = read_table(config.data, "train")
     val_table = None
     if config.data.val is not None:
-        val_table = read_annotations(config.data, "val", train_table.label_map)
+        val_table = read_table(config.data, "val", train_table.label_map)
     for note in [*train_table.notes(), *(val_table.notes() if val_table else [])]:
         console.print(note, style="yellow")
     check_boxes(train_table)

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from effdet.config import ClassificationConfig, DetectionConfig
-from effdet.data.sampling import SIDE_STEP
+from effdet.data.train_order import SIDE_STEP
 from effdet.devices import autocast_dtype, keep_freed_memory, move_to_device, pick_device
 from effdet.distributed import SINGLE
 from effdet.errors import ConfigError, EffdetError

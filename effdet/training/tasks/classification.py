@@ -17,7 +17,7 @@ from effdet.data.classification_dataset import ClassificationDataset
 from effdet.data.formats import read_table
 from effdet.data.labels import ImageLabels
 from effdet.data.loader import train_batches
-from effdet.data.sampling import TrainOrder
+from effdet.data.sampling import classification_order
 from effdet.distributed import SINGLE, Processes
 from effdet.evaluation.accuracy import METRIC_NAMES, AccuracyEvaluator
 from effdet.evaluation.evaluate import evaluate_classifier
@@ -49,7 +49,7 @@ class ClassificationTask:
         self.model, self.loaded_norms = start.model, start.norms
         self.first_loss = "loss" if start.new_head else None
         spec = self.model.spec
-        self.order = TrainOrder(self.num_images, config.train.batch_size, config.seed, shards=self.train_table.shards)
+        self.order = classification_order(config, self.train_table)
         self.order.check_processes(processes.size)
         self.loss = ClassificationLoss(config.loss.label_smoothing)
         schedule = make_schedule(config.optim, config.train, self.num_images)

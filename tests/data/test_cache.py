@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from effdet.config import DetectionAugment, DetectionData
-from effdet.data.annotations import Annotations, LabelMap
+from effdet.data.annotations import Annotations
 from effdet.data.cache import ENTRY, DiskCache, MemoryCache, make_cache
 from effdet.data.detection_dataset import DetectionDataset
-from effdet.data.formats import read_shards
+from effdet.data.formats.shard_index import read_shards
 from effdet.data.images import REDUCTIONS, decode_image, write_image
+from effdet.data.label_map import LabelMap
 from effdet.data.loader import evaluation_batches
 from effdet.data.shard_store import ShardFolder
 from effdet.data.shard_writer import write_shards
@@ -123,7 +124,7 @@ def test_the_bound_holds_and_what_is_kept_stays(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", ["memory", "disk"])
-def test_a_file_that_changed_is_decoded_anew(tmp_path, kind):
+def test_a_file_that_changed_is_decoded_again(tmp_path, kind):
     annotations = table(tmp_path)
     dataset = made(annotations, cache_of(kind, tmp_path), augment=None)
     before = dataset[0, 1][0]
@@ -149,7 +150,7 @@ def test_images_in_a_shard_go_by_the_shard(tmp_path):
             cache.image(0, shard / name, 1, never)
 
 
-def test_other_images_in_the_place_of_a_shard_are_decoded_anew(tmp_path):
+def test_images_of_a_replaced_shard_are_decoded_again(tmp_path):
     annotations = table(tmp_path)
     sizes = set()
     for value in (1, 200):
@@ -160,13 +161,13 @@ def test_other_images_in_the_place_of_a_shard_are_decoded_anew(tmp_path):
         (shard,) = write_shards(annotations, tmp_path / "shards", "train", 10**6, lambda: None)
         os.utime(shard, ns=(5, 5))  # an address tells neither size nor time of a shard: here they are equal
         sizes.add(shard.stat().st_size)
-        read = read_shards(ShardFolder(tmp_path / "shards"), "train")
+        read = read_shards(Annotations, ShardFolder(tmp_path / "shards"), "train")
         dataset = DetectionDataset(read, (90, 120), (0, 0, 0), None, seed=0, cache=cache_of("disk", tmp_path))
         assert abs(int(dataset[0, 3][0].max()) - value) <= 2
     assert len(sizes) == 1
 
 
-def test_loader_processes_share_what_is_in_memory(tmp_path):
+def test_loader_processes_share_the_memory_cache(tmp_path):
     if multiprocessing.get_start_method() != "fork":
         pytest.skip("processes start anew here and have a cache each")
     annotations = table(tmp_path)
@@ -178,7 +179,7 @@ def test_loader_processes_share_what_is_in_memory(tmp_path):
         assert (dataset.cache.image(row, annotations.path(row), 1, never) == wanted).all()
 
 
-def test_a_process_that_starts_anew_has_a_part_of_the_memory():
+def test_a_spawned_process_has_its_fraction_of_the_memory():
     copy = pickle.loads(pickle.dumps(MemoryCache(COUNT, 10**6, workers=4)))
     assert (copy.num_images, copy.capacity, copy.workers) == (COUNT, 250_000, 1)
 
@@ -262,7 +263,7 @@ def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    assert "cache: the disk is full before the cache of images has reached data.cache_gb; make room" in str(
+    assert "cache: the disk is full before the cache of images has reached data.cache_gb; free space" in str(
         dataset[0, 0]
     )
     assert not list((tmp_path / "cache").glob("*.npy"))
@@ -293,12 +294,12 @@ def test_a_recipe_chooses_its_cache(tmp_path, monkeypatch):
 def test_memory_that_cannot_hold_anything_or_is_not_there_is_refused():
     with pytest.raises(DataError, match=r"^5e-07 GB for the cache are less than the index of 6 images; raise"):
         MemoryCache(COUNT, 500, 0)
-    with pytest.raises(DataError, match=r"^1e\+06 GB for the cache are more than the system gives \(.*\); lower"):
+    with pytest.raises(DataError, match=r"^1e\+06 GB for the cache are more than the system has \(.*\); lower"):
         MemoryCache(COUNT, 10**15, 0)
 
 
 @pytest.mark.parametrize("kind", ["memory", "disk"])
-def test_a_file_that_changed_without_a_trace_in_size_and_time_is_decoded_anew(tmp_path, kind):
+def test_a_file_that_changed_with_equal_size_and_time_is_decoded_again(tmp_path, kind):
     path = tmp_path / "image.bmp"
     path.write_bytes(b"one")
     status = path.stat()

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from effdet.data.annotations import LabelMap
+from effdet.data.label_map import LabelMap
 from effdet.data.labels import ImageLabels
 from effdet.errors import DataError
 
@@ -26,7 +26,7 @@ def test_a_table_knows_its_images():
     assert labels.notes() == []
 
 
-def test_what_was_left_out_is_told_once_for_each_kind():
+def test_repairs_are_one_line_for_each_kind():
     assert table(1, **{"files that are no images left out": 4}).notes() == [
         "train: files that are no images left out: 4"
     ]

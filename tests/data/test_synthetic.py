@@ -63,7 +63,7 @@ def test_any_size_gives_typed_arrays_of_that_size(size: tuple[int, int]) -> None
         assert scene.boxes.shape == (len(scene.labels), 4)
 
 
-def test_boxes_lie_within_the_image(scenes: list[Scene]) -> None:
+def test_boxes_are_within_the_image(scenes: list[Scene]) -> None:
     boxes = np.concatenate([scene.boxes for scene in scenes])
     assert boxes.min() >= 0
     assert boxes.max() <= 256
@@ -87,7 +87,7 @@ def test_every_class_appears_about_as_often(scenes: list[Scene]) -> None:
     assert counts.min() > 0.6 * counts.mean()
 
 
-def test_a_small_share_of_scenes_is_empty(scenes: list[Scene]) -> None:
+def test_a_small_fraction_of_scenes_is_empty(scenes: list[Scene]) -> None:
     assert 0.03 < np.mean([len(scene.labels) == 0 for scene in scenes]) < 0.14
 
 
@@ -108,7 +108,7 @@ def test_no_object_is_mostly_covered_by_later_ones() -> None:
     rng = np.random.default_rng(0)
     layout, disc = Layout((64, 64)), np.zeros((40, 40), np.uint8)
     cv2.circle(disc, (20, 20), 19, 1, -1)
-    placed = [layout.place(rng, disc > 0) for _ in range(30)]
+    placed = [layout.add(rng, disc > 0) for _ in range(30)]
     shown = np.bincount(layout.owner.ravel())[1:]
     assert None in placed
     assert len(shown) >= 2
@@ -149,9 +149,7 @@ def test_other_parameters_replace_the_set(tmp_path: Path) -> None:
     assert snapshot(tmp_path / "a") == snapshot(tmp_path / "b")
 
 
-def test_an_interrupted_writing_is_not_taken_for_a_finished_set(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_write_leaves_no_finished_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_data_set(tmp_path / "whole", 4, 2, (64, 64))
     write_data_set(tmp_path / "broken", 4, 2, (64, 64), seed=9)
     with monkeypatch.context() as patch:
@@ -205,7 +203,7 @@ def test_parameters_without_sense_are_refused(tmp_path: Path) -> None:
         draw_scene(0, 0, (256, 32))
     with pytest.raises(DataError, match="seed of the demo images is -1"):
         write_data_set(tmp_path, 1, 1, seed=-1)
-    with pytest.raises(DataError, match="val2017 is to have 0 scenes"):
+    with pytest.raises(DataError, match="val2017 would have 0 scenes"):
         write_data_set(tmp_path, 1, 0)
     assert not list(tmp_path.iterdir())
 

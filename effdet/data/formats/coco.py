@@ -13,11 +13,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from effdet.data.annotations import Annotations, LabelMap
+from effdet.config import DetectionData
+from effdet.data.annotations import Annotations
+from effdet.data.formats.location import locate, require_file, require_folder, root_folder, split_section
 from effdet.data.formats.table import build_table
+from effdet.data.label_map import LabelMap
 from effdet.errors import DataError
+from effdet.types import Part
 
-Row = dict[str, Any]
+
+def read_coco_split(data: DetectionData, split: Part, label_map: LabelMap | None = None) -> Annotations:
+    """Table of a split: annotations/instances_SPLIT2017.json and the images in SPLIT2017/; see `read_table`."""
+    section = split_section(data, split)
+    settings = f"data.{split}.images=FOLDER", f"data.{split}.annotations=FILE"
+    root = root_folder(data, section.annotations, " and ".join(settings))
+    name = section.split or f"{split}2017"
+    json_path = locate(section.annotations, root, f"annotations/instances_{name}.json")
+    json_path = require_file(json_path, "annotation file", settings[1])
+    images = locate(section.images, root, name)
+    if images is not None and section.images is None and not images.is_dir():
+        images = root  # file names that start with the folder, or images beside their annotations
+    return read_coco(json_path, require_folder(images, "image folder", settings[0]), label_map)
 
 
 def read_coco(json_path: Path, image_folder: Path, label_map: LabelMap | None = None) -> Annotations:
@@ -29,8 +45,8 @@ def read_coco(json_path: Path, image_folder: Path, label_map: LabelMap | None = 
     Args:
         json_path: the file.
         image_folder: folder that its `file_name` entries are relative to.
-        label_map: classes that the labels must follow; categories are then matched by name. None takes the categories
-            of the file by rising id.
+        label_map: classes that the labels must follow; categories are then matched by name. None uses the categories of
+            the file in ascending order of their ids.
 
     Raises:
         DataError: the file is missing, no COCO file, contradicts itself, names images that do not exist, or has
@@ -56,7 +72,7 @@ def read_coco(json_path: Path, image_folder: Path, label_map: LabelMap | None = 
     )
 
 
-def _read_lists(path: Path) -> tuple[list[Row], list[Row], list[Row]]:
+def _read_lists(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
     try:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -82,7 +98,7 @@ def _read_lists(path: Path) -> tuple[list[Row], list[Row], list[Row]]:
     return lists[0], lists[1], lists[2]
 
 
-def _column(path: Path, table: str, rows: list[Row], key: str) -> list[Any]:
+def _column(path: Path, table: str, rows: list[dict[str, Any]], key: str) -> list[Any]:
     """The value of `key` in every row."""
     try:
         return [row[key] for row in rows]
@@ -91,8 +107,8 @@ def _column(path: Path, table: str, rows: list[Row], key: str) -> list[Any]:
         raise DataError(f"{path}: {table}[{number}] has no '{key}'; every entry needs one") from None
 
 
-def _categories(path: Path, categories: list[Row]) -> dict[int, str]:
-    """Name of every category id, by rising id."""
+def _categories(path: Path, categories: list[dict[str, Any]]) -> dict[int, str]:
+    """Name of every category id, in ascending order of the ids."""
     names: dict[int, str] = {}
     for value, name in zip(
         _column(path, "categories", categories, "id"), _column(path, "categories", categories, "name"), strict=True
@@ -112,12 +128,12 @@ def _categories(path: Path, categories: list[Row]) -> dict[int, str]:
     return dict(sorted(names.items()))
 
 
-def _match(own: LabelMap, wanted: LabelMap | None) -> tuple[dict[int, int], dict[int, str]]:
-    """Label of every category id of the file, and what is wrong with those that have none; matched by name."""
-    if wanted is None:
+def _match(own: LabelMap, label_map: LabelMap | None) -> tuple[dict[int, int], dict[int, str]]:
+    """Label of every category id of the file, matched by name; and why the others have none."""
+    if label_map is None:
         return own.label_of(), {}
-    label_of_name = {name: label for label, name in enumerate(wanted.names)}
-    name_of_id = dict(zip(wanted.category_ids, wanted.names, strict=True))
+    label_of_name = {name: label for label, name in enumerate(label_map.names)}
+    name_of_id = dict(zip(label_map.category_ids, label_map.names, strict=True))
     label_of, problems = {}, {}
     for category_id, name in zip(own.category_ids, own.names, strict=True):
         if name in label_of_name:
@@ -130,13 +146,13 @@ def _match(own: LabelMap, wanted: LabelMap | None) -> tuple[dict[int, int], dict
         else:
             problems[category_id] = (
                 f"category {category_id} '{name}' is annotated but is not among the classes of the model; "
-                f"add it to the training set or take its boxes out"
+                f"add it to the training set or remove its boxes"
             )
     return label_of, problems
 
 
 def _integer(value: Any) -> int | None:
-    """The integer that a number or a text stands for, None where it is something else."""
+    """The integer that a number or a text stands for, None if it is something else."""
     try:
         number = int(value)
     except (TypeError, ValueError, OverflowError):
@@ -144,7 +160,7 @@ def _integer(value: Any) -> int | None:
     return None if isinstance(value, float) and value != number else number
 
 
-def _image_ids(path: Path, images: list[Row]) -> tuple[NDArray[Any], dict[str, int]]:
+def _image_ids(path: Path, images: list[dict[str, Any]]) -> tuple[NDArray[Any], dict[str, int]]:
     """Ids [I], integers or strings as in the file; and the row of every id, written as text."""
     ids = _column(path, "images", images, "id")
     row_of_image = {str(image_id): row for row, image_id in enumerate(ids)}
@@ -158,14 +174,14 @@ def _image_ids(path: Path, images: list[Row]) -> tuple[NDArray[Any], dict[str, i
     return np.array([str(image_id) for image_id in ids], np.str_), row_of_image
 
 
-def _sizes(path: Path, images: list[Row]) -> NDArray[np.int32]:
-    """Sizes [I, 2] (H, W); 0 where the file does not tell."""
+def _sizes(path: Path, images: list[dict[str, Any]]) -> NDArray[np.int32]:
+    """Sizes [I, 2] (H, W); 0 if the file does not say."""
     values = [row.get(key) for row in images for key in ("height", "width")]
     sizes = _numbers(path, "images", "height or width", values).reshape(-1, 2)
     return np.where(np.isfinite(sizes) & (sizes < 2**31), sizes, 0).astype(np.int32)
 
 
-def _image_rows(path: Path, annotations: list[Row], row_of_image: dict[str, int]) -> NDArray[np.int64]:
+def _image_rows(path: Path, annotations: list[dict[str, Any]], row_of_image: dict[str, int]) -> NDArray[np.int64]:
     """Row of the image of every annotation, [N]."""
     ids = _column(path, "annotations", annotations, "image_id")
     rows = [row_of_image.get(str(image_id), -1) for image_id in ids]
@@ -173,12 +189,12 @@ def _image_rows(path: Path, annotations: list[Row], row_of_image: dict[str, int]
         number = rows.index(-1)
         raise DataError(
             f"{path}: annotations[{number}] is of image {ids[number]!r}, which 'images' does not list; "
-            f"add the image or take out the {rows.count(-1)} annotations without one"
+            f"add the image or remove the {rows.count(-1)} annotations without one"
         )
     return np.array(rows, np.int64)
 
 
-def _boxes(path: Path, annotations: list[Row]) -> NDArray[np.float64]:
+def _boxes(path: Path, annotations: list[dict[str, Any]]) -> NDArray[np.float64]:
     """Boxes [N, 4] xyxy."""
     values = _column(path, "annotations", annotations, "bbox")
     for number, box in enumerate(values):
@@ -190,15 +206,15 @@ def _boxes(path: Path, annotations: list[Row]) -> NDArray[np.float64]:
     return boxes
 
 
-def _crowd(path: Path, annotations: list[Row]) -> NDArray[np.bool_]:
-    """Whether every annotation, [N], is a crowd; those that do not tell are none."""
+def _crowd(path: Path, annotations: list[dict[str, Any]]) -> NDArray[np.bool_]:
+    """Whether every annotation, [N], is a crowd; without `iscrowd` it is none."""
     given = _numbers(path, "annotations", "iscrowd", [row.get("iscrowd") or 0 for row in annotations])
     crowd: NDArray[np.bool_] = given != 0
     return crowd
 
 
 def _labels(
-    path: Path, annotations: list[Row], label_of: dict[int, int], problems: dict[int, str]
+    path: Path, annotations: list[dict[str, Any]], label_of: dict[int, int], problems: dict[int, str]
 ) -> NDArray[np.int64]:
     """Label of every annotation, [N]."""
     values = _column(path, "annotations", annotations, "category_id")

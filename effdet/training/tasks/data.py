@@ -5,18 +5,17 @@ What a sample holds is defined by the data sets in `data`; which classes and box
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
 
 from effdet.config import DataConfig
-from effdet.data.annotations import LabelMap
+from effdet.data.formats import read_table
 from effdet.data.loader import train_batches
-from effdet.data.sampling import TrainOrder
+from effdet.data.train_order import TrainOrder
 from effdet.distributed import Processes
-from effdet.types import Part
 
 
 @dataclass(frozen=True)
@@ -64,12 +63,10 @@ class TrainingData:
         return str(self.train_table.file_names[index])
 
 
-def read_tables(
-    read: Callable[[Any, Part, LabelMap | None], Any], config: DataConfig, console: Console
-) -> tuple[Any, Any]:
+def read_tables(config: DataConfig, console: Console) -> tuple[Any, Any]:
     """Training and validation table with the labels of the training split; prints what was repaired in them."""
-    train_table = read(config, "train", None)
-    val_table = None if config.val is None else read(config, "val", train_table.label_map)
+    train_table = read_table(config, "train")
+    val_table = None if config.val is None else read_table(config, "val", train_table.label_map)
     for note in [*train_table.notes(), *(val_table.notes() if val_table else [])]:
         console.print(note, style="yellow")
     return train_table, val_table

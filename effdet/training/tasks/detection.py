@@ -15,9 +15,9 @@ from torch import Tensor
 from effdet.config import DetectionConfig, DetectionLossConfig
 from effdet.data.cache import make_cache
 from effdet.data.detection_dataset import DetectionDataset
-from effdet.data.formats import read_annotations
 from effdet.data.images import Image
-from effdet.data.sampling import SIDE_STEP, detection_order
+from effdet.data.sampling import detection_order
+from effdet.data.train_order import SIDE_STEP
 from effdet.distributed import SINGLE, Processes
 from effdet.errors import ConfigError
 from effdet.evaluation.coco import METRIC_NAMES, CocoEvaluator
@@ -50,7 +50,7 @@ class DetectionTask:
 
     def __init__(self, config: DetectionConfig, console: Console, processes: Processes = SINGLE) -> None:
         self.config, self.processes = config, processes
-        train_table, val_table = read_tables(read_annotations, config.data, console)
+        train_table, val_table = read_tables(config.data, console)
         check_boxes(train_table)
         names = train_table.label_map.names
         self.model, self.loaded_norms, new_head = initial_model(config.model, names, console)
@@ -150,9 +150,8 @@ class DetectionTask:
     @staticmethod
     def compute_loss(criterion: DetectionLoss, outputs: Outputs, micro_batch: MicroBatch) -> dict[str, Tensor]:
         """Losses by name, the total first."""
-        losses: dict[str, Tensor] = criterion(
-            outputs, micro_batch.assignment or micro_batch.targets, micro_batch.normalizer
-        )
+        targets = micro_batch.targets if micro_batch.assignment is None else micro_batch.assignment
+        losses: dict[str, Tensor] = criterion(outputs, targets, micro_batch.normalizer)
         return losses
 
     @staticmethod

@@ -125,7 +125,6 @@ def _predict(
 
     from effdet.inference.sources import read_frames
     from effdet.inference.writers import PictureWriter, TableWriter
-    from effdet.report.drawing import draw
 
     share = [
         sources[number] for number in range(len(sources)) if number * together.size // len(sources) == together.rank
@@ -147,7 +146,7 @@ def _predict(
                 else:
                     kept.append((replace(frame, image=frame.image[:0].copy()), found))  # a view would hold it all
                 if save_images:
-                    pictures.write(frame, draw(frame.image, found))
+                    pictures.write(frame, found.draw(frame.image))
                 tally.images += 1
                 tally.objects += len(found)
                 progress.update(task, completed=tally.images + len(tally.failures))

@@ -1,5 +1,4 @@
 import cv2
-import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -7,7 +6,7 @@ from rich.console import Console
 from effdet.cli import main
 from effdet.config import load_config
 from effdet.data.images import read_image
-from effdet.report.sheet import GAP, SIDE, contact_sheet
+from effdet.report.sheet import GAP, SIDE
 from effdet.training.tasks.classification import ClassificationTask
 from effdet.training.tasks.detection import DetectionTask
 
@@ -95,15 +94,6 @@ def test_the_images_of_a_classifier_are_mixed_as_in_training(tmp_path, shapes_re
 def test_no_more_batches_are_drawn_than_the_run_has(capsys, tmp_path, tiny_recipe):
     sheet(tmp_path, tiny_recipe, "train.epochs=1", "--batches", 50)
     assert capsys.readouterr().out.splitlines()[-1].startswith("12 images of 3 batches")
-
-
-def test_a_sheet_has_rows_of_eight_and_every_batch_begins_one():
-    picture = np.zeros((20, 30, 3), np.uint8)
-    result = contact_sheet([[picture] * 9, [picture] * 2])
-    assert result.shape == (3 * (20 + GAP) + GAP, 8 * (30 + GAP) + GAP, 3)
-    filled = [[bool((result[row * 24 + 10, column * 34 + 15] == 0).all()) for column in range(8)] for row in range(3)]
-    assert [sum(row) for row in filled] == [8, 1, 2]
-    assert (result[:GAP] == 255).all()
 
 
 def test_what_cannot_be_drawn_is_said(capsys, tmp_path, tiny_recipe):

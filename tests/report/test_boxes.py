@@ -2,25 +2,18 @@ import itertools
 
 import numpy as np
 import pytest
-import torch
 
-from effdet.report.drawing import colour_of, draw_classification, draw_detections
-from effdet.structures import Classification, Detections
+from effdet.report.boxes import color_of, draw_boxes, draw_lines
 
 
-def detections(boxes, scores=None, labels=None, names=("cell", "traffic light", "dog")):
-    number = len(boxes)
-    return Detections(
-        torch.tensor(boxes, dtype=torch.float32).reshape(number, 4),
-        torch.tensor(scores or [0.9] * number),
-        torch.tensor(labels or [0] * number, dtype=torch.int64),
-        names,
-    )
+def draw(image, boxes, label=0, text="cell 0.90"):
+    """An image with boxes of one class."""
+    return draw_boxes(image, boxes, [label] * len(boxes), [text] * len(boxes))
 
 
 def test_the_image_itself_is_left_as_it_is():
     image = np.full((100, 120, 3), 90, np.uint8)
-    drawn = draw_detections(image, detections([[20, 30, 80, 90]]))
+    drawn = draw(image, [[20, 30, 80, 90]])
     assert (image == 90).all()
     assert drawn.shape == image.shape
     assert drawn.dtype == np.uint8
@@ -29,69 +22,78 @@ def test_the_image_itself_is_left_as_it_is():
 
 def test_no_detections_give_an_equal_image():
     image = np.random.default_rng(0).integers(0, 255, (40, 50, 3), dtype=np.uint8)
-    assert (draw_detections(image, detections([])) == image).all()
+    assert (draw(image, []) == image).all()
 
 
-def test_the_box_has_the_colour_of_its_label():
+def test_the_box_has_the_color_of_its_label():
     image = np.zeros((300, 300, 3), np.uint8)
-    drawn = draw_detections(image, detections([[50, 100, 200, 250]], labels=[2]))
-    assert tuple(drawn[250, 120]) == colour_of(2)
-    assert tuple(drawn[175, 50]) == colour_of(2)
+    drawn = draw(image, [[50, 100, 200, 250]], label=2)
+    assert tuple(drawn[250, 120]) == color_of(2)
+    assert tuple(drawn[175, 50]) == color_of(2)
     assert tuple(drawn[175, 125]) == (0, 0, 0)
 
 
 @pytest.mark.parametrize("label", [0, 1, 2, 5])
-def test_the_text_is_read_on_a_ground_of_the_label_colour(label):
-    names = tuple(f"name {i}" for i in range(6))
-    drawn = draw_detections(
-        np.full((300, 300, 3), 77, np.uint8), detections([[50, 100, 200, 250]], [0.5], [label], names)
-    )
+def test_the_text_is_read_on_a_ground_of_the_label_color(label):
+    drawn = draw(np.full((300, 300, 3), 77, np.uint8), [[50, 100, 200, 250]], label, f"name {label} 0.50")
     ground = drawn[85:98, 50:90].reshape(-1, 3).astype(int)
-    colour = np.array(colour_of(label))
-    assert (ground == colour).all(1).mean() > 0.3
+    color = np.array(color_of(label))
+    assert (ground == color).all(1).mean() > 0.3
     luminance = np.array([0.299, 0.587, 0.114])
-    assert np.abs((ground - colour) @ luminance).max() > 60
+    assert np.abs((ground - color) @ luminance).max() > 60
 
 
 @pytest.mark.parametrize("size", [(1, 1), (8, 8), (30, 400), (400, 30), (1500, 2000)])
 @pytest.mark.parametrize("box", [[0, 0, 1, 1], [0, 0, 5000, 5000], [390, 20, 399, 29], [3, 3, 3, 3]])
 def test_any_size_of_image_and_box_is_drawn(size, box):
-    drawn = draw_detections(np.zeros((*size, 3), np.uint8), detections([box], names=("a rather long name of a class",)))
+    drawn = draw(np.zeros((*size, 3), np.uint8), [box], text="a rather long name of a class 0.90")
     assert drawn.shape == (*size, 3)
 
 
 def test_a_box_at_the_top_has_its_text_inside_the_image():
-    drawn = draw_detections(np.full((300, 300, 3), 77, np.uint8), detections([[200, 0, 299, 150]]))
-    colour = np.array(colour_of(0))
-    assert (drawn[3:15, 240:290] == colour).all(2).any()
+    drawn = draw(np.full((300, 300, 3), 77, np.uint8), [[200, 0, 299, 150]])
+    color = np.array(color_of(0))
+    assert (drawn[3:15, 240:290] == color).all(2).any()
 
 
-def test_labels_without_names_are_drawn_as_numbers():
-    image = np.zeros((100, 100, 3), np.uint8)
-    assert (draw_detections(image, detections([[20, 30, 80, 90]], names=())) != 0).any()
+@pytest.mark.parametrize("coordinate", [float("nan"), float("inf"), -float("inf")])
+def test_boxes_that_are_not_finite_are_left_out(coordinate):
+    image = np.full((100, 100, 3), 90, np.uint8)
+    assert (draw(image, [[20, 30, coordinate, 90]]) == image).all()
+    drawn = draw_boxes(image, [[20, 30, 80, coordinate], [20, 30, 80, 90]], [1, 0], ["b", "a"])
+    assert (drawn == draw(image, [[20, 30, 80, 90]], text="a")).all()
+
+
+def test_a_box_of_any_finite_size_is_drawn():
+    assert draw(np.zeros((50, 60, 3), np.uint8), [[-1e30, 10, 3e38, 40]]).any()
+
+
+def test_later_boxes_are_on_top():
+    image, box = np.zeros((100, 100, 3), np.uint8), [20, 30, 80, 90]
+    drawn = draw_boxes(image, [box, box], [0, 3], ["a", "b"])
+    assert tuple(drawn[60, 20]) == color_of(3)
 
 
 def test_a_read_only_or_sliced_image_is_drawn():
     image = np.zeros((100, 200, 3), np.uint8)[:, ::2, ::-1]
     image.flags.writeable = False
-    assert draw_detections(image, detections([[20, 30, 80, 90]])).any()
+    assert draw(image, [[20, 30, 80, 90]]).any()
 
 
-def test_colours_of_labels_are_far_apart():
-    colours = np.array([colour_of(label) for label in range(20)])
-    for first, second in itertools.combinations(colours, 2):
+def test_colors_of_labels_are_far_apart():
+    colors = np.array([color_of(label) for label in range(20)])
+    for first, second in itertools.combinations(colors, 2):
         assert np.abs(first - second).sum() > 30
-    assert len({colour_of(label) for label in range(1000)}) > 950
+    assert len({color_of(label) for label in range(1000)}) > 950
 
 
-# Classes
+# Lines of text
 
 LONG = "a name of a class that is far longer than names of classes are wont to be"
 
 
-def classification(names=("cell", "traffic light", "dog", "lorry", "pig"), scores=(0.6, 0.2, 0.1, 0.05, 0.01)):
-    number = min(len(names), len(scores)) if names else len(scores)
-    return Classification(torch.tensor(scores[:number]), torch.arange(number), tuple(names))
+def lines(names=("cell", "traffic light", "dog", "lorry", "pig"), scores=(0.6, 0.2, 0.1, 0.05, 0.01)):
+    return [f"{score:.2f} {name}" for score, name in zip(scores, names, strict=False)]
 
 
 def lines_in(drawn):
@@ -109,35 +111,33 @@ def changed(drawn, grey):
 def test_classes_leave_the_image_itself_as_it_is():
     image = np.full((100, 120, 3), 90, np.uint8)
     image.flags.writeable = False
-    drawn = draw_classification(image, classification())
+    drawn = draw_lines(image, lines())
     assert (image == 90).all()
     assert (drawn.shape, drawn.dtype) == (image.shape, np.uint8)
 
 
 def test_no_classes_give_an_equal_image():
     image = np.random.default_rng(0).integers(0, 255, (40, 50, 3), dtype=np.uint8)
-    assert (draw_classification(image, classification(scores=())) == image).all()
+    assert (draw_lines(image, []) == image).all()
 
 
 @pytest.mark.parametrize("size", [(100, 100), (480, 640), (640, 120), (1500, 2000), (3000, 4000)])
 def test_there_is_a_line_for_each_class(size):
     for number in (1, 2, 5):
-        drawn = draw_classification(
-            np.full((*size, 3), 90, np.uint8), classification(("cell", "car", "cod", "cat", "cow")[:number])
-        )
+        drawn = draw_lines(np.full((*size, 3), 90, np.uint8), lines(("cell", "car", "cod", "cat", "cow")[:number]))
         assert lines_in(drawn) == number
 
 
 @pytest.mark.parametrize("size", [(300, 400), (3000, 4000)])
 def test_text_grows_with_the_image(size):
-    high, wide = changed(draw_classification(np.full((*size, 3), 90, np.uint8), classification()), 90)
+    high, wide = changed(draw_lines(np.full((*size, 3), 90, np.uint8), lines()), 90)
     assert 0.05 < high / size[0] < 0.3
     assert 0.1 < wide / size[1] < 0.5
 
 
 def test_the_ground_lets_the_picture_through():
     image = np.random.default_rng(0).integers(0, 255, (300, 400, 3), dtype=np.uint8)
-    drawn = draw_classification(image, classification(("a", LONG)))
+    drawn = draw_lines(image, lines(("a", LONG)))
     ground = drawn[2:12, 60:200].astype(float)  # beside the short first line
     assert ground == pytest.approx(image[2:12, 60:200] * 0.4, abs=1)
     assert (drawn[100:] == image[100:]).all()
@@ -145,7 +145,7 @@ def test_the_ground_lets_the_picture_through():
 
 def test_the_best_class_stands_on_top():
     names = ("a rather long name", "x")
-    drawn = draw_classification(np.full((300, 400, 3), 90, np.uint8), classification(names))
+    drawn = draw_lines(np.full((300, 400, 3), 90, np.uint8), lines(names))
     inked = drawn.min(axis=2) > 120
     high = changed(drawn, 90)[0]
     width = [np.nonzero(part.any(axis=0))[0].max() for part in (inked[: high // 2], inked[high // 2 : high])]
@@ -154,7 +154,7 @@ def test_the_best_class_stands_on_top():
 
 @pytest.mark.parametrize("size", [(100, 100), (60, 400), (300, 90), (700, 900)])
 def test_long_names_are_cut_at_the_edge_of_the_image(size):
-    drawn = draw_classification(np.full((*size, 3), 90, np.uint8), classification((3 * LONG, "b", LONG)))
+    drawn = draw_lines(np.full((*size, 3), 90, np.uint8), lines((3 * LONG, "b", LONG)))
     assert changed(drawn, 90)[1] <= size[1]
     assert changed(drawn, 90)[1] > 0.8 * size[1]
     assert lines_in(drawn) == 3
@@ -162,21 +162,15 @@ def test_long_names_are_cut_at_the_edge_of_the_image(size):
 
 def test_a_long_name_does_not_make_the_text_tiny():
     image = np.full((3000, 4000, 3), 90, np.uint8)
-    short, long = (changed(draw_classification(image, classification((name, "b"))), 90) for name in ("a", 9 * LONG))
+    short, long = (changed(draw_lines(image, lines((name, "b"))), 90) for name in ("a", 9 * LONG))
     assert long[0] > 0.6 * short[0]
 
 
 def test_the_last_classes_are_left_out_of_a_low_image():
-    drawn = draw_classification(np.full((32, 400, 3), 90, np.uint8), classification())
+    drawn = draw_lines(np.full((32, 400, 3), 90, np.uint8), lines())
     assert lines_in(drawn) == 2
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 50), (50, 1), (8, 8), (20, 20)])
 def test_classes_are_drawn_on_an_image_of_any_size(size):
-    assert draw_classification(np.full((*size, 3), 90, np.uint8), classification((LONG,) * 5)).shape == (*size, 3)
-
-
-def test_classes_without_names_are_drawn_as_numbers():
-    image = np.full((100, 100, 3), 90, np.uint8)
-    numbered = draw_classification(image, classification(()))
-    assert (numbered == draw_classification(image, classification("01234"))).all()
+    assert draw_lines(np.full((*size, 3), 90, np.uint8), lines((LONG,) * 5)).shape == (*size, 3)

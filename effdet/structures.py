@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
@@ -30,7 +31,7 @@ _MOST_IN_HTML = 20
 
 @dataclass(frozen=True)
 class Target:
-    """The annotated objects of one image.
+    """The annotated objects of one image. Losses use boxes and labels alone; the rest is for evaluation.
 
     Attributes:
         boxes: [N, 4] float32, xyxy in pixels of the network input.
@@ -42,9 +43,9 @@ class Target:
 
     boxes: Tensor
     labels: Tensor
-    index: int
-    size: tuple[int, int]
-    scale: tuple[float, float]
+    index: int = 0
+    size: tuple[int, int] = (0, 0)
+    scale: tuple[float, float] = (1.0, 1.0)
 
     def to(self, device: torch.device) -> Target:
         """The same target with its tensors on `device`."""
@@ -70,11 +71,11 @@ class Batch:
         """Row of every image in its `Annotations` table, B rows."""
         return [target.index for target in self.targets]
 
-    def split(self, parts: int) -> list[Batch]:
-        """The batch in at most `parts` parts of nearly equal size, none empty."""
-        pieces = self.images.tensor_split(min(parts, len(self.images)))
-        ends = [sum(len(piece) for piece in pieces[: count + 1]) for count in range(len(pieces))]
-        return [Batch(piece, self.targets[end - len(piece) : end]) for piece, end in zip(pieces, ends, strict=True)]
+    def split(self, count: int) -> list[Batch]:
+        """At most `count` micro-batches of nearly equal size, none empty."""
+        targets = iter(self.targets)
+        micro_batches = self.images.tensor_split(min(count, len(self.images)))
+        return [Batch(images, tuple(islice(targets, len(images)))) for images in micro_batches]
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`; from pinned memory the copy does not wait."""
@@ -95,12 +96,11 @@ class LabelBatch:
     labels: Tensor
     indices: list[int]
 
-    def split(self, parts: int) -> list[LabelBatch]:
-        """The batch in at most `parts` parts of nearly equal size, none empty."""
-        parts = min(parts, len(self.images))
-        pieces = zip(self.images.tensor_split(parts), self.labels.tensor_split(parts), strict=True)
-        rows = iter(self.indices)
-        return [LabelBatch(images, labels, [next(rows) for _ in labels]) for images, labels in pieces]
+    def split(self, count: int) -> list[LabelBatch]:
+        """At most `count` micro-batches of nearly equal size, none empty."""
+        count, rows = min(count, len(self.images)), iter(self.indices)
+        micro_batches = zip(self.images.tensor_split(count), self.labels.tensor_split(count), strict=True)
+        return [LabelBatch(images, labels, list(islice(rows, len(labels)))) for images, labels in micro_batches]
 
     def to(self, device: torch.device) -> LabelBatch:
         """The same batch on `device`; from pinned memory the copy does not wait."""

@@ -282,17 +282,17 @@ def test_soft_nms_does_not_change_the_candidates():
 
 def test_classes_are_sorted_by_descending_probability():
     logits = torch.randn(4, 11, generator=torch.Generator().manual_seed(0)) * 3
-    for row, found in zip(logits.double(), classify(logits), strict=True):
+    for row, result in zip(logits.double(), classify(logits), strict=True):
         whole = sum(math.exp(value) for value in row.tolist())
         pairs = sorted(((math.exp(value) / whole, label) for label, value in enumerate(row.tolist())), reverse=True)[:5]
-        assert found.scores.tolist() == pytest.approx([score for score, _ in pairs])
-        assert found.labels.tolist() == [label for _, label in pairs]
+        assert result.scores.tolist() == pytest.approx([score for score, _ in pairs])
+        assert result.labels.tolist() == [label for _, label in pairs]
 
 
 @pytest.mark.parametrize(("classes", "top", "expected"), [(1, 5, 1), (3, 5, 3), (8, 5, 5), (8, 1, 1), (8, 20, 8)])
 def test_there_are_at_most_top_classes(classes, top, expected):
-    found = classify(torch.randn(2, classes), top)
-    assert [len(each) for each in found] == [expected, expected]
+    result = classify(torch.randn(2, classes), top)
+    assert [len(each) for each in result] == [expected, expected]
 
 
 def test_of_equal_logits_the_lower_label_comes_first():
@@ -302,11 +302,11 @@ def test_of_equal_logits_the_lower_label_comes_first():
 
 
 def test_logits_of_low_precision_give_float32_probabilities():
-    (found,) = classify(torch.tensor([[0.0, -100, 100]], dtype=torch.bfloat16, requires_grad=True))
-    assert (found.scores.dtype, found.labels.dtype) == (torch.float32, torch.int64)
-    assert found.scores.tolist() == pytest.approx([1, 0, 0])
-    assert found.labels.tolist() == [2, 0, 1]
-    assert not found.scores.requires_grad
+    (result,) = classify(torch.tensor([[0.0, -100, 100]], dtype=torch.bfloat16, requires_grad=True))
+    assert (result.scores.dtype, result.labels.dtype) == (torch.float32, torch.int64)
+    assert result.scores.tolist() == pytest.approx([1, 0, 0])
+    assert result.labels.tolist() == [2, 0, 1]
+    assert not result.scores.requires_grad
 
 
 def test_a_batch_without_images_has_no_classes():

@@ -23,28 +23,31 @@ def batch(images):
 
 
 @pytest.mark.parametrize("images", [1, 2, 5, 8])
-@pytest.mark.parametrize("parts", [1, 2, 3, 8])
-def test_the_parts_of_a_batch_are_the_batch_in_order_and_none_is_empty(images, parts):
-    pieces = batch(images).split(parts)
-    assert len(pieces) == min(parts, images)
-    sizes = [len(piece.images) for piece in pieces]
+@pytest.mark.parametrize("count", [1, 2, 3, 8])
+def test_micro_batches_are_the_batch_in_order_and_none_is_empty(images, count):
+    micro_batches = batch(images).split(count)
+    assert len(micro_batches) == min(count, images)
+    sizes = [len(micro_batch.images) for micro_batch in micro_batches]
     assert min(sizes) >= 1
     assert max(sizes) - min(sizes) <= 1
-    assert torch.cat([piece.images for piece in pieces]).equal(batch(images).images)
-    for piece in pieces:
-        assert [target.index for target in piece.targets] == piece.images[:, 0, 0, 0].tolist()
+    assert torch.cat([micro_batch.images for micro_batch in micro_batches]).equal(batch(images).images)
+    for micro_batch in micro_batches:
+        assert [target.index for target in micro_batch.targets] == micro_batch.images[:, 0, 0, 0].tolist()
 
 
-@pytest.mark.parametrize(("images", "parts"), [(1, 3), (5, 2), (8, 3), (4, 4)])
-def test_the_parts_of_a_labelled_batch_are_the_batch_in_order(images, parts):
+@pytest.mark.parametrize(("images", "count"), [(1, 3), (5, 2), (8, 3), (4, 4)])
+def test_micro_batches_with_labels_are_the_batch_in_order(images, count):
     labels = torch.arange(images) % 3
     whole = LabelBatch(torch.rand(images, 3, 2, 2), labels, list(range(10, 10 + images)))
-    pieces = whole.split(parts)
-    assert len(pieces) == min(parts, images)
-    assert torch.cat([piece.images for piece in pieces]).equal(whole.images)
-    assert torch.cat([piece.labels for piece in pieces]).equal(labels)
-    assert [index for piece in pieces for index in piece.indices] == whole.indices
-    assert all(len(piece.images) == len(piece.labels) == len(piece.indices) > 0 for piece in pieces)
+    micro_batches = whole.split(count)
+    assert len(micro_batches) == min(count, images)
+    assert torch.cat([micro_batch.images for micro_batch in micro_batches]).equal(whole.images)
+    assert torch.cat([micro_batch.labels for micro_batch in micro_batches]).equal(labels)
+    assert [index for micro_batch in micro_batches for index in micro_batch.indices] == whole.indices
+    assert all(
+        len(micro_batch.images) == len(micro_batch.labels) == len(micro_batch.indices) > 0
+        for micro_batch in micro_batches
+    )
 
 
 def test_moving_a_labelled_batch_keeps_its_rows():

@@ -75,16 +75,16 @@ def predict_files(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            own = _predict_share(predictor, sources, folder, save_images, console or Console(quiet=True), processes)
+            own = _predict_block(predictor, sources, folder, save_images, console or Console(quiet=True), processes)
         except BaseException:
             if processes.size == 1:  # of several, the others are not done
                 merge_results(folder, predictor.task)
             raise
-        parts = processes.gather(own)  # also waits until every process has closed its files
+        summaries = processes.gather(own)  # also waits until every process has closed its files
         if processes.is_main:
             missing = merge_results(folder, predictor.task, processes.size)
-            parts[0].failures += [
-                f"{folder}: the results of process {rank} are on another machine; use a folder that all machines share"
+            summaries[0].failures += [
+                f"{folder}: the results of process {rank} are on another machine; use a folder on a disk that all machines see"
                 for rank in missing
             ]
     except OSError as error:
@@ -93,20 +93,20 @@ def predict_files(
             f"{error.filename or folder}: cannot be written: {reason}; choose another folder or make room"
         ) from None
     total = Summary(
-        images=sum(part.images for part in parts),
-        objects=sum(part.objects for part in parts),
-        failures=[failure for part in parts for failure in part.failures],
-        interrupted=any(part.interrupted for part in parts),
+        images=sum(summary.images for summary in summaries),
+        objects=sum(summary.objects for summary in summaries),
+        failures=[failure for summary in summaries for failure in summary.failures],
+        interrupted=any(summary.interrupted for summary in summaries),
     )
     return processes.broadcast(total)
 
 
-def share_of(sources: Sequence[Source], rank: int, size: int) -> list[Source]:
+def block_of(sources: Sequence[Source], rank: int, size: int) -> list[Source]:
     """The sources of one of `size` processes: a block of neighbors, so that ranks follow the order of the sources."""
     return [sources[number] for number in range(len(sources)) if number * size // len(sources) == rank]
 
 
-def _predict_share(
+def _predict_block(
     predictor: Predictor,
     sources: Sequence[Source],
     folder: Path,
@@ -115,8 +115,8 @@ def _predict_share(
     processes: Processes,
 ) -> Summary:
     """Predicts and writes the sources of this process."""
-    share = share_of(sources, processes.rank, processes.size)
-    lengths = [source.num_frames for source in share]
+    block = block_of(sources, processes.rank, processes.size)
+    lengths = [source.num_frames for source in block]
     total = None if None in lengths else sum(length or 0 for length in lengths)
     summary, failures = Summary(), list[DataError]()
     with ExitStack() as stack:
@@ -125,7 +125,7 @@ def _predict_share(
         progress = stack.enter_context(Progress(console=console, transient=True))
         bar = progress.add_task("predict", total=total)
         try:
-            for frame, result in predictor.predict_frames(read_frames(share, failures)):
+            for frame, result in predictor.predict_frames(read_frames(block, failures)):
                 results.write(frame, result)
                 if save_images:
                     pictures.write(frame, result.draw(frame.image))

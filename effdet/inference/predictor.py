@@ -221,10 +221,10 @@ class _DetectionSteps:
     ) -> list[Detections]:
         """Detections in host memory, boxes in pixels of the images."""
         assert isinstance(outputs, Outputs)
-        found = [detections.cpu() for detections in postprocess(outputs, self.options)]
+        results = [detections.cpu() for detections in postprocess(outputs, self.options)]
         return [
             replace(detections, boxes=undo_letterbox(detections.boxes, scale, size))
-            for detections, scale, size in zip(found, scales, sizes, strict=True)
+            for detections, scale, size in zip(results, scales, sizes, strict=True)
         ]
 
 

@@ -136,7 +136,7 @@ def _expand(given: Path) -> tuple[Path, list[Path]]:
     if not files:
         raise DataError(f"{given}: matches no images or videos; check the pattern and the folder")
     fixed = list(given.parts[:-1])
-    while any(glob.has_magic(part) for part in fixed):
+    while any(map(glob.has_magic, fixed)):
         fixed.pop()
     return Path(*fixed), files
 
@@ -162,8 +162,8 @@ def _is_readable_kind(path: Path) -> bool:
 def _natural_key(path: Path) -> list[list[str | int]]:
     """Sorts img2 before img10, folder by folder."""
     return [
-        [int(piece) if piece.isdecimal() else piece.lower() for piece in re.split(r"(\d+)", part)]
-        for part in path.parts
+        [int(token) if token.isdecimal() else token.lower() for token in re.split(r"(\d+)", name)]
+        for name in path.parts
     ]
 
 

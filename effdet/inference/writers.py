@@ -171,18 +171,18 @@ class PictureWriter:
     """Saves annotated images and videos in a folder, under the names of their sources.
 
     Of two sources with the same name the later one gets a number; no source is ever overwritten. Images keep their
-    format if it can be written and become PNG otherwise; videos become MP4. Processes that share the sources agree on
-    all names.
+    format if it can be written and become PNG otherwise; videos become MP4. All processes choose the
+    same names.
     """
 
     def __init__(self, folder: Path, sources: Iterable[Source]) -> None:
         self.folder = folder
         sources = list(sources)
-        taken = {_comparable(source.path) for source in sources}
+        used = {_comparable(source.path) for source in sources}
         self._paths: dict[Path, Path] = {}
         for source in sources:
-            path = self._paths[source.path] = _free_path(folder / _picture_name(source), taken)
-            taken.add(_comparable(path))
+            path = self._paths[source.path] = _free_path(folder / _picture_name(source), used)
+            used.add(_comparable(path))
         self._video_of: Path | None = None
         self._video: VideoWriter | None = None
         self._open = ExitStack()
@@ -216,10 +216,10 @@ def _part(folder: Path, name: str, rank: int) -> Path:
     return folder / f".{name}.process-{rank}.partial"
 
 
-def _free_path(path: Path, taken: set[str]) -> Path:
-    """The path, with a number if it is taken."""
+def _free_path(path: Path, used: set[str]) -> Path:
+    """The path, with a number if it is in use."""
     free, number = path, 2
-    while _comparable(free) in taken:
+    while _comparable(free) in used:
         free, number = path.with_stem(f"{path.stem}_{number}"), number + 1
     return free
 

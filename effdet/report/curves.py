@@ -70,7 +70,7 @@ def draw_curves(folder: Path) -> Path:
 def read_log(path: Path) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
     """list[dict[str, float]] of training and of evaluations; a last line that was cut off is left out.
 
-    Of a log with more than 10,000 training records every second, third ... is read, so that it takes no time.
+    Beyond 10,000 training records only every second, third ... is read, which keeps long logs quick to draw.
 
     Raises:
         DataError: there is no such file, or it is not a log.

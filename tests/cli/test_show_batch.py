@@ -33,8 +33,8 @@ def enlarged(image):
     return cv2.resize(image.permute(1, 2, 0).numpy(), (SIDE, SIDE), interpolation=cv2.INTER_NEAREST)
 
 
-def equal_part(cell, image):
-    """Share of the pixels of a cell that are those of an image [3, H, W]."""
+def equal_fraction(cell, image):
+    """Fraction of the pixels of a cell that are those of an image [3, H, W]."""
     return (enlarged(image) == cell).all(axis=2).mean()
 
 
@@ -52,7 +52,7 @@ def test_the_images_of_a_detector_are_those_of_its_training(tmp_path, tiny_recip
     images = torch.cat([batch.images for batch in batches])
     assert len(shown) == len(images) == 16
     for cell, image in zip(shown, images, strict=True):
-        assert equal_part(cell, image) > 0.5  # the rest are boxes and names
+        assert equal_fraction(cell, image) > 0.5  # the rest are boxes and names
 
 
 def test_boxes_are_drawn_around_the_objects(tmp_path, tiny_recipe):
@@ -96,7 +96,7 @@ def test_no_more_batches_are_drawn_than_the_run_has(capsys, tmp_path, tiny_recip
     assert capsys.readouterr().out.splitlines()[-1].startswith("12 images of 3 batches")
 
 
-def test_what_cannot_be_drawn_is_said(capsys, tmp_path, tiny_recipe):
+def test_arguments_that_cannot_be_used_are_refused(capsys, tmp_path, tiny_recipe):
     assert "--batches 0: nothing to draw; expected at least 1" in refused(capsys, tiny_recipe, "--batches", 0)
     assert "batch.gif: expected the name of a picture, ending in .png" in refused(
         capsys, tiny_recipe, "--out", tmp_path / "batch.gif"

@@ -12,7 +12,7 @@ from effdet.data.annotations import LabelMap
 from effdet.data.images import read_image
 from effdet.distributed import Processes
 from effdet.errors import DataError
-from effdet.inference.jobs import predict_files, share_of
+from effdet.inference.jobs import predict_files, block_of
 from effdet.inference.sources import open_sources
 from effdet.structures import Detections
 
@@ -120,10 +120,10 @@ def test_a_process_that_wrote_to_another_disk_is_reported(photos, tmp_path):
 
 
 @pytest.mark.parametrize(("files", "size"), [(10, 3), (2, 5), (7, 1), (8, 8)])
-def test_shares_are_the_files_in_order(files, size):
-    shares = [share_of(range(files), rank, size) for rank in range(size)]
-    assert [number for share in shares for number in share] == list(range(files))
-    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+def test_blocks_are_the_files_in_order(files, size):
+    blocks = [block_of(range(files), rank, size) for rank in range(size)]
+    assert [number for block in blocks for number in block] == list(range(files))
+    assert max(map(len, blocks)) - min(map(len, blocks)) <= 1
 
 
 # The command

@@ -60,14 +60,14 @@ def assert_same(first, second):
 
 def test_detections_are_those_of_letterbox_model_and_postprocessing_called_by_hand(weights):
     predictor, model = Predictor(weights, "cpu", score_threshold=THRESHOLD), load_checkpoint(weights).model
-    for image, found in zip(random_images(), predictor(random_images()), strict=True):
+    for image, result in zip(random_images(), predictor(random_images()), strict=True):
         pixels, scale = letterbox(image, (128, 128), model.spec.fill_color)
         with torch.inference_mode():
             outputs = model(torch.from_numpy(pixels).permute(2, 0, 1)[None])
         (expected,) = postprocess(outputs, PostprocessOptions(score_threshold=THRESHOLD))
         expected = replace(expected, boxes=undo_letterbox(expected.boxes, scale, image.shape[:2]))
-        assert len(found) > 0
-        assert_same(found, expected)
+        assert len(result) > 0
+        assert_same(result, expected)
 
 
 def test_paths_and_arrays_of_mixed_sizes_give_the_same_in_any_batch(weights, tmp_path):
@@ -80,20 +80,20 @@ def test_paths_and_arrays_of_mixed_sizes_give_the_same_in_any_batch(weights, tmp
 
 
 def test_boxes_are_in_the_image_and_names_are_known(weights):
-    for image, found in zip(
+    for image, result in zip(
         random_images(), Predictor(weights, score_threshold=THRESHOLD)(random_images()), strict=True
     ):
         height, width = image.shape[:2]
-        assert (found.boxes >= 0).all()
-        assert (found.boxes <= torch.tensor([width, height, width, height])).all()
-        assert found.names == [NAMES[label] for label in found.labels.tolist()]
-        assert (found.scores >= THRESHOLD).all()
+        assert (result.boxes >= 0).all()
+        assert (result.boxes <= torch.tensor([width, height, width, height])).all()
+        assert result.names == [NAMES[label] for label in result.labels.tolist()]
+        assert (result.scores >= THRESHOLD).all()
 
 
 def test_detections_may_be_changed_in_place(weights):
-    found = Predictor(weights, score_threshold=THRESHOLD)(random_images()[0])
-    found.boxes[:, 2:] -= found.boxes[:, :2]
-    found.scores.mul_(100)
+    result = Predictor(weights, score_threshold=THRESHOLD)(random_images()[0])
+    result.boxes[:, 2:] -= result.boxes[:, :2]
+    result.scores.mul_(100)
 
 
 def test_one_image_gives_one_result_and_a_list_gives_a_list(weights, tmp_path):
@@ -112,18 +112,18 @@ def test_one_image_gives_one_result_and_a_list_gives_a_list(weights, tmp_path):
 
 
 def test_a_stream_is_computed_when_asked_for(weights):
-    predictor, taken = Predictor(weights, score_threshold=THRESHOLD, batch_size=1), []
+    predictor, read = Predictor(weights, score_threshold=THRESHOLD, batch_size=1), []
 
     def images():
         for number, image in enumerate(random_images() * 3):
-            taken.append(number)
+            read.append(number)
             yield image
 
     stream = predictor.stream(images())
-    assert taken == []
+    assert read == []
     next(stream)
-    assert len(taken) <= 2
-    assert 1 + len(list(stream)) == len(taken) == 15
+    assert len(read) <= 2
+    assert 1 + len(list(stream)) == len(read) == 15
 
 
 def test_results_of_a_call_draw_on_their_images_and_those_of_a_stream_do_not(weights, tmp_path):
@@ -166,12 +166,12 @@ def test_an_array_of_another_type_is_refused(weights):
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_at_most_two_batches_of_a_long_video_are_in_memory(weights, batch_size):
     """Frames read from the stream are at most the current and the next batch ahead of the results."""
-    taken = 0
+    read = 0
 
     def stream():
-        nonlocal taken
+        nonlocal read
         for index in range(40):
-            taken += 1
+            read += 1
             yield Frame(
                 np.zeros((16, 16, 3), np.uint8), Path("clip.mp4"), Path("clip.mp4"), f"clip.mp4/{index}", index, 25.0
             )
@@ -179,7 +179,7 @@ def test_at_most_two_batches_of_a_long_video_are_in_memory(weights, batch_size):
     given = 0
     for frame, _ in Predictor(weights, batch_size=batch_size).predict_frames(stream()):
         assert frame.index == given
-        assert taken - given <= 2 * batch_size
+        assert read - given <= 2 * batch_size
         given += 1
     assert given == 40
 
@@ -257,9 +257,9 @@ def classifier(tmp_path_factory):
 def test_classes_are_those_of_resizing_model_and_softmax_called_by_hand(classifier):
     predictor, model = Predictor(classifier, "cpu"), load_checkpoint(classifier).model
     assert (predictor.task, predictor.image_size) == ("classification", (64, 96))
-    found = predictor(random_images())
-    assert len({tuple(result.labels.tolist()) for result in found}) > 1
-    for image, result in zip(random_images(), found, strict=True):
+    results = predictor(random_images())
+    assert len({tuple(result.labels.tolist()) for result in results}) > 1
+    for image, result in zip(random_images(), results, strict=True):
         pixels = classification_view(image, (64, 96), 0.8, "bicubic")
         with torch.inference_mode():
             probabilities = model(torch.from_numpy(pixels).permute(2, 0, 1)[None]).double().softmax(1)[0].tolist()

@@ -151,7 +151,7 @@ def test_the_rotation_in_the_header_of_a_video_is_applied(tmp_path):
 
 
 def test_a_video_is_decoded_frame_by_frame(tmp_path, monkeypatch):
-    """Counts what has been decoded when the third frame is taken: a list of all frames would be twelve."""
+    """Counts what has been decoded when the third frame is asked for; a list of all frames would be twelve."""
     (source,) = open_sources([save_video(tmp_path / "clip.mp4")])
     decoded = []
     convert = cv2.cvtColor

@@ -34,13 +34,13 @@ def test_the_box_has_the_color_of_its_label():
 
 
 @pytest.mark.parametrize("label", [0, 1, 2, 5])
-def test_the_text_is_read_on_a_ground_of_the_label_color(label):
+def test_the_text_has_contrast_on_a_background_of_the_label_color(label):
     drawn = draw(np.full((300, 300, 3), 77, np.uint8), [[50, 100, 200, 250]], label, f"name {label} 0.50")
-    ground = drawn[85:98, 50:90].reshape(-1, 3).astype(int)
+    background = drawn[85:98, 50:90].reshape(-1, 3).astype(int)
     color = np.array(color_of(label))
-    assert (ground == color).all(1).mean() > 0.3
+    assert (background == color).all(1).mean() > 0.3
     luminance = np.array([0.299, 0.587, 0.114])
-    assert np.abs((ground - color) @ luminance).max() > 60
+    assert np.abs((background - color) @ luminance).max() > 60
 
 
 @pytest.mark.parametrize("size", [(1, 1), (8, 8), (30, 400), (400, 30), (1500, 2000)])
@@ -103,7 +103,7 @@ def lines_in(drawn):
 
 
 def changed(drawn, grey):
-    """Height and width of the part at the top left that is no longer grey."""
+    """Height and width of the area at the top left that is no longer grey."""
     rows, columns = np.nonzero((drawn != grey).any(axis=2))
     return int(rows.max()) + 1, int(columns.max()) + 1
 
@@ -135,11 +135,11 @@ def test_text_grows_with_the_image(size):
     assert 0.1 < wide / size[1] < 0.5
 
 
-def test_the_ground_lets_the_picture_through():
+def test_the_background_of_lines_is_transparent():
     image = np.random.default_rng(0).integers(0, 255, (300, 400, 3), dtype=np.uint8)
     drawn = draw_lines(image, lines(("a", LONG)))
-    ground = drawn[2:12, 60:200].astype(float)  # beside the short first line
-    assert ground == pytest.approx(image[2:12, 60:200] * 0.4, abs=1)
+    background = drawn[2:12, 60:200].astype(float)  # beside the short first line
+    assert background == pytest.approx(image[2:12, 60:200] * 0.4, abs=1)
     assert (drawn[100:] == image[100:]).all()
 
 
@@ -148,7 +148,7 @@ def test_the_best_class_stands_on_top():
     drawn = draw_lines(np.full((300, 400, 3), 90, np.uint8), lines(names))
     inked = drawn.min(axis=2) > 120
     high = changed(drawn, 90)[0]
-    width = [np.nonzero(part.any(axis=0))[0].max() for part in (inked[: high // 2], inked[high // 2 : high])]
+    width = [np.nonzero(half.any(axis=0))[0].max() for half in (inked[: high // 2], inked[high // 2 : high])]
     assert width[0] > 2 * width[1]
 
 

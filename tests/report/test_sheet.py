@@ -75,8 +75,8 @@ def test_boxes_follow_the_scale_of_the_sheet():
 
 def test_detections_are_drawn_like_targets():
     wanted = target([[24, 48, 72, 72]], [1])
-    found = Detections(wanted.boxes, torch.ones(1), wanted.labels)
-    assert (draw_detection_batch(grey(1), [wanted]) == draw_detection_batch(grey(1), [found])).all()
+    detections = Detections(wanted.boxes, torch.ones(1), wanted.labels)
+    assert (draw_detection_batch(grey(1), [wanted]) == draw_detection_batch(grey(1), [detections])).all()
 
 
 def test_a_batch_with_nan_boxes_is_drawn_without_them():

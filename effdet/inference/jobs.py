@@ -84,7 +84,7 @@ def predict_files(
         if processes.is_main:
             missing = merge_results(folder, predictor.task, processes.size)
             summaries[0].failures += [
-                f"{folder}: the results of process {rank} are on another machine; use a folder on a disk that all machines see"
+                f"{folder}: the results of process {rank} are on another machine; choose a folder that all machines see"
                 for rank in missing
             ]
     except OSError as error:

@@ -68,12 +68,12 @@ def draw_curves(folder: Path) -> Path:
 
 
 def read_log(path: Path) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
-    """list[dict[str, float]] of training and of evaluations; a last line that was cut off is left out.
+    """Records of training and of evaluations; an incomplete last line is skipped.
 
     Beyond 10,000 training records only every second, third ... is read, which keeps long logs quick to draw.
 
     Raises:
-        DataError: there is no such file, or it is not a log.
+        DataError: the file is missing, or is not a log.
     """
     try:
         *lines, _ = path.read_text(encoding="utf-8").split("\n")

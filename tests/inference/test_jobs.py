@@ -12,7 +12,7 @@ from effdet.data.annotations import LabelMap
 from effdet.data.images import read_image
 from effdet.distributed import Processes
 from effdet.errors import DataError
-from effdet.inference.jobs import predict_files, block_of
+from effdet.inference.jobs import block_of, predict_files
 from effdet.inference.sources import open_sources
 from effdet.structures import Detections
 

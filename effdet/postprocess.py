@@ -32,10 +32,7 @@ class Candidates(NamedTuple):
 
 
 @torch.no_grad()
-def postprocess(
-    outputs: Outputs,
-    options: PostprocessOptions = PostprocessOptions(),
-) -> list[Detections]:
+def postprocess(outputs: Outputs, options: PostprocessOptions = PostprocessOptions()) -> list[Detections]:
     """The detections of each image of a batch: B entries, sorted by descending score.
 
     Args:

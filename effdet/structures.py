@@ -96,12 +96,6 @@ class LabelBatch:
     labels: Tensor
     indices: list[int]
 
-    def split(self, count: int) -> list[LabelBatch]:
-        """At most `count` micro-batches of nearly equal size, none empty."""
-        count, rows = min(count, len(self.images)), iter(self.indices)
-        micro_batches = zip(self.images.tensor_split(count), self.labels.tensor_split(count), strict=True)
-        return [LabelBatch(images, labels, list(islice(rows, len(labels)))) for images, labels in micro_batches]
-
     def to(self, device: torch.device) -> LabelBatch:
         """The same batch on `device`; from pinned memory the copy does not wait."""
         return replace(

@@ -35,21 +35,6 @@ def test_micro_batches_are_the_batch_in_order_and_none_is_empty(images, count):
         assert [target.index for target in micro_batch.targets] == micro_batch.images[:, 0, 0, 0].tolist()
 
 
-@pytest.mark.parametrize(("images", "count"), [(1, 3), (5, 2), (8, 3), (4, 4)])
-def test_micro_batches_with_labels_are_the_batch_in_order(images, count):
-    labels = torch.arange(images) % 3
-    whole = LabelBatch(torch.rand(images, 3, 2, 2), labels, list(range(10, 10 + images)))
-    micro_batches = whole.split(count)
-    assert len(micro_batches) == min(count, images)
-    assert torch.cat([micro_batch.images for micro_batch in micro_batches]).equal(whole.images)
-    assert torch.cat([micro_batch.labels for micro_batch in micro_batches]).equal(labels)
-    assert [index for micro_batch in micro_batches for index in micro_batch.indices] == whole.indices
-    assert all(
-        len(micro_batch.images) == len(micro_batch.labels) == len(micro_batch.indices) > 0
-        for micro_batch in micro_batches
-    )
-
-
 def test_moving_a_labelled_batch_keeps_its_rows():
     moved = LabelBatch(torch.zeros(2, 3, 4, 4), torch.tensor([1, 0]), [7, 3]).to(torch.device("meta"))
     assert moved.images.device.type == moved.labels.device.type == "meta"

@@ -47,7 +47,7 @@ def refused(capsys, *arguments):
 @pytest.mark.parametrize("changes", [[], ["augment.mosaic=1", "augment.mixup=1", "augment.close_mosaic_epochs=1"]])
 def test_the_images_of_a_detector_are_those_of_its_training(tmp_path, tiny_recipe, changes):
     task = DetectionTask(load_config(tiny_recipe, changes), QUIET)
-    batches = list(task.batches(0, 4, pin_memory=False))  # three of the first epoch, one of the last
+    batches = list(task.data.batches(0, 4, pin_memory=False))  # three of the first epoch, one of the last
     shown = cells(sheet(tmp_path, tiny_recipe, *changes, "--batches", 4), 4)
     images = torch.cat([batch.images for batch in batches])
     assert len(shown) == len(images) == 16
@@ -57,7 +57,7 @@ def test_the_images_of_a_detector_are_those_of_its_training(tmp_path, tiny_recip
 
 def test_boxes_are_drawn_around_the_objects(tmp_path, tiny_recipe):
     changes = ["augment.scale_jitter=null"]
-    (batch,) = DetectionTask(load_config(tiny_recipe, changes), QUIET).batches(0, 1, pin_memory=False)
+    (batch,) = DetectionTask(load_config(tiny_recipe, changes), QUIET).data.batches(0, 1, pin_memory=False)
     shown = cells(sheet(tmp_path, tiny_recipe, *changes), 4)
     for cell, image, target in zip(shown, batch.images, batch.targets, strict=True):
         plain = enlarged(image)
@@ -69,21 +69,19 @@ def test_boxes_are_drawn_around_the_objects(tmp_path, tiny_recipe):
 
 def test_the_last_epochs_are_those_of_the_run_even_if_steps_end_it(tiny_recipe):
     changes = ["train.epochs=9", "train.max_steps=4"]
-    assert DetectionTask(load_config(tiny_recipe, changes), QUIET).train_set.epochs == 2
-    assert DetectionTask(load_config(tiny_recipe, changes[:1]), QUIET).train_set.epochs == 9
+    assert DetectionTask(load_config(tiny_recipe, changes), QUIET).data.dataset.epochs == 2
+    assert DetectionTask(load_config(tiny_recipe, changes[:1]), QUIET).data.dataset.epochs == 9
 
 
 @pytest.mark.parametrize("changes", [[], ["augment.mixup_alpha=0.5", "augment.cutmix_alpha=1.0"]])
 def test_the_images_of_a_classifier_are_mixed_as_in_training(tmp_path, shapes_recipe, changes):
     task = ClassificationTask(load_config(shapes_recipe, changes), QUIET)
-    images = []
-
-    def forward(pixels):
-        images.extend(pixels)
-        return torch.zeros(len(pixels), task.model.num_classes)
-
-    for step, batch in enumerate(task.batches(0, 4, pin_memory=False)):
-        list(task.losses(forward, batch, 1, step // 3, step))
+    images = [
+        image
+        for step, batch in enumerate(task.data.batches(0, 4, pin_memory=False))
+        for micro_batch in task.prepare(batch, step)
+        for image in micro_batch.images
+    ]
     shown = cells(sheet(tmp_path, shapes_recipe, *changes, "--batches", 4), 6)
     assert len(shown) == len(images) == 24
     for cell, image in zip(shown, images, strict=True):

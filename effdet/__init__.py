@@ -1,7 +1,11 @@
 """EfficientDet and EfficientNet in PyTorch: train, evaluate and predict.
 
-The public names below are loaded when first used, so that importing the package, and asking the command line for help,
-costs nothing.
+    import effdet
+
+    result = effdet.train("configs/lite0.yaml", ["data.root=/data/coco"])
+    detections = effdet.Predictor(result.folder / "best.pt")("street.jpg")
+
+The public names below are loaded when first used, so that `import effdet` and `effdet --help` are quick.
 """
 
 from __future__ import annotations
@@ -12,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 from effdet.version import __version__
 
 if TYPE_CHECKING:
+    from effdet.api import TrainResult, train
     from effdet.config import Config, load_config
     from effdet.errors import ConfigError, DataError, EffdetError, TrainingError, WeightsError
     from effdet.inference.predictor import Predictor
+    from effdet.losses import ClassificationLoss, DetectionLoss
     from effdet.models import list_models
     from effdet.structures import Batch, Classification, Detections, Outputs, Target
     from effdet.weights.checkpoint import load_checkpoint
@@ -23,33 +29,40 @@ if TYPE_CHECKING:
 _HOMES = {
     "Batch": "effdet.structures",
     "Classification": "effdet.structures",
+    "ClassificationLoss": "effdet.losses",
     "Config": "effdet.config",
     "ConfigError": "effdet.errors",
     "DataError": "effdet.errors",
+    "DetectionLoss": "effdet.losses",
     "Detections": "effdet.structures",
     "EffdetError": "effdet.errors",
     "Outputs": "effdet.structures",
     "Predictor": "effdet.inference.predictor",
     "Target": "effdet.structures",
+    "TrainResult": "effdet.api",
     "TrainingError": "effdet.errors",
     "WeightsError": "effdet.errors",
     "create_model": "effdet.weights.create",
     "list_models": "effdet.models",
     "load_checkpoint": "effdet.weights.checkpoint",
     "load_config": "effdet.config",
+    "train": "effdet.api",
 }
 
 __all__ = [
     "Batch",
     "Classification",
+    "ClassificationLoss",
     "Config",
     "ConfigError",
     "DataError",
+    "DetectionLoss",
     "Detections",
     "EffdetError",
     "Outputs",
     "Predictor",
     "Target",
+    "TrainResult",
     "TrainingError",
     "WeightsError",
     "__version__",
@@ -57,6 +70,7 @@ __all__ = [
     "list_models",
     "load_checkpoint",
     "load_config",
+    "train",
 ]
 
 

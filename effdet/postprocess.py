@@ -1,7 +1,6 @@
-"""From raw outputs to detections: threshold, best candidates, decoding, NMS; and to classes.
+"""From raw outputs to results: detections by threshold, decoding and NMS; the most probable classes by softmax.
 
-Boxes stay in the frame of the network input, not clipped to it; undoing the letterbox, which clips them to the original
-image, is the work of `data/images.py`.
+Boxes stay in pixels of the network input and are not clipped to it. `data/images.py` maps them to the original image.
 """
 
 from __future__ import annotations
@@ -15,11 +14,17 @@ from torchvision.ops import nms as torchvision_nms
 
 from effdet.boxes import decode_boxes, pairwise_iou
 from effdet.structures import Classification, Detections, Outputs
-from effdet.types import NmsMethod
+from effdet.types import PostprocessOptions
 
 
 class Candidates(NamedTuple):
-    """Decoded (anchor, class) pairs of one image by falling score: boxes [M, 4], scores [M], labels [M]."""
+    """Decoded (anchor, class) pairs of one image, sorted by descending score.
+
+    Attributes:
+        boxes: [M, 4] float32, xyxy in pixels of the network input.
+        scores: [M] float32, confidence in 0..1.
+        labels: [M] int64 in 0..K-1.
+    """
 
     boxes: Tensor
     scores: Tensor
@@ -27,68 +32,64 @@ class Candidates(NamedTuple):
 
 
 @torch.no_grad()
-def postprocess(
-    outputs: Outputs,
-    *,
-    score_threshold: float = 0.001,
-    nms: NmsMethod = "class",
-    iou_threshold: float = 0.5,
-    soft_sigma: float = 0.5,
-    max_candidates: int = 5000,
-    max_detections: int = 100,
-) -> list[Detections]:
-    """Detections of each image of a batch, B entries, boxes xyxy in pixels of the network input.
+def postprocess(outputs: Outputs, options: PostprocessOptions = PostprocessOptions()) -> list[Detections]:
+    """The detections of each image of a batch: B entries, sorted by descending score.
 
     Args:
-        outputs: of the network.
-        score_threshold: smallest score of a candidate; after soft NMS scores must still exceed it.
-        nms: 'class' lets a box suppress boxes of its class, 'agnostic' of any class, and 'soft' lowers scores
-            of its class by a Gaussian of the overlap instead of dropping boxes.
-        iou_threshold: overlap from which hard NMS drops the lower score.
-        soft_sigma: width of the Gaussian of soft NMS.
-        max_candidates: best (anchor, class) pairs of an image that are decoded and enter NMS.
-        max_detections: most detections of an image.
+        outputs: raw outputs of the model, of any float type.
+        options: thresholds and NMS. After soft-NMS a lowered score must still exceed the score threshold.
+
+    Returns:
+        Detections with boxes xyxy in pixels of the network input, on the device of the outputs.
 
     Source: EfficientDet reference, post-processing; Soft-NMS (arXiv:1704.04503), equation 3.
     """
+    threshold, most = options.score_threshold, options.max_detections
     detections = []
-    for candidates in select_candidates(outputs, score_threshold, max_candidates):
-        if nms == "soft":
-            detections.append(soft_nms(candidates, soft_sigma, score_threshold, max_detections))
+    for candidates in select_candidates(outputs, threshold, options.max_candidates):
+        if options.nms == "soft":
+            detections.append(soft_nms(candidates, options.soft_sigma, threshold, most))
         else:
-            detections.append(hard_nms(candidates, iou_threshold, max_detections, within_class=nms == "class"))
+            detections.append(hard_nms(candidates, options.iou_threshold, most, within_class=options.nms == "class"))
     return detections
 
 
 def select_candidates(outputs: Outputs, score_threshold: float, max_candidates: int) -> list[Candidates]:
-    """The best pairs of each image whose score reaches the threshold.
+    """The (anchor, class) pairs of each image with the highest scores, of those at or above the threshold: B entries.
 
-    Logits are compared with the threshold's logit, so that sigmoid, sorting and decoding touch the survivors alone.
+    Logits are compared with the logit of the threshold, so that only the pairs that pass need sigmoid, sorting and
+    decoding.
     """
     num_classes = outputs.class_logits.shape[-1]
     threshold = _logit(score_threshold)
-    chosen = []
+    candidates = []
     for logits, deltas in zip(outputs.class_logits.flatten(1), outputs.box_deltas, strict=True):
-        survivors = torch.nonzero(logits >= threshold).squeeze(1)
-        values = logits[survivors].float()
-        values, order = values.topk(min(max_candidates, len(values)))  # falling
-        pairs = survivors[order]
+        passing = torch.nonzero(logits >= threshold).squeeze(1)
+        values = logits[passing].float()
+        values, order = values.topk(min(max_candidates, len(values)))  # sorted in descending order
+        pairs = passing[order]
         anchor = pairs // num_classes
         boxes = decode_boxes(deltas[anchor], outputs.anchors[anchor])
-        chosen.append(Candidates(boxes, values.sigmoid(), pairs % num_classes))
-    return chosen
+        candidates.append(Candidates(boxes, values.sigmoid(), pairs % num_classes))
+    return candidates
 
 
 def hard_nms(
     candidates: Candidates, iou_threshold: float, max_detections: int, within_class: bool = True
 ) -> Detections:
-    """Greedy NMS: the best box stays and drops what overlaps it by more than the threshold.
+    """Greedy NMS: the box of the highest score stays and suppresses boxes whose IoU with it is above the threshold.
 
-    What becomes of a candidate depends on better ones alone, so the best few are tried first and more only while fewer
-    than `max_detections` are kept: the result is that of all candidates, mostly at the price of a few hundred.
+    Only boxes of higher scores can suppress a box. So NMS runs over the first few hundred candidates, and over more
+    only while fewer than `max_detections` stay; the result is the same as over all candidates.
+
+    Args:
+        candidates: of one image.
+        iou_threshold: IoU in 0..1 above which the box of the lower score is dropped.
+        max_detections: number of detections after which NMS stops.
+        within_class: whether boxes suppress only boxes of their own class.
     """
-    # Classes are told apart by moving their boxes far from each other; in float64, where that costs no precision.
-    precise = torch.float32 if candidates.boxes.device.type == "mps" else torch.float64  # Apple's GPUs have no float64
+    # Boxes of different classes are moved far apart so that they do not overlap, in float64 to lose no precision.
+    precise = torch.float32 if candidates.boxes.device.type == "mps" else torch.float64  # Apple GPUs have no float64
     boxes = candidates.boxes.to(precise)
     if within_class and len(boxes):
         boxes = boxes + (candidates.labels * (boxes.max() - boxes.min() + 1))[:, None]
@@ -101,9 +102,15 @@ def hard_nms(
 
 
 def soft_nms(candidates: Candidates, sigma: float, score_threshold: float, max_detections: int) -> Detections:
-    """Gaussian NMS within classes: each pick lowers the scores of what overlaps it.
+    """Gaussian soft-NMS within classes: each box lowers the scores of boxes that overlap it instead of dropping them.
 
-    Picks follow one another by definition, so there is one round per detection kept, each over all candidates at once.
+    Every round selects the highest score left, so the rounds run one after the other, one per detection.
+
+    Args:
+        candidates: of one image.
+        sigma: width of the Gaussian exp(-IoU^2 / sigma), by which scores are multiplied.
+        score_threshold: detections whose final score does not exceed it are dropped.
+        max_detections: most rounds.
     """
     boxes, labels, scores = candidates.boxes, candidates.labels, candidates.scores.clone()
     picks, kept_scores = [], []
@@ -123,19 +130,19 @@ def soft_nms(candidates: Candidates, sigma: float, score_threshold: float, max_d
 
 
 def classify(logits: Tensor, top: int = 5) -> list[Classification]:
-    """The most probable classes of each image of a batch: [B, K] -> B entries of min(top, K) classes."""
+    """The most probable classes of each image of a batch: logits [B, K] -> B entries of min(top, K) classes."""
     scores, labels = rank_classes(logits, top)
     return [Classification(*row) for row in zip(scores, labels, strict=True)]
 
 
 @torch.no_grad()
 def rank_classes(logits: Tensor, top: int) -> tuple[Tensor, Tensor]:
-    """Probabilities and labels of the best classes by falling logit: [B, K] -> two of [B, min(top, K)].
+    """Probabilities and labels of the best classes, sorted by descending logit: [B, K] -> two of [B, min(top, K)].
 
-    Softmax is over all K classes, in float32; of classes with equal logits the lower label comes first.
+    Softmax is over all K classes, in float32. Of classes with equal logits the lower label comes first.
     """
     logits = logits.float()
-    labels = logits.argsort(dim=1, descending=True, stable=True)[:, :top]  # topk breaks ties as it likes
+    labels = logits.argsort(dim=1, descending=True, stable=True)[:, :top]  # topk breaks ties arbitrarily
     return logits.softmax(dim=1).gather(1, labels), labels
 
 

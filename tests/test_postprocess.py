@@ -8,6 +8,7 @@ from effdet.boxes import decode_boxes, pairwise_iou
 from effdet.models.anchors import anchor_boxes
 from effdet.postprocess import Candidates, classify, hard_nms, postprocess, rank_classes, select_candidates, soft_nms
 from effdet.structures import Outputs
+from effdet.types import PostprocessOptions
 
 SIZE = (96, 128)
 
@@ -59,7 +60,7 @@ def assert_same(detections, expected):
 # Candidates
 
 
-def test_candidates_are_the_best_pairs_by_falling_score():
+def test_candidates_are_the_best_pairs_sorted_by_descending_score():
     outputs = random_outputs()
     for image, candidates in enumerate(select_candidates(outputs, 0.2, 50)):
         scores = outputs.class_logits[image].sigmoid()
@@ -73,42 +74,42 @@ def test_candidates_are_the_best_pairs_by_falling_score():
         )
 
 
-def test_an_anchor_may_stand_for_several_classes():
+def test_an_anchor_may_give_detections_of_several_classes():
     outputs = few_outputs(0.9)
     two = Outputs(torch.tensor([[[2.0, 1.0]]]), outputs.box_deltas, outputs.anchors)
     detections = postprocess(two)[0]
     assert detections.labels.tolist() == [0, 1]
     assert detections.boxes[0].equal(detections.boxes[1])
-    assert len(postprocess(two, nms="agnostic")[0]) == 1
+    assert len(postprocess(two, PostprocessOptions(nms="agnostic"))[0]) == 1
 
 
 @pytest.mark.parametrize("score", [0.5, 0.05, 0.001, 0.3])
 def test_a_score_of_exactly_the_threshold_is_kept(score):
     outputs = few_outputs(score)
-    assert len(postprocess(outputs, score_threshold=score)[0]) == 1
-    assert len(postprocess(outputs, score_threshold=score + 1e-5)[0]) == 0
+    assert len(postprocess(outputs, PostprocessOptions(score_threshold=score))[0]) == 1
+    assert len(postprocess(outputs, PostprocessOptions(score_threshold=score + 1e-5))[0]) == 0
 
 
 @pytest.mark.parametrize("nms", ["class", "agnostic", "soft"])
-def test_thresholds_of_zero_and_one_keep_all_and_none(suppression):
+def test_thresholds_of_zero_and_one_keep_all_and_none(nms):
     outputs = few_outputs(0.9, 1e-6, 0.5)
-    assert len(postprocess(outputs, score_threshold=0.0, nms=suppression)[0]) == 3
-    assert len(postprocess(outputs, score_threshold=1.0, nms=suppression)[0]) == 0
+    assert len(postprocess(outputs, PostprocessOptions(score_threshold=0.0, nms=nms))[0]) == 3
+    assert len(postprocess(outputs, PostprocessOptions(score_threshold=1.0, nms=nms))[0]) == 0
 
 
 def test_no_more_candidates_enter_than_allowed():
-    detections = postprocess(few_outputs(0.9, 0.7, 0.8), max_candidates=2)[0]
+    detections = postprocess(few_outputs(0.9, 0.7, 0.8), PostprocessOptions(max_candidates=2))[0]
     assert detections.scores.tolist() == pytest.approx([0.9, 0.8])
 
 
-# Both suppressions
+# All kinds of NMS
 
 
 @pytest.mark.parametrize("nms", ["class", "agnostic", "soft"])
-def test_an_image_without_candidates_has_empty_detections(suppression):
+def test_an_image_without_candidates_has_empty_detections(nms):
     outputs = random_outputs()
     outputs.class_logits[0] = -20
-    nothing, something = postprocess(outputs, nms=suppression)
+    nothing, something = postprocess(outputs, PostprocessOptions(nms=nms))
     assert (nothing.boxes.shape, nothing.scores.shape, nothing.labels.shape) == ((0, 4), (0,), (0,))
     assert (nothing.boxes.dtype, nothing.scores.dtype, nothing.labels.dtype) == (
         torch.float32,
@@ -119,15 +120,15 @@ def test_an_image_without_candidates_has_empty_detections(suppression):
 
 
 @pytest.mark.parametrize("nms", ["class", "agnostic", "soft"])
-def test_one_candidate_is_one_detection(suppression):
-    detections = postprocess(few_outputs(0.8), nms=suppression)[0]
+def test_one_candidate_is_one_detection(nms):
+    detections = postprocess(few_outputs(0.8), PostprocessOptions(nms=nms))[0]
     assert rows(detections) == [(0, 0, 50, 50, pytest.approx(0.8), 0)]
 
 
 @pytest.mark.parametrize("nms", ["class", "agnostic", "soft"])
 @pytest.mark.parametrize("most", [1, 7, 100])
-def test_detections_are_capped_and_fall_in_score(suppression, most):
-    for detections in postprocess(random_outputs(), nms=suppression, max_detections=most):
+def test_detections_are_capped_and_sorted_by_descending_score(nms, most):
+    for detections in postprocess(random_outputs(), PostprocessOptions(nms=nms, max_detections=most)):
         assert len(detections) == most
         assert detections.scores.diff().le(0).all()
         assert detections.boxes.dtype == detections.scores.dtype == torch.float32
@@ -135,12 +136,12 @@ def test_detections_are_capped_and_fall_in_score(suppression, most):
 
 
 @pytest.mark.parametrize("nms", ["class", "agnostic", "soft"])
-def test_each_image_is_judged_by_itself(suppression):
+def test_images_of_a_batch_do_not_affect_each_other(nms):
     outputs = random_outputs(3)
-    together = postprocess(outputs, nms=suppression)
+    together = postprocess(outputs, PostprocessOptions(nms=nms))
     for image in range(3):
         alone = Outputs(outputs.class_logits[image : image + 1], outputs.box_deltas[image : image + 1], outputs.anchors)
-        assert rows(postprocess(alone, nms=suppression)[0]) == rows(together[image])
+        assert rows(postprocess(alone, PostprocessOptions(nms=nms))[0]) == rows(together[image])
 
 
 def test_outputs_of_low_precision_give_float32_detections():
@@ -161,7 +162,7 @@ def test_no_gradient_is_kept():
     assert not postprocess(outputs)[0].scores.requires_grad
 
 
-# Hard suppression
+# Hard NMS
 
 
 def slow_nms(candidates, threshold, most, within_class):
@@ -181,14 +182,14 @@ def slow_nms(candidates, threshold, most, within_class):
 @pytest.mark.parametrize("within_class", [True, False])
 @pytest.mark.parametrize("threshold", [0.0, 0.3, 0.5])
 @pytest.mark.parametrize("most", [5, 300])
-def test_hard_suppression_agrees_with_a_slow_loop(within_class, threshold, most):
+def test_hard_nms_agrees_with_a_slow_loop(within_class, threshold, most):
     candidates = random_candidates(90)
     assert_same(
         hard_nms(candidates, threshold, most, within_class), slow_nms(candidates, threshold, most, within_class)
     )
 
 
-def test_hard_suppression_agrees_with_torchvision():
+def test_hard_nms_agrees_with_torchvision():
     candidates = random_candidates(3000, 7)
     keep = torchvision.ops.batched_nms(candidates.boxes, candidates.scores, candidates.labels, 0.5)
     assert_same(
@@ -228,7 +229,7 @@ def test_classes_do_not_suppress_each_other_even_far_outside_the_image():
     assert len(hard_nms(candidates, 0.5, 100, within_class=False)) == 1
 
 
-def test_small_boxes_are_told_apart_beside_huge_ones():
+def test_small_boxes_keep_their_precision_beside_huge_ones():
     huge, boxes = [-3e5, -3e5, 7e5, 7e5], [[10.0, 10, 14, 14], [12.0, 10, 16, 14], [10.25, 10, 14.25, 14]]
     candidates = Candidates(
         torch.tensor([huge, *boxes]), torch.tensor([0.9, 0.8, 0.7, 0.6]), torch.tensor([0, 89, 89, 89])
@@ -236,7 +237,7 @@ def test_small_boxes_are_told_apart_beside_huge_ones():
     assert_same(hard_nms(candidates, 0.5, 10), slow_nms(candidates, 0.5, 10, True))
 
 
-# Soft suppression
+# Soft-NMS
 
 
 def slow_soft_nms(candidates, sigma, threshold, most):
@@ -256,12 +257,12 @@ def slow_soft_nms(candidates, sigma, threshold, most):
 
 @pytest.mark.parametrize("sigma", [0.1, 0.5])
 @pytest.mark.parametrize(("threshold", "most"), [(0.001, 40), (0.3, 200), (0.001, 200)])
-def test_soft_suppression_agrees_with_a_slow_loop(sigma, threshold, most):
+def test_soft_nms_agrees_with_a_slow_loop(sigma, threshold, most):
     candidates = random_candidates(120)
     assert_same(soft_nms(candidates, sigma, threshold, most), slow_soft_nms(candidates, sigma, threshold, most))
 
 
-def test_soft_suppression_lowers_a_duplicate_by_the_gaussian():
+def test_soft_nms_multiplies_the_score_of_a_duplicate_by_the_gaussian():
     boxes = torch.tensor([[0.0, 0, 10, 10]]).repeat(3, 1)
     candidates = Candidates(boxes, torch.tensor([0.9, 0.8, 0.7]), torch.tensor([0, 0, 1]))
     detections = soft_nms(candidates, 0.5, 0.001, 10)
@@ -269,7 +270,7 @@ def test_soft_suppression_lowers_a_duplicate_by_the_gaussian():
     assert detections.labels.tolist() == [0, 1, 0]
 
 
-def test_soft_suppression_leaves_the_candidates_as_they_were():
+def test_soft_nms_does_not_change_the_candidates():
     candidates = random_candidates(20)
     before = candidates.scores.clone()
     soft_nms(candidates, 0.5, 0.001, 10)
@@ -279,19 +280,19 @@ def test_soft_suppression_leaves_the_candidates_as_they_were():
 # Classes
 
 
-def test_classes_are_the_most_probable_by_falling_probability():
+def test_classes_are_sorted_by_descending_probability():
     logits = torch.randn(4, 11, generator=torch.Generator().manual_seed(0)) * 3
-    for row, found in zip(logits.double(), classify(logits), strict=True):
+    for row, result in zip(logits.double(), classify(logits), strict=True):
         whole = sum(math.exp(value) for value in row.tolist())
         pairs = sorted(((math.exp(value) / whole, label) for label, value in enumerate(row.tolist())), reverse=True)[:5]
-        assert found.scores.tolist() == pytest.approx([score for score, _ in pairs])
-        assert found.labels.tolist() == [label for _, label in pairs]
+        assert result.scores.tolist() == pytest.approx([score for score, _ in pairs])
+        assert result.labels.tolist() == [label for _, label in pairs]
 
 
 @pytest.mark.parametrize(("classes", "top", "expected"), [(1, 5, 1), (3, 5, 3), (8, 5, 5), (8, 1, 1), (8, 20, 8)])
-def test_there_are_no_more_classes_than_asked_for_and_than_there_are(classes, top, expected):
-    found = classify(torch.randn(2, classes), top)
-    assert [len(each) for each in found] == [expected, expected]
+def test_there_are_at_most_top_classes(classes, top, expected):
+    result = classify(torch.randn(2, classes), top)
+    assert [len(each) for each in result] == [expected, expected]
 
 
 def test_of_equal_logits_the_lower_label_comes_first():
@@ -301,11 +302,11 @@ def test_of_equal_logits_the_lower_label_comes_first():
 
 
 def test_logits_of_low_precision_give_float32_probabilities():
-    (found,) = classify(torch.tensor([[0.0, -100, 100]], dtype=torch.bfloat16, requires_grad=True))
-    assert (found.scores.dtype, found.labels.dtype) == (torch.float32, torch.int64)
-    assert found.scores.tolist() == pytest.approx([1, 0, 0])
-    assert found.labels.tolist() == [2, 0, 1]
-    assert not found.scores.requires_grad
+    (result,) = classify(torch.tensor([[0.0, -100, 100]], dtype=torch.bfloat16, requires_grad=True))
+    assert (result.scores.dtype, result.labels.dtype) == (torch.float32, torch.int64)
+    assert result.scores.tolist() == pytest.approx([1, 0, 0])
+    assert result.labels.tolist() == [2, 0, 1]
+    assert not result.scores.requires_grad
 
 
 def test_a_batch_without_images_has_no_classes():

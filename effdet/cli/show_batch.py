@@ -1,22 +1,18 @@
-"""Draw what the network sees in the first batches of a training, as one picture.
+"""Draw the first training batches as one picture, exactly as the model will get them.
 
   effdet show-batch configs/d0.yaml data.root=/data/coco augment.mosaic=1 --out mosaic.png
 
-The images are those of the run itself: the same order, the same random changes. Boxes are drawn with the names of
-their classes; images of a classifier tell their class, and where two are mixed the share of either.
+Order and augmentation are those of the run itself. Boxes are drawn with their class names. Images of a classifier show
+their class, and two classes with their probabilities where mixup or cutmix combines two images.
 """
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from effdet.cli.recipes import add_recipe_arguments, read_recipe
 from effdet.errors import ConfigError
-
-if TYPE_CHECKING:
-    from effdet.data.images import Image
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 
@@ -24,8 +20,8 @@ SUFFIXES = (".png", ".jpg", ".jpeg")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `show-batch` to a parser."""
     add_recipe_arguments(parser)
-    parser.add_argument("--out", type=Path, default=Path("batch.png"), help="the picture (%(default)s)")
-    parser.add_argument("--batches", type=int, default=1, metavar="N", help="how many batches (%(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("batch.png"), help="the picture to write (%(default)s)")
+    parser.add_argument("--batches", type=int, default=1, metavar="N", help="number of batches (%(default)s)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -42,23 +38,23 @@ def run(args: argparse.Namespace) -> int:
 
     from rich.console import Console
 
-    from effdet.data.images import write_image
-    from effdet.report.sheet import contact_sheet
+    from effdet.report.pictures import write_image
+    from effdet.report.sheet import stack_sheets
     from effdet.training.optim import make_schedule
     from effdet.training.tasks import make_task
 
     console = Console(soft_wrap=True, markup=False, highlight=False)
     task = make_task(config, console)
-    schedule = make_schedule(config.optim, config.train, task.data.num_images)
-    steps = min(args.batches, schedule.total_steps)
+    steps = min(args.batches, make_schedule(config.optim, config.train, task.data.num_images).total_steps)
     names = task.data.train_table.label_map.names
-    pictures: list[list[Image]] = []
+    sheets, images = [], 0
     for step, batch in enumerate(task.data.batches(0, steps, pin_memory=False)):
-        micro_batches = task.prepare(batch, step)
-        pictures.append([picture for some in micro_batches for picture in task.draw(some.images, some.targets, names)])
+        for micro_batch in task.prepare(batch, step):
+            sheets.append(task.draw(micro_batch.images, micro_batch.targets, names))
+            images += len(micro_batch.images)
     try:
-        write_image(args.out, contact_sheet(pictures))
+        write_image(args.out, stack_sheets(sheets))
     except OSError as error:
         raise ConfigError(f"{args.out}: cannot be written ({error.strerror}); choose another --out") from None
-    console.print(f"{sum(map(len, pictures))} images of {steps} {'batch' if steps == 1 else 'batches'}  {args.out}")
+    console.print(f"{images} images of {steps} {'batch' if steps == 1 else 'batches'}  {args.out}")
     return 0

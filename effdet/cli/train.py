@@ -10,9 +10,9 @@ last.pt is saved (exit status 130, 143 or 75). --resume continues as if the run 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from effdet.cli.recipes import add_recipe_arguments, read_recipe, recipe_path
+from effdet.cli.recipes import add_recipe_arguments, overrides, recipe_path
+from effdet.errors import ConfigError
 
 # Of a program ended by Ctrl-C, by SIGTERM, and of one that asks to be started again.
 EXIT_STATUS = {"finished": 0, "interrupted": 130, "terminated": 143, "out of time": 75}
@@ -35,27 +35,10 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         EffdetError: recipe, data or weights cannot be used, or the loss is NaN or Inf.
     """
-    from rich.console import Console
-
-    config = read_recipe(args)
     recipe = recipe_path(args)
-    assert recipe is not None
+    if recipe is None:
+        raise ConfigError("no recipe is given; name one such as configs/d0.yaml")
 
-    from effdet.distributed import process_group
-    from effdet.training.engine import train
-    from effdet.training.run_folder import choose_folders
+    from effdet.api import train
 
-    with process_group(args.device, config.train.timeout_minutes) as (processes, device):
-        console = Console(soft_wrap=True, markup=False, highlight=False, quiet=not processes.is_main)
-        # The main process chooses for all, before any of them writes.
-        chosen: tuple[Path | None, Path] = (None, Path())
-        if processes.is_main:
-            chosen = choose_folders(config.output_dir, recipe, args.resume, console)
-        resume, folder = processes.broadcast(chosen)
-        # All wait until the main process has saved: torchrun ends the others when one exits with a status.
-        ending = processes.broadcast(train(config, folder, str(device), resume, console, processes))
-    if ending == "finished":
-        console.print(f"done: {folder}/best.pt")
-    else:
-        console.print(f"{ending}; continue with --resume {folder}")
-    return EXIT_STATUS[ending]
+    return EXIT_STATUS[train(recipe, overrides(args), device=args.device, resume=args.resume).ending]

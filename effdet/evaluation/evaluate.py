@@ -26,6 +26,7 @@ from effdet.evaluation.coco import CocoEvaluator
 from effdet.models import EfficientDet, EfficientNet
 from effdet.postprocess import postprocess
 from effdet.structures import Outputs
+from effdet.types import PostprocessOptions
 
 
 class Evaluator(Protocol):
@@ -70,7 +71,7 @@ def evaluate_detector(
     for batch in evaluation_batches(dataset, batch_size, workers, pin_memory, processes.rank, processes.size):
         outputs = model(batch.images.to(model.anchors.device, non_blocking=True))
         _check_finite(outputs, [annotations.file_names[target.index] for target in batch.targets])
-        for target, detections in zip(batch.targets, postprocess(outputs, **options), strict=True):
+        for target, detections in zip(batch.targets, postprocess(outputs, PostprocessOptions(**options)), strict=True):
             boxes = undo_letterbox(detections.boxes, target.scale, target.size)
             evaluator.add(target.index, replace(detections, boxes=boxes))
     for found in processes.gather(evaluator.collected())[1:]:

@@ -1,8 +1,8 @@
-"""From images, folders and videos to detections, pictures and files. The one door is `predictor.Predictor`.
+"""From images, folders and videos to detections, pictures and files. Start at `predictor.Predictor`.
 
-Here are only the defaults that the class and the command line share.
+Here are only the defaults that the class and the command line have in common.
 """
 
-SCORE_THRESHOLD = 0.3  # smallest score of a detection that is shown
+SCORE_THRESHOLD = 0.3  # lowest confidence of a detection that is shown
 BATCH_SIZE = 4  # images per forward pass
-TOP = 5  # classes that are told of an image
+TOP = 5  # most probable classes per image

@@ -1,43 +1,51 @@
-"""A checkpoint at work: images of any size in, detections in pixels of those images or their classes out, in order.
+"""Prediction: images of any size in; detections in pixels of those images, or the most probable classes, out.
 
-Where images come from is told in `sources.py`; nothing is drawn or written here.
+Folders and videos are opened in `sources.py`; files are written in `jobs.py`.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast, overload
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from effdet.config import DetectionConfig, make_config
-from effdet.data.images import Image, read_image
+from effdet.data.images import Image
 from effdet.data.label_map import LabelMap
 from effdet.data.letterbox import letterbox, undo_letterbox
 from effdet.data.resize import classification_view
-from effdet.devices import move_to_device, pick_device
-from effdet.errors import ConfigError, DataError
+from effdet.errors import ConfigError
 from effdet.inference import BATCH_SIZE, SCORE_THRESHOLD, TOP
-from effdet.inference.sources import Frame, check_array
-from effdet.models import EfficientDet, EfficientNet
+from effdet.inference.backends import open_backend
+from effdet.inference.inputs import ImageLike, is_image, to_pixels
+from effdet.inference.sources import Frame
 from effdet.postprocess import classify, postprocess
 from effdet.structures import Classification, Detections, Outputs
-from effdet.types import NmsMethod, Task
-from effdet.weights.create import open_checkpoint
+from effdet.types import NmsMethod, PostprocessOptions, Task
+from effdet.weights.checkpoint import ModelCard
 
-ImageLike = str | Path | Image
-Found = Detections | Classification
-View = tuple[Frame, Image, tuple[float, float]]  # a frame, what the network sees of it, and at which scale
+Tag = TypeVar("Tag")
 
 
 class Predictor:
-    """Finds objects, or tells classes, with the model of a checkpoint.
+    """Runs the model of a checkpoint on images.
+
+    Example:
+        >>> predictor = effdet.Predictor("runs/mine/best.pt")
+        >>> detections = predictor("street.jpg")
+        >>> for box, score, label, name in detections:
+        ...     print(name, score, box)
+        >>> detections.save("drawn.jpg")
+        >>> for path, detections in zip(paths, predictor.stream(paths)):
+        ...     print(path, len(detections))
 
     Attributes:
         task: what the model was trained for.
@@ -61,158 +69,206 @@ class Predictor:
     ) -> None:
         """A predictor from a checkpoint such as runs/NAME/best.pt, or from public weights such as efficientdet_d0.
 
-        What is None is as the model was evaluated, but that detections of a score below 0.3 are not shown. The first
-        four settings are for detectors, `top` is for classifiers.
+        Settings of None are those with which the model was evaluated, except for a confidence threshold of 0.3. The
+        first four are for detectors, `top` is for classifiers.
 
         Args:
             weights: path of the checkpoint, or a name of `effdet weights list`.
-            device: such as 'cuda:0' or 'cpu'; None takes a GPU where there is one.
-            score_threshold: smallest score of a detection.
-            nms: of duplicates, see `postprocess`.
-            iou_threshold: overlap from which hard suppression drops the lower score.
-            max_detections: most detections of an image.
-            top: classes that are told of an image.
+            device: such as 'cuda:0' or 'cpu'; None for a GPU if there is one.
+            score_threshold: lowest confidence of a detection, 0..1.
+            nms: see `PostprocessOptions`.
+            iou_threshold: IoU above which hard NMS drops the box of lower score, 0..1.
+            max_detections: most detections per image.
+            top: number of most probable classes per image.
             batch_size: images per forward pass.
 
         Raises:
-            WeightsError: the file is missing, damaged or no checkpoint, or the public weights cannot be had.
-            ConfigError: an argument is out of its range or for the other task, or there is no such device.
+            WeightsError: the file is missing, damaged or not a checkpoint, or the public weights are not available.
+            ConfigError: an argument is out of range or for the other task, or there is no such device.
         """
         if batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size}; expected at least 1")
-        self.device = pick_device(device)
-        checkpoint = open_checkpoint(weights)
-        card = checkpoint.card
+        self._backend, card = open_backend(weights, device)
+        self.device, self.image_size = self._backend.device, self._backend.image_size
         self.task: Task = card.task
         self.label_map = LabelMap(card.class_names, card.category_ids)
-        self.image_size = card.spec.image_size
         self.batch_size = batch_size
-        given = {
+        settings = {
             "score_threshold": score_threshold,
             "nms": nms,
             "iou_threshold": iou_threshold,
             "max_detections": max_detections,
+            "top": top,
         }
-        settings = {key: value for key, value in given.items() if value is not None}
-        model = checkpoint.model
-        self._pipeline: _Detecting | _Classifying
-        if isinstance(model, EfficientDet):
-            if top is not None:
-                raise ConfigError(f"top is for classifiers, but {weights} is a detector; leave it out")
-            self._pipeline = _Detecting(model, {**card.postprocess, "score_threshold": SCORE_THRESHOLD, **settings})
-        else:
-            if settings:
-                raise ConfigError(
-                    f"settings of detections ({', '.join(settings)}) are for detectors, but {weights} is a classifier; "
-                    "leave it out"
-                )
-            self._pipeline = _Classifying(model, TOP if top is None else top)
-        self._model = move_to_device(model, self.device)
+        given = {name: value for name, value in settings.items() if value is not None}
+        _check_settings(given, card.task, weights)
+        self._steps = _STEPS[card.task](card, given)
 
-    def __call__(self, images: ImageLike | Iterable[ImageLike]) -> Iterator[Found]:
-        """Detections of each image, boxes in pixels of the image, or its classes; in order, computed while taken.
+    @overload
+    def __call__(self, images: ImageLike) -> Detections | Any: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def __call__(self, images: Iterable[ImageLike]) -> list[Detections | Any]: ...
+
+    def __call__(self, images: ImageLike | Iterable[ImageLike]) -> Any:
+        """The `Detections` of one image, boxes in its pixels, or a list with those of each image of several.
+
+        A classifier gives `Classification`; the types say `Detections | Any`, so that neither needs a cast. Results
+        know what they were given (a path, an array ...) and can draw on it. Use `stream` for more images than fit into
+        memory.
 
         Args:
-            images: paths of image files and uint8 RGB arrays [H, W, 3], in any mix of sizes; or one of these.
+            images: one image, or a list or other iterable of images in any mix of sizes. An image is a path, the bytes
+                of an image file, a PIL image, a uint8 RGB array [H, W, 3] or a uint8 tensor [3, H, W].
 
         Raises:
-            DataError: an image cannot be read or an array is of another type; raised when its turn comes.
+            DataError: an image cannot be read, or is of another kind.
         """
-        for _, found in self.predict_frames(_frame_of(image) for image in _each(images)):
-            yield found
+        if is_image(images):
+            return self._known([cast("ImageLike", images)])[0]
+        return self._known(cast("Iterable[ImageLike]", images))
 
-    def predict_frames(self, frames: Iterable[Frame]) -> Iterator[tuple[Frame, Found]]:
-        """Each frame with what is found in it, in order; at most two batches of frames are in memory.
+    def stream(self, images: Iterable[ImageLike]) -> Iterator[Detections | Any]:
+        """The results for an iterable of images of any length, in order, each computed when it is asked for.
 
-        While the network runs, a thread of its own takes the next batch from `frames`.
+        At most two batches of images are in memory. Results do not know their images, so give them one to draw on:
+        `detections.draw(image)`.
+
+        Args:
+            images: see `__call__`.
+
+        Raises:
+            DataError: an image cannot be read, or is of another kind; raised after the results of those before it.
         """
-        stream = iter(frames)
+        for _, result in self._run((None, to_pixels(image)) for image in images):
+            yield result
+
+    def predict_frames(self, frames: Iterable[Frame]) -> Iterator[tuple[Frame, Detections | Classification]]:
+        """Each frame with its result, in order; at most two batches of frames are in memory.
+
+        Example:
+            >>> for frame, detections in predictor.predict_frames(read_frames(open_sources(["clip.mp4"]))):
+            ...     print(frame.index, len(detections))
+        """
+        return self._run((frame, frame.image) for frame in frames)
+
+    def _known(self, images: Iterable[ImageLike]) -> list[Detections | Classification]:
+        """The results, which know their images."""
+        pairs = self._run((image, to_pixels(image)) for image in images)
+        return [replace(result, load_image=functools.partial(to_pixels, image)) for image, result in pairs]
+
+    def _run(self, images: Iterable[tuple[Tag, Image]]) -> Iterator[tuple[Tag, Detections | Classification]]:
+        """The result for each image, with the tag that came with it.
+
+        While the network runs, another thread reads the next batch.
+        """
+        stream = iter(images)
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="frames") as reader:
             pending = reader.submit(self._read_batch, stream)
             while True:
                 batch, error = pending.result()
                 if batch and error is None:
                     pending = reader.submit(self._read_batch, stream)
-                yield from self._found(batch)
+                if batch:
+                    yield from self._predict(batch)
                 if error is not None:
                     raise error
                 if not batch:
                     return
 
-    def _read_batch(self, frames: Iterator[Frame]) -> tuple[list[View], Exception | None]:
-        """The next frames at the input size; with the error that ended them early, so that none before it is lost."""
-        batch: list[View] = []
+    def _read_batch(
+        self, images: Iterator[tuple[Tag, Image]]
+    ) -> tuple[list[tuple[Tag, Image, tuple[float, float], tuple[int, int]]], Exception | None]:
+        """The next images: tag, pixels at the input size, scale and original size.
+
+        If an error ends them early it is returned too, so that no image before it is lost.
+        """
+        batch: list[tuple[Tag, Image, tuple[float, float], tuple[int, int]]] = []
         try:
-            for frame in islice(frames, self.batch_size):
-                batch.append((frame, *self._pipeline.view(frame.image)))
+            for tag, image in islice(images, self.batch_size):
+                batch.append((tag, *self._steps.resize(image), image.shape[:2]))
         except Exception as error:
             return batch, error
         return batch, None
 
-    def _found(self, batch: list[View]) -> list[tuple[Frame, Found]]:
-        if not batch:
-            return []
-        pixels = np.stack([image for _, image, _ in batch])
-        images = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2)  # channels last in memory
-        with torch.inference_mode():  # ends before the results are made, which users may change in place
-            outputs = self._model(images)
-        results: Sequence[Found] = self._pipeline.results(outputs, batch)
+    def _predict(
+        self, batch: list[tuple[Tag, Image, tuple[float, float], tuple[int, int]]]
+    ) -> list[tuple[Tag, Detections | Classification]]:
+        pixels = np.stack([image for _, image, _, _ in batch])
+        outputs = self._backend(torch.from_numpy(pixels).permute(0, 3, 1, 2))  # channels last in memory
+        results: Sequence[Detections | Classification] = self._steps.results(
+            outputs, [scale for _, _, scale, _ in batch], [size for _, _, _, size in batch]
+        )
         names = self.label_map.names
-        return [(frame, replace(found, class_names=names)) for (frame, _, _), found in zip(batch, results, strict=True)]
+        return [(row[0], replace(result, class_names=names)) for row, result in zip(batch, results, strict=True)]
 
 
-class _Detecting:
-    """Before and after a detector: letterbox, decoding and suppression, boxes back in the image."""
+class _DetectionSteps:
+    """Before and after a detector: letterbox; postprocessing, boxes back in pixels of the image."""
 
-    def __init__(self, model: EfficientDet, settings: dict[str, Any]) -> None:
-        config = make_config({"postprocess": settings}, source="Predictor")
+    def __init__(self, card: ModelCard, settings: dict[str, Any]) -> None:
+        plain = {**card.postprocess, "score_threshold": SCORE_THRESHOLD, **settings}
+        config = make_config({"postprocess": plain}, source="Predictor")
         assert isinstance(config, DetectionConfig)
-        self.settings = config.postprocess.model_dump()
-        self.size, self.fill = model.image_size, model.spec.fill_color
+        self.options = PostprocessOptions(**config.postprocess.model_dump())
+        self.spec: Any = card.spec
 
-    def view(self, image: Image) -> tuple[Image, tuple[float, float]]:
-        """What the network sees, and network-input pixels per pixel of the image."""
-        return letterbox(image, self.size, self.fill)
+    def resize(self, image: Image) -> tuple[Image, tuple[float, float]]:
+        """The network input of an image, and network-input pixels per pixel of the image."""
+        return letterbox(image, self.spec.image_size, self.spec.fill_color)
 
-    def results(self, outputs: Outputs, batch: list[View]) -> list[Detections]:
-        """Detections in host memory, boxes in pixels of the image."""
-        found = [detections.cpu() for detections in postprocess(outputs, **self.settings)]
+    def results(
+        self, outputs: Any, scales: Sequence[tuple[float, float]], sizes: Sequence[tuple[int, int]]
+    ) -> list[Detections]:
+        """Detections in host memory, boxes in pixels of the images."""
+        assert isinstance(outputs, Outputs)
+        results = [detections.cpu() for detections in postprocess(outputs, self.options)]
         return [
-            replace(detections, boxes=undo_letterbox(detections.boxes, scale, frame.image.shape[:2]))
-            for detections, (frame, _, scale) in zip(found, batch, strict=True)
+            replace(detections, boxes=undo_letterbox(detections.boxes, scale, size))
+            for detections, scale, size in zip(results, scales, sizes, strict=True)
         ]
 
 
-class _Classifying:
-    """Before and after a classifier: resize and crop as its weights want it, the most probable classes."""
+class _ClassificationSteps:
+    """Before and after a classifier: resize and crop as its weights expect; the most probable classes."""
 
-    def __init__(self, model: EfficientNet, top: int) -> None:
-        if top < 1:
-            raise ConfigError(f"top is {top}; expected at least 1")
-        self.spec, self.top = model.spec, top
+    def __init__(self, card: ModelCard, settings: dict[str, Any]) -> None:
+        self.top = settings.get("top", TOP)
+        if self.top < 1:
+            raise ConfigError(f"top is {self.top}; expected at least 1")
+        self.spec: Any = card.spec
 
-    def view(self, image: Image) -> tuple[Image, tuple[float, float]]:
-        """What the network sees; the scale is of no use."""
+    def resize(self, image: Image) -> tuple[Image, tuple[float, float]]:
+        """The network input of an image; the scale is not used."""
         spec = self.spec
         return classification_view(image, spec.image_size, spec.crop, spec.interpolation), (1.0, 1.0)
 
-    def results(self, outputs: Tensor, batch: list[View]) -> list[Classification]:
+    def results(
+        self, outputs: Any, scales: Sequence[tuple[float, float]], sizes: Sequence[tuple[int, int]]
+    ) -> list[Classification]:
         """Classes in host memory."""
+        assert isinstance(outputs, Tensor)
         return [classification.cpu() for classification in classify(outputs, self.top)]
 
 
-def _each(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:
-    if isinstance(images, (str, Path)) or (isinstance(images, np.ndarray) and images.ndim < 4):
-        return [images]
-    return images if hasattr(images, "__iter__") else [cast("ImageLike", images)]
+_STEPS: dict[Task, type[_DetectionSteps] | type[_ClassificationSteps]] = {
+    "detection": _DetectionSteps,
+    "classification": _ClassificationSteps,
+}
+_SETTINGS: dict[Task, tuple[str, ...]] = {
+    "detection": ("score_threshold", "nms", "iou_threshold", "max_detections"),
+    "classification": ("top",),
+}
+_MODELS: dict[Task, str] = {"detection": "detector", "classification": "classifier"}
 
 
-def _frame_of(image: ImageLike) -> Frame:
-    if isinstance(image, (str, Path)):
-        return Frame(read_image(image), Path(image), Path(Path(image).name))
-    if not isinstance(image, np.ndarray):
-        raise DataError(
-            f"an image is a {type(image).__module__}.{type(image).__name__}; give its path, or an array such as "
-            "numpy.asarray(image.convert('RGB')) of a PIL image"
-        )
-    return Frame(check_array(image), Path("array"), Path("array"))
+def _check_settings(given: dict[str, Any], task: Task, weights: str | Path) -> None:
+    """Raises ConfigError if a setting is for a model of another task."""
+    for other, names in _SETTINGS.items():
+        wrong = [name for name in names if name in given]
+        if other != task and wrong:
+            names_are = f"{', '.join(wrong)} {'is' if len(wrong) == 1 else 'are'}"
+            raise ConfigError(
+                f"{names_are} for {_MODELS[other]}s, but {weights} is a {_MODELS[task]}; leave "
+                f"{'it' if len(wrong) == 1 else 'them'} out"
+            )

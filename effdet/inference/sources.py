@@ -1,7 +1,6 @@
-"""What a user points at - images, folders, globs, videos, arrays - becomes a list of sources and a stream of frames.
+"""Image files, folders, globs and videos on disk: which frames they hold, in which order, and reading them.
 
-Sources are checked before the first is processed; frames are read one at a time, so that the length of a video costs no
-memory. Decoding of image files is done by `data/images.py`.
+All files are checked before the first is read. Frames are read one at a time, so that long videos need little memory.
 """
 
 from __future__ import annotations
@@ -11,54 +10,55 @@ import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
-
-import numpy as np
 
 from effdet.data.images import IMAGE_SUFFIXES, Image, read_image
 from effdet.errors import DataError
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".mts")
 _SUFFIXES = frozenset(IMAGE_SUFFIXES + VIDEO_SUFFIXES)
-_FALLBACK_FPS = 25.0  # for videos whose header tells none
+_FALLBACK_FPS = 25.0  # for videos whose header has none
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture on its way through the network.
+    """An image, or one frame of a video.
 
     Attributes:
         image: uint8 RGB [H, W, 3], upright.
-        path: file that it is from, as the user gave it.
-        name: path relative to the folder that was given, for copies of the picture.
-        index: number of the frame in its video from 0; None for an image.
+        path: its file, as the user gave it.
+        name: path relative to the folder that was given, for annotated copies.
+        image_id: see `Source`; of a video, with the number of the frame: "clip.mp4/12".
+        index: number of the frame in its video, from 0; None for an image.
         fps: frames per second of its video; None for an image.
     """
 
     image: Image
     path: Path
     name: Path
+    image_id: str
     index: int | None = None
     fps: float | None = None
 
 
 @dataclass(frozen=True)
 class Source:
-    """One image or one video.
+    """One image or video file.
 
     Attributes:
-        path: the file, as the user gave it; a made-up name for an array.
+        path: the file, as the user gave it.
         name: path relative to the folder that was given.
-        image: the pixels, for an array.
+        image_id: `name` with forward slashes, different for all files: if any two had the same, those of all files are
+            `path` instead.
         fps: frames per second of a video; None for an image.
-        num_frames: frames of a video as its header tells, 1 for an image; None where the header does not tell.
+        num_frames: frames of a video according to its header, 1 for an image; None if the header does not say.
     """
 
     path: Path
     name: Path
-    image: Image | None = None
+    image_id: str
     fps: float | None = None
     num_frames: int | None = 1
 
@@ -66,65 +66,60 @@ class Source:
         """The image, or the frames of the video one after the other.
 
         Raises:
-            DataError: the file cannot be read, or the video ends long before its announced end.
+            DataError: the file cannot be read, or the video ends long before the end that its header gives.
         """
         if self.fps is not None:
             yield from _read_video(self, self.fps)
         else:
-            yield Frame(read_image(self.path) if self.image is None else self.image, self.path, self.name)
+            yield Frame(read_image(self.path), self.path, self.name, self.image_id)
 
 
-def open_sources(sources: Sequence[str | Path | Image]) -> list[Source]:
-    """The images and videos that the user's words stand for, each file once, folders and globs in natural order.
+def open_sources(given: Sequence[str | Path]) -> list[Source]:
+    """The image and video files that paths and globs stand for, each file once, folders and globs in natural order.
 
     Args:
-        sources: image and video files, folders (searched with their subfolders, hidden files left out), globs such as
-            "photos/*.jpg", and uint8 RGB arrays [H, W, 3].
+        given: image and video files, folders (searched with their subfolders, without hidden files), and globs such as
+            "photos/*.jpg".
 
     Raises:
-        DataError: a source does not exist, holds no images or videos, is a video that cannot be opened, or an array of
-            another type.
+        DataError: a path does not exist, holds no images or videos, or is a video that cannot be opened.
     """
     opened: dict[str, Source] = {}
-    for number, given in enumerate(sources):
-        if isinstance(given, np.ndarray):
-            path = Path(f"array_{number}.png")
-            opened[f"array {number}"] = Source(path, path, image=check_array(given))
-            continue
-        root, files = _expand(Path(given))
+    for path in given:
+        root, files = _expand(Path(path))
         for file in files:
             key = os.path.abspath(file)
             if key not in opened:
                 opened[key] = _open_file(file, file.relative_to(root))
     if not opened:
         raise DataError("no sources given; name at least one image, folder, glob or video")
-    return list(opened.values())
+    sources = list(opened.values())
+    if len({source.image_id for source in sources}) == len(sources):
+        return sources
+    return [replace(source, image_id=source.path.as_posix()) for source in sources]
 
 
-def read_frames(sources: Iterable[Source], failures: list[DataError]) -> Iterator[Frame]:
-    """The frames of all sources one after the other; what cannot be read is added to `failures` and passed over."""
+def read_frames(sources: Iterable[Source], failures: list[DataError] | None = None) -> Iterator[Frame]:
+    """The frames of all sources one after the other.
+
+    Args:
+        sources: the files.
+        failures: gets the errors of files that cannot be read, which are skipped then; None to raise them.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
     for source in sources:
         try:
             yield from source.frames()
         except DataError as error:
+            if failures is None:
+                raise
             failures.append(error)
 
 
-def check_array(image: Image) -> Image:
-    """The image itself.
-
-    Raises:
-        DataError: it is not uint8 of shape [H, W, 3].
-    """
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-        raise DataError(
-            f"an image array has type {image.dtype} and shape {list(image.shape)}; expected uint8 RGB [H, W, 3]"
-        )
-    return image
-
-
 def _expand(given: Path) -> tuple[Path, list[Path]]:
-    """The files that a path or glob stands for, and the folder that their names are relative to."""
+    """The folder to which names are relative, and the files that a path or glob stands for."""
     if given.is_dir():
         files = sorted(_files_below(given), key=_natural_key)
         if not files:
@@ -141,7 +136,7 @@ def _expand(given: Path) -> tuple[Path, list[Path]]:
     if not files:
         raise DataError(f"{given}: matches no images or videos; check the pattern and the folder")
     fixed = list(given.parts[:-1])
-    while any(glob.has_magic(part) for part in fixed):
+    while any(map(glob.has_magic, fixed)):
         fixed.pop()
     return Path(*fixed), files
 
@@ -150,7 +145,7 @@ def _files_below(folder: Path) -> Iterator[Path]:
     def refuse(error: OSError) -> NoReturn:
         raise DataError(f"{error.filename}: the folder cannot be read: {error.strerror}") from None
 
-    seen: set[str] = set()  # links may lead round in a circle
+    seen: set[str] = set()  # links may form a circle
     for parent, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
         if os.path.realpath(parent) in seen:
             folders.clear()
@@ -167,8 +162,8 @@ def _is_readable_kind(path: Path) -> bool:
 def _natural_key(path: Path) -> list[list[str | int]]:
     """Sorts img2 before img10, folder by folder."""
     return [
-        [int(piece) if piece.isdecimal() else piece.lower() for piece in re.split(r"(\d+)", part)]
-        for part in path.parts
+        [int(token) if token.isdecimal() else token.lower() for token in re.split(r"(\d+)", name)]
+        for name in path.parts
     ]
 
 
@@ -180,7 +175,7 @@ def _open_file(path: Path, name: Path) -> Source:
             raise DataError(
                 f"{path}: neither an image nor a video of a known kind; expected one of {' '.join(sorted(_SUFFIXES))}"
             )
-        return Source(path, name)
+        return Source(path, name, name.as_posix())
     capture = cv2.VideoCapture(str(path))
     try:
         if not capture.isOpened():
@@ -193,6 +188,7 @@ def _open_file(path: Path, name: Path) -> Source:
     return Source(
         path,
         name,
+        name.as_posix(),
         fps=fps if math.isfinite(fps) and 0 < fps <= 1000 else _FALLBACK_FPS,
         num_frames=int(announced) if math.isfinite(announced) and announced > 0 else None,
     )
@@ -201,18 +197,19 @@ def _open_file(path: Path, name: Path) -> Source:
 def _read_video(source: Source, fps: float) -> Iterator[Frame]:
     import cv2
 
-    capture = cv2.VideoCapture(str(source.path))  # applies the rotation that the file asks for
+    capture = cv2.VideoCapture(str(source.path))  # applies the rotation in the header
     index = 0
     try:
         while True:
-            found, image = capture.read()
-            if not found:
+            decoded, image = capture.read()
+            if not decoded:
                 break
-            yield Frame(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), source.path, source.name, index, fps)  # type: ignore[arg-type]
+            pixels: Image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)  # type: ignore[assignment]
+            yield Frame(pixels, source.path, source.name, f"{source.image_id}/{index}", index, fps)
             index += 1
     finally:
         capture.release()
-    # Headers count roughly, so that only a gap of more than a second tells of a damaged file.
+    # Counts in headers are rough: only a gap of more than a second means a damaged file.
     if source.num_frames is not None and index < source.num_frames - max(fps, 1):
         raise DataError(
             f"{source.path}: the video can be decoded up to frame {index} of {source.num_frames} only;"

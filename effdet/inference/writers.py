@@ -1,7 +1,7 @@
-"""Detections and classes to files while they are made: COCO results, JSON, CSV, annotated pictures and videos.
+"""Results as files, written image by image: predictions.json, predictions.csv, annotated images and videos.
 
-Every writer is a context manager that holds one image at a time. A file appears under its name when its writer is left,
-by an error or Ctrl-C too: then with what had been written so far.
+Writers are context managers and hold one image at a time. What was written stays when an error or Ctrl-C ends the run.
+The loop that calls them is in `jobs.py`.
 """
 
 from __future__ import annotations
@@ -9,157 +9,144 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Iterable, Sequence
+import shutil
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from effdet.data.images import Image, write_image
+from effdet.data.images import Image
 from effdet.data.label_map import LabelMap
 from effdet.errors import DataError
-from effdet.evaluation.accuracy import SCORE_DECIMALS, named_classes
+from effdet.evaluation.accuracy import named_classes
+from effdet.evaluation.coco import BOX_DECIMALS, coco_results
+from effdet.files import atomic_write
 from effdet.inference.sources import Frame, Source
+from effdet.report.pictures import write_image
 from effdet.structures import Classification, Detections
 from effdet.types import Task
 
-BOX_DECIMALS = 2
+JSON_NAME, CSV_NAME = "predictions.json", "predictions.csv"
 _PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")  # all others are saved as PNG
+_HEADS: dict[Task, tuple[str, ...]] = {
+    "detection": ("file_name", "frame", "label", "category_id", "score", "x1", "y1", "x2", "y2"),
+    "classification": ("file_name", "frame", "rank", "label", "class_id", "score"),
+}
 
 
-class TableWriter:
-    """Writes predictions.json and predictions.csv into a folder, of detections or of classes as the task has them."""
+class ResultWriter:
+    """Writes the results of one process; `merge_results` makes predictions.json and predictions.csv of all of them.
 
-    def __init__(self, folder: Path, label_map: LabelMap, task: Task) -> None:
-        json_file, csv_file = folder / "predictions.json", folder / "predictions.csv"
-        self._writers: tuple[Any, Any]
-        if task == "detection":
-            self._writers = CocoResultsWriter(json_file, label_map), CsvWriter(csv_file, label_map)
-        else:
-            self._writers = ClassificationJsonWriter(json_file, label_map), ClassificationCsvWriter(csv_file, label_map)
+    Detections become a COCO results file (see `coco_results`) with the file name and for videos the frame added, and a
+    CSV file with a line per detection, boxes xyxy in pixels. Classifications become an element per image with its
+    classes (see `named_classes`), and a CSV file with a line per class.
+    """
+
+    def __init__(self, folder: Path, label_map: LabelMap, task: Task, rank: int = 0) -> None:
+        self._paths = _part(folder, JSON_NAME, rank), _part(folder, CSV_NAME, rank)
+        self._label_map, self._rows = label_map, _ROWS[task]
         self._open = ExitStack()
 
-    def __enter__(self) -> TableWriter:
-        for writer in self._writers:
-            self._open.enter_context(writer)
+    def __enter__(self) -> ResultWriter:
+        lines, table = (path.open("w", encoding="utf-8", errors="surrogateescape", newline="") for path in self._paths)
+        self._lines, self._table = self._open.enter_context(lines), self._open.enter_context(table)
+        self._csv = csv.writer(self._table, lineterminator="\n")
         return self
 
-    def write(self, frame: Frame, found: Detections | Classification) -> None:
-        """Add what is found in one image or video frame."""
-        for writer in self._writers:
-            writer.write(frame, found)
+    def write(self, frame: Frame, result: Detections | Classification) -> None:
+        """Adds the result of one image or video frame, boxes in its pixels."""
+        origin = {"file_name": frame.path.as_posix(), **({} if frame.index is None else {"frame": frame.index})}
+        elements, rows = self._rows(frame.image_id, result, self._label_map)
+        self._lines.writelines(json.dumps({**element, **origin}, ensure_ascii=False) + "\n" for element in elements)
+        self._csv.writerows((origin["file_name"], origin.get("frame", ""), *row) for row in rows)
+        self._lines.flush()
+        self._table.flush()
 
     def __exit__(self, *exception: object) -> None:
         self._open.close()
 
 
-class CocoResultsWriter:
-    """Writes detections as a COCO results file, a JSON list, with the file name and for videos the frame added.
+def merge_results(folder: Path, task: Task, size: int = 1) -> list[int]:
+    """Makes predictions.json and predictions.csv of what `size` processes wrote, in the order of their ranks.
 
-    `image_id` is the file name without its suffix, as an integer where it is all digits.
+    Both appear in one step each; the files of the processes are removed then. No more than a line is in memory.
+
+    Returns:
+        Ranks of the processes whose files are not in this folder, because they wrote to another disk.
     """
-
-    def __init__(self, path: Path, label_map: LabelMap) -> None:
-        self._list, self._label_map = _JsonList(path), label_map
-
-    def __enter__(self) -> CocoResultsWriter:
-        self._list.open()
-        return self
-
-    def write(self, frame: Frame, detections: Detections) -> None:
-        """Add the detections of one image or video frame; boxes in pixels of the image."""
-        stem = frame.path.stem
-        image = {"image_id": int(stem) if stem.isascii() and stem.isdigit() else stem, **_origin(frame)}
-        for (x1, y1, x2, y2), score, label in _rows(detections):
-            box = [x1, y1, round(x2 - x1, BOX_DECIMALS), round(y2 - y1, BOX_DECIMALS)]
-            category_id = self._label_map.category_ids[label]
-            self._list.append({**image, "category_id": category_id, "bbox": box, "score": score})
-
-    def __exit__(self, *exception: object) -> None:
-        self._list.close()
-
-
-class ClassificationJsonWriter:
-    """Writes the classes of images as a JSON list, one element an image or video frame.
-
-    An element has the file name, for videos the frame, and `classes`, see `evaluation.accuracy.named_classes`.
-    """
-
-    def __init__(self, path: Path, label_map: LabelMap) -> None:
-        self._list, self._label_map = _JsonList(path), label_map
-
-    def __enter__(self) -> ClassificationJsonWriter:
-        self._list.open()
-        return self
-
-    def write(self, frame: Frame, classification: Classification) -> None:
-        """Add the classes of one image or video frame."""
-        self._list.append({**_origin(frame), "classes": _classes(self._label_map, classification)})
-
-    def __exit__(self, *exception: object) -> None:
-        self._list.close()
+    present = [rank for rank in range(size) if _part(folder, CSV_NAME, rank).exists()]
+    with (
+        atomic_write(folder / JSON_NAME) as partial,
+        partial.open("w", encoding="utf-8", errors="surrogateescape") as merged,
+    ):
+        merged.write("[")
+        separator = "\n"
+        for rank in present:
+            with _part(folder, JSON_NAME, rank).open(encoding="utf-8", errors="surrogateescape") as lines:
+                for line in lines:
+                    merged.write(separator + line.removesuffix("\n"))
+                    separator = ",\n"
+        merged.write("\n]\n")
+    with atomic_write(folder / CSV_NAME) as partial, partial.open("wb") as table:
+        table.write((",".join(_HEADS[task]) + "\n").encode())
+        for rank in present:
+            with _part(folder, CSV_NAME, rank).open("rb") as rows:
+                shutil.copyfileobj(rows, table)
+    for rank in present:
+        for name in (JSON_NAME, CSV_NAME):
+            _part(folder, name, rank).unlink()
+    return [rank for rank in range(size) if rank not in present]
 
 
-class CsvWriter:
-    """Writes detections as a CSV file, one a line; `frame` is empty for images, boxes are xyxy in pixels."""
-
-    COLUMNS = ("file_name", "frame", "label", "category_id", "score", "x1", "y1", "x2", "y2")
-
-    def __init__(self, path: Path, label_map: LabelMap) -> None:
-        self._table, self._label_map = _CsvTable(path, self.COLUMNS), label_map
-
-    def __enter__(self) -> CsvWriter:
-        self._table.open()
-        return self
-
-    def write(self, frame: Frame, detections: Detections) -> None:
-        """Add the detections of one image or video frame; boxes in pixels of the image."""
-        names, category_ids = self._label_map.names, self._label_map.category_ids
-        self._table.append(
-            frame, ((names[label], category_ids[label], score, *box) for box, score, label in _rows(detections))
-        )
-
-    def __exit__(self, *exception: object) -> None:
-        self._table.close()
+def _detection_rows(
+    image_id: str, detections: Detections, label_map: LabelMap
+) -> tuple[list[dict[str, Any]], Iterable[tuple[Any, ...]]]:
+    """Elements of the JSON file, and rows of the CSV file without file name and frame."""
+    elements = coco_results(image_id, detections, label_map)
+    names = [label_map.names[label] for label in detections.labels.tolist()]
+    corners = [(x, y, round(x + w, BOX_DECIMALS), round(y + h, BOX_DECIMALS)) for x, y, w, h in _boxes(elements)]
+    rows = zip(elements, names, corners, strict=True)
+    return elements, ((name, row["category_id"], row["score"], *box) for row, name, box in rows)
 
 
-class ClassificationCsvWriter:
-    """Writes the classes of images as a CSV file, one a line; `frame` is empty for images, the best has rank 1."""
+def _classification_rows(
+    image_id: str, classification: Classification, label_map: LabelMap
+) -> tuple[list[dict[str, Any]], Iterable[tuple[Any, ...]]]:
+    """Elements of the JSON file, and rows of the CSV file without file name and frame."""
+    result = classification.cpu()
+    classes = named_classes(label_map, result.labels.numpy(), result.scores.numpy())
+    rows = ((rank, row["name"], row["class_id"], row["score"]) for rank, row in enumerate(classes, start=1))
+    return [{"image_id": image_id, "classes": classes}], rows
 
-    COLUMNS = ("file_name", "frame", "rank", "label", "class_id", "score")
 
-    def __init__(self, path: Path, label_map: LabelMap) -> None:
-        self._table, self._label_map = _CsvTable(path, self.COLUMNS), label_map
+def _boxes(elements: Iterable[dict[str, Any]]) -> Iterable[list[float]]:
+    return (element["bbox"] for element in elements)
 
-    def __enter__(self) -> ClassificationCsvWriter:
-        self._table.open()
-        return self
 
-    def write(self, frame: Frame, classification: Classification) -> None:
-        """Add the classes of one image or video frame."""
-        classes = enumerate(_classes(self._label_map, classification), start=1)
-        self._table.append(frame, ((rank, row["name"], row["class_id"], row["score"]) for rank, row in classes))
-
-    def __exit__(self, *exception: object) -> None:
-        self._table.close()
+_ROWS: dict[Task, Callable[[str, Any, LabelMap], tuple[list[dict[str, Any]], Iterable[tuple[Any, ...]]]]] = {
+    "detection": _detection_rows,
+    "classification": _classification_rows,
+}
 
 
 class VideoWriter:
-    """Writes pictures of one size as an MP4 video; of odd sides the last row or column of pixels is left out.
+    """Writes pictures of one size as an MP4 video; with odd sides the last row or column of pixels is cut off.
 
-    A video without any picture is no file.
+    Without any picture there is no file.
     """
 
     def __init__(self, path: Path, fps: float) -> None:
         import cv2
 
         self.path, self.fps = path, fps
+        self._partial = path.with_name(f".{path.stem}.partial{path.suffix}")  # the suffix chooses the format
         self._video: cv2.VideoWriter | None = None
 
     def __enter__(self) -> VideoWriter:
         return self
 
     def write(self, image: Image) -> None:
-        """Add a picture, uint8 RGB [H, W, 3].
+        """Adds a picture, uint8 RGB [H, W, 3].
 
         Raises:
             DataError: the video cannot be written.
@@ -168,7 +155,7 @@ class VideoWriter:
 
         if self._video is None:
             codec = cv2.VideoWriter.fourcc(*"mp4v")
-            self._video = cv2.VideoWriter(str(_partial(self.path)), codec, self.fps, image.shape[1::-1])
+            self._video = cv2.VideoWriter(str(self._partial), codec, self.fps, image.shape[1::-1])
             if not self._video.isOpened():
                 raise DataError(f"{self.path}: the video cannot be written; check the folder and the free space")
         self._video.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
@@ -176,21 +163,26 @@ class VideoWriter:
     def __exit__(self, *exception: object) -> None:
         if self._video is not None:
             self._video.release()
-            if _partial(self.path).exists():
-                os.replace(_partial(self.path), self.path)
+            if self._partial.exists():
+                os.replace(self._partial, self.path)
 
 
 class PictureWriter:
-    """Saves annotated images and videos in a folder, under their names relative to the folder they come from.
+    """Saves annotated images and videos in a folder, under the names of their sources.
 
-    Where two sources have the same name the later one gets a number; no source is ever overwritten. Images keep their
-    format where it can be written and become PNG elsewhere, videos become MP4.
+    Of two sources with the same name the later one gets a number; no source is ever overwritten. Images keep their
+    format if it can be written and become PNG otherwise; videos become MP4. All processes choose the
+    same names.
     """
 
-    def __init__(self, folder: Path, sources: Iterable[Path]) -> None:
+    def __init__(self, folder: Path, sources: Iterable[Source]) -> None:
         self.folder = folder
-        self._taken = {_comparable(path) for path in sources}
-        self._reserved: dict[Path, Path] = {}
+        sources = list(sources)
+        used = {_comparable(source.path) for source in sources}
+        self._paths: dict[Path, Path] = {}
+        for source in sources:
+            path = self._paths[source.path] = _free_path(folder / _picture_name(source), used)
+            used.add(_comparable(path))
         self._video_of: Path | None = None
         self._video: VideoWriter | None = None
         self._open = ExitStack()
@@ -198,115 +190,47 @@ class PictureWriter:
     def __enter__(self) -> PictureWriter:
         return self
 
-    def reserve(self, sources: Iterable[Source]) -> None:
-        """Settle the names of what comes from `sources`, so that processes that share the sources agree on them."""
-        for source in sources:
-            self._reserved[source.path] = self._free_path(_picture_name(source.name, source.fps))
-
     def write(self, frame: Frame, image: Image) -> None:
-        """Save the annotated `image` (uint8 RGB [H, W, 3]) of a frame; the frames of a video come one after the other.
+        """Saves the annotated `image` (uint8 RGB [H, W, 3]) of a frame; the frames of a video come one after the other.
 
         Raises:
             DataError: the picture cannot be written.
         """
+        path = self._paths[frame.path]
+        path.parent.mkdir(parents=True, exist_ok=True)
         if frame.fps is None:
-            write_image(self._path_of(frame), image)
+            write_image(path, image)
             return
         if self._video is None or self._video_of != frame.path:
             self._open.close()
             self._video_of = frame.path
-            self._video = self._open.enter_context(VideoWriter(self._path_of(frame), frame.fps))
+            self._video = self._open.enter_context(VideoWriter(path, frame.fps))
         self._video.write(image)
 
     def __exit__(self, *exception: object) -> None:
         self._open.close()
 
-    def _path_of(self, frame: Frame) -> Path:
-        path = self._reserved.get(frame.path) or self._free_path(_picture_name(frame.name, frame.fps))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path
 
-    def _free_path(self, name: Path) -> Path:
-        """A path in the folder that is neither a source nor written before."""
-        path, number = self.folder / name, 2
-        while _comparable(path) in self._taken:
-            path, number = self.folder / name.with_stem(f"{name.stem}_{number}"), number + 1
-        self._taken.add(_comparable(path))
-        return path
+def _part(folder: Path, name: str, rank: int) -> Path:
+    """Where a process writes until the files are merged: JSON lines, or a CSV file without its first line."""
+    return folder / f".{name}.process-{rank}.partial"
 
 
-class _JsonList:
-    """A JSON list that is written element by element, and whole only once it is closed."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def open(self) -> None:
-        self._file = _partial(self._path).open("w", encoding="utf-8", errors="surrogateescape")
-        self._file.write("[")
-        self._separator = "\n"
-
-    def append(self, element: dict[str, Any]) -> None:
-        self._file.write(self._separator + json.dumps(element, ensure_ascii=False))
-        self._separator = ",\n"
-
-    def close(self) -> None:
-        with self._file:
-            self._file.write("\n]\n")
-        os.replace(_partial(self._path), self._path)
+def _free_path(path: Path, used: set[str]) -> Path:
+    """The path, with a number if it is in use."""
+    free, number = path, 2
+    while _comparable(free) in used:
+        free, number = path.with_stem(f"{path.stem}_{number}"), number + 1
+    return free
 
 
-class _CsvTable:
-    """A CSV file that is written line by line, and under its name only once it is closed."""
-
-    def __init__(self, path: Path, columns: Sequence[str]) -> None:
-        self._path, self._columns = path, columns
-
-    def open(self) -> None:
-        self._file = _partial(self._path).open("w", encoding="utf-8", errors="surrogateescape", newline="")
-        self._csv = csv.writer(self._file, lineterminator="\n")
-        self._csv.writerow(self._columns)
-
-    def append(self, frame: Frame, lines: Iterable[Iterable[Any]]) -> None:
-        """Add lines, each with the file name and the frame in front."""
-        image = (frame.path.as_posix(), "" if frame.index is None else frame.index)
-        self._csv.writerows((*image, *line) for line in lines)
-
-    def close(self) -> None:
-        self._file.close()
-        os.replace(_partial(self._path), self._path)
-
-
-def _origin(frame: Frame) -> dict[str, Any]:
-    """Where a picture is from, in JSON: the file name and for videos the frame."""
-    return {"file_name": frame.path.as_posix(), **({} if frame.index is None else {"frame": frame.index})}
-
-
-def _classes(label_map: LabelMap, classification: Classification) -> list[dict[str, str | int | float]]:
-    found = classification.cpu()
-    return named_classes(label_map, found.labels.numpy(), found.scores.numpy())
-
-
-def _rows(detections: Detections) -> Iterable[tuple[list[float], float, int]]:
-    """(box, score, label) of every detection, rounded for files."""
-    found = detections.cpu()
-    boxes = found.boxes.double().numpy().round(BOX_DECIMALS).tolist()
-    scores = found.scores.double().numpy().round(SCORE_DECIMALS).tolist()
-    return zip(boxes, scores, found.labels.tolist(), strict=True)
-
-
-def _partial(path: Path) -> Path:
-    """Where a file lies until it is whole: in the same folder, hidden, with the same suffix."""
-    return path.with_name(f".{path.stem}.partial{path.suffix}")
-
-
-def _picture_name(name: Path, fps: float | None) -> Path:
-    """Name of the annotated copy of an image, or of a video where there is a frame rate."""
-    if fps is not None:
-        return name.with_suffix(".mp4")
-    return name if name.suffix.lower() in _PICTURE_SUFFIXES else name.with_suffix(".png")
+def _picture_name(source: Source) -> Path:
+    """Name of the annotated copy of an image or video."""
+    if source.fps is not None:
+        return source.name.with_suffix(".mp4")
+    return source.name if source.name.suffix.lower() in _PICTURE_SUFFIXES else source.name.with_suffix(".png")
 
 
 def _comparable(path: Path) -> str:
-    """One spelling of a path, also where the file system does not tell upper from lower case."""
+    """One spelling of a path, also on file systems that ignore case."""
     return os.path.realpath(path).casefold()

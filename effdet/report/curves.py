@@ -1,6 +1,6 @@
-"""The course of a run as a picture: losses, metrics, learning rate, gradients and speed over the steps.
+"""Training curves as a picture: losses, metrics, learning rate, gradient norm and speed over the steps.
 
-It is drawn from log.jsonl alone, so that anyone can draw it again later; what is logged is in `logs.py`.
+They are drawn from log.jsonl alone, so they can be drawn again later; `training/records/logs.py` writes it.
 """
 
 from __future__ import annotations
@@ -19,28 +19,26 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 HIGH_DATA_WAIT = 0.2  # fraction of the time spent waiting for data from which a change of settings pays
-Records = list[dict[str, float]]
-Values = NDArray[np.float64]
 
 _METRICS = ("AP", "AP50", "AP75", "top1", "top5", "mean_class_accuracy")
 _COLORS = ("#1f5fa8", "#d9722b", "#2f8f5b", "#a23b72", "#6b6b6b")
 _INK, _FAINT, _GRID = "#333333", "#7a7a7a", "#e4e4e4"
 _NOTE = (
-    "A record of log.jsonl is the mean of the steps since the one before. Parts of the loss are drawn before they are "
-    "weighted.\nOf long runs the strong line is a running mean of the pale one; a pale area spans the smallest to the "
-    "largest record. Of more than 10,000 records every second, third ... is drawn."
+    "A record of log.jsonl is the mean over the steps since the previous one. Loss terms are drawn unweighted.\n"
+    "In long runs the strong line is a running mean of the pale one; the pale area spans the smallest to the largest "
+    "record. Beyond 10,000 records every second, third ... is drawn."
 )
-_MOST_RECORDS = 10_000  # of a training; of longer logs every second, third ... record is read
-_MOST_POINTS = 500  # of a line; more are drawn as the mean and the range of so many groups
+_MOST_RECORDS = 10_000  # of training; in longer logs every second, third ... record is read
+_MOST_POINTS = 500  # of a line; more are drawn as the mean and the range of this many groups
 _SMOOTHED_FROM = 40  # points
 _LOG_SCALE_FROM = 20.0  # largest value over smallest
 
 
 def draw_curves(folder: Path) -> Path:
-    """Draws log.jsonl of a run's folder as curves.png beside it, in one step; gives the picture's path.
+    """Draws log.jsonl in a run's folder as curves.png beside it, written in one step; returns its path.
 
     Raises:
-        DataError: there is no log, or it is not one.
+        DataError: log.jsonl is missing, or is not a log.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -69,13 +67,13 @@ def draw_curves(folder: Path) -> Path:
     return path
 
 
-def read_log(path: Path) -> tuple[Records, Records]:
-    """Records of training and of evaluations; a last line that was cut off is left out.
+def read_log(path: Path) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
+    """Records of training and of evaluations; an incomplete last line is skipped.
 
-    Of a log with more than 10,000 training records every second, third ... is read, so that it takes no time.
+    Beyond 10,000 training records only every second, third ... is read, which keeps long logs quick to draw.
 
     Raises:
-        DataError: there is no such file, or it is not a log.
+        DataError: the file is missing, or is not a log.
     """
     try:
         *lines, _ = path.read_text(encoding="utf-8").split("\n")
@@ -85,12 +83,12 @@ def read_log(path: Path) -> tuple[Records, Records]:
         evaluations = [json.loads(line) for line in lines if '"learning_rate"' not in line]
         return [json.loads(line) for line in reversed(newest_and_before)], evaluations
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); give the folder of a run") from None
+        raise DataError(f"{path}: cannot be read ({error.strerror}); pass the folder of a run") from None
     except ValueError as error:
         raise DataError(f"{path}: not a log of a run ({error}); expected a JSON object per line") from None
 
 
-def _headline(name: str, training: Records, evaluations: Records) -> str:
+def _headline(name: str, training: list[dict[str, float]], evaluations: list[dict[str, float]]) -> str:
     if not training and not evaluations:
         return f"{name}: nothing logged yet"
     newest = max((records[-1] for records in (training, evaluations) if records), key=lambda record: record["step"])
@@ -101,17 +99,19 @@ def _headline(name: str, training: Records, evaluations: Records) -> str:
     return f"{name}: epoch {newest['epoch']}, step {newest['step']:,}, after {length} of training"
 
 
-def _losses(axes: Axes, training: Records) -> None:
-    recorded = dict.fromkeys(name for record in training[:1] + training[-1:] for name in record)  # a recipe may change
+def _losses(axes: Axes, training: list[dict[str, float]]) -> None:
+    recorded = dict.fromkeys(
+        name for record in training[:1] + training[-1:] for name in record
+    )  # a resumed run may have other losses
     names = [name for name in recorded if name == "loss" or name.endswith("_loss")]
     for name, color in zip(names, _COLORS, strict=False):
         label = "loss (total)" if name == "loss" and len(names) > 1 else name.replace("_", " ")
         _line(axes, *_series(training, name), color, label, width=2.2 if name == "loss" else 1.6)
-    _title(axes, "Training loss and its parts" if len(names) > 1 else "Training loss", "loss")
+    _title(axes, "Training loss and its terms" if len(names) > 1 else "Training loss", "loss")
     _scale(axes)
 
 
-def _metrics(axes: Axes, evaluations: Records) -> None:
+def _metrics(axes: Axes, evaluations: list[dict[str, float]]) -> None:
     names = [name for name in _METRICS if any(record.get(name, -1) >= 0 for record in evaluations)]
     for name, color in zip(names, _COLORS, strict=False):
         steps, values = _series(evaluations, name)
@@ -123,11 +123,11 @@ def _metrics(axes: Axes, evaluations: Records) -> None:
         axes.plot(steps, values, color=color, label=label, linewidth=1.8, marker="o" if few else None, markersize=4)
         star = axes.plot(steps[best], values[best], "*", color=color, markersize=13, markeredgecolor="white")
         star[0].set(zorder=5, clip_on=False)
-    _title(axes, "Metrics on the validation part (star: best)", "percent")
+    _title(axes, "Metrics on the validation split (star: best)", "percent")
     axes.set_ylim(0, 1.08 * axes.get_ylim()[1])
 
 
-def _learning_rate(axes: Axes, training: Records) -> None:
+def _learning_rate(axes: Axes, training: list[dict[str, float]]) -> None:
     axes.plot(
         *_series(training[:: len(training) // _MOST_POINTS + 1], "learning_rate"), color=_COLORS[0], linewidth=1.6
     )
@@ -136,29 +136,38 @@ def _learning_rate(axes: Axes, training: Records) -> None:
     axes.yaxis.set_major_formatter("{x:g}")
 
 
-def _gradient_norm(axes: Axes, training: Records) -> None:
+def _gradient_norm(axes: Axes, training: list[dict[str, float]]) -> None:
     _line(axes, *_series(training, "gradient_norm"), _COLORS[3])
-    _title(axes, "Norm of all gradients, before clipping", "norm")
+    _title(axes, "Gradient norm before clipping", "norm")
     _scale(axes)
 
 
-def _speed(axes: Axes, training: Records) -> None:
+def _speed(axes: Axes, training: list[dict[str, float]]) -> None:
     _line(axes, *_series(training, "images_per_second"), _COLORS[2])
-    _title(axes, "Speed of the training, evaluations left out", "images per second")
+    _title(axes, "Training speed, without evaluations", "images per second")
     axes.set_ylim(bottom=0)
 
 
-def _data_wait(axes: Axes, training: Records) -> None:
-    steps, shares = _series(training, "data_wait")
-    _line(axes, steps, 100 * shares, _COLORS[1], "time spent waiting for data")
+def _data_wait(axes: Axes, training: list[dict[str, float]]) -> None:
+    steps, fractions = _series(training, "data_wait")
+    _line(axes, steps, 100 * fractions, _COLORS[1], "time spent waiting for data")
     limit = 100 * HIGH_DATA_WAIT
-    axes.axhline(limit, color=_COLORS[4], linewidth=1, linestyle="--", label=f"{limit:.0f}%: more is worth a change")
+    axes.axhline(
+        limit, color=_COLORS[4], linewidth=1, linestyle="--", label=f"{limit:.0f}%: above it, speed up data loading"
+    )
     _title(axes, "Waiting for data", "percent of the time")
     axes.set_ylim(0, max(1.25 * limit, axes.get_ylim()[1]))
 
 
-def _line(axes: Axes, steps: Values, values: Values, color: str, label: str | None = None, width: float = 1.6) -> None:
-    """Draws values thin and pale and their running mean over them where there are many, a single line otherwise."""
+def _line(
+    axes: Axes,
+    steps: NDArray[np.float64],
+    values: NDArray[np.float64],
+    color: str,
+    label: str | None = None,
+    width: float = 1.6,
+) -> None:
+    """Draws one line; many values become a thin pale line with their running mean over it."""
     if len(values) > _MOST_POINTS:
         steps, values, low, high = _grouped(steps, values)
         axes.fill_between(steps, low, high, color=color, alpha=0.18, linewidth=0)
@@ -168,15 +177,17 @@ def _line(axes: Axes, steps: Values, values: Values, color: str, label: str | No
     axes.plot(steps, values, color=color, label=label, linewidth=width, marker="o" if len(values) == 1 else None)
 
 
-def _series(records: Records, name: str) -> tuple[Values, Values]:
-    """Steps and values of a figure, of the records that have it."""
+def _series(records: list[dict[str, float]], name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Steps and values of a field, from the records that have it."""
     pairs = [(record["step"], record[name]) for record in records if name in record]
     steps, values = np.array(pairs, np.float64).reshape(-1, 2).T
     return steps, values
 
 
-def _grouped(steps: Values, values: Values) -> tuple[Values, Values, Values, Values]:
-    """Mean step, and mean, least and greatest value of groups of neighbours."""
+def _grouped(
+    steps: NDArray[np.float64], values: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Mean step, and mean, smallest and largest value of groups of neighboring records."""
     size = -(-len(values) // _MOST_POINTS)
     starts = np.arange(0, len(values), size)
     counts = np.diff([*starts, len(values)])
@@ -188,17 +199,17 @@ def _grouped(steps: Values, values: Values) -> tuple[Values, Values, Values, Val
     )
 
 
-def _running_mean(values: Values) -> Values:
-    """Mean of each value and its neighbours, a fortieth of all; fewer at the ends, as many on either side."""
+def _running_mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Centered mean over a fortieth of the values; the window shrinks towards both ends."""
     index = np.arange(len(values))
     reach = np.minimum(np.minimum(index, index[::-1]), max(len(values) // 80, 2))
     sums = np.concatenate([[0.0], values.cumsum()])
-    mean: Values = (sums[index + reach + 1] - sums[index - reach]) / (2 * reach + 1)
+    mean: NDArray[np.float64] = (sums[index + reach + 1] - sums[index - reach]) / (2 * reach + 1)
     return mean
 
 
 def _scale(axes: Axes) -> None:
-    """A logarithmic scale where values differ by more than an order of magnitude, one from 0 otherwise."""
+    """A logarithmic scale if values differ by more than an order of magnitude, otherwise a linear one from 0."""
     least, greatest = axes.dataLim.intervaly
     if greatest > _LOG_SCALE_FROM * least > 0:
         axes.set_yscale("log")
@@ -214,13 +225,13 @@ def _title(axes: Axes, title: str, unit: str) -> None:
 
 
 def _finish(axes: Axes, last_step: float) -> None:
-    """What all panels share: the axis of steps, grid and legend; a word where there is nothing to see."""
+    """What all panels have in common: the axis of steps, grid and legend, and a note in empty ones."""
     from matplotlib.ticker import MaxNLocator
 
     axes.set_xlim(0, max(last_step, 1) * 1.02)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
     axes.xaxis.set_major_formatter("{x:,.0f}")
-    axes.set_xlabel("optimiser step", color=_INK)
+    axes.set_xlabel("optimizer step", color=_INK)
     axes.grid(color=_GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(colors=_INK, labelsize=9)

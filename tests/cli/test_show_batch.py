@@ -1,5 +1,4 @@
 import cv2
-import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -7,7 +6,7 @@ from rich.console import Console
 from effdet.cli import main
 from effdet.config import load_config
 from effdet.data.images import read_image
-from effdet.report.sheet import GAP, SIDE, contact_sheet
+from effdet.report.sheet import GAP, SIDE
 from effdet.training.tasks.classification import ClassificationTask
 from effdet.training.tasks.detection import DetectionTask
 
@@ -34,8 +33,8 @@ def enlarged(image):
     return cv2.resize(image.permute(1, 2, 0).numpy(), (SIDE, SIDE), interpolation=cv2.INTER_NEAREST)
 
 
-def equal_part(cell, image):
-    """Share of the pixels of a cell that are those of an image [3, H, W]."""
+def equal_fraction(cell, image):
+    """Fraction of the pixels of a cell that are those of an image [3, H, W]."""
     return (enlarged(image) == cell).all(axis=2).mean()
 
 
@@ -48,17 +47,17 @@ def refused(capsys, *arguments):
 @pytest.mark.parametrize("changes", [[], ["augment.mosaic=1", "augment.mixup=1", "augment.close_mosaic_epochs=1"]])
 def test_the_images_of_a_detector_are_those_of_its_training(tmp_path, tiny_recipe, changes):
     task = DetectionTask(load_config(tiny_recipe, changes), QUIET)
-    batches = list(task.batches(0, 4, pin_memory=False))  # three of the first epoch, one of the last
+    batches = list(task.data.batches(0, 4, pin_memory=False))  # three of the first epoch, one of the last
     shown = cells(sheet(tmp_path, tiny_recipe, *changes, "--batches", 4), 4)
     images = torch.cat([batch.images for batch in batches])
     assert len(shown) == len(images) == 16
     for cell, image in zip(shown, images, strict=True):
-        assert equal_part(cell, image) > 0.5  # the rest are boxes and names
+        assert equal_fraction(cell, image) > 0.5  # the rest are boxes and names
 
 
 def test_boxes_are_drawn_around_the_objects(tmp_path, tiny_recipe):
     changes = ["augment.scale_jitter=null"]
-    (batch,) = DetectionTask(load_config(tiny_recipe, changes), QUIET).batches(0, 1, pin_memory=False)
+    (batch,) = DetectionTask(load_config(tiny_recipe, changes), QUIET).data.batches(0, 1, pin_memory=False)
     shown = cells(sheet(tmp_path, tiny_recipe, *changes), 4)
     for cell, image, target in zip(shown, batch.images, batch.targets, strict=True):
         plain = enlarged(image)
@@ -70,21 +69,19 @@ def test_boxes_are_drawn_around_the_objects(tmp_path, tiny_recipe):
 
 def test_the_last_epochs_are_those_of_the_run_even_if_steps_end_it(tiny_recipe):
     changes = ["train.epochs=9", "train.max_steps=4"]
-    assert DetectionTask(load_config(tiny_recipe, changes), QUIET).train_set.epochs == 2
-    assert DetectionTask(load_config(tiny_recipe, changes[:1]), QUIET).train_set.epochs == 9
+    assert DetectionTask(load_config(tiny_recipe, changes), QUIET).data.dataset.epochs == 2
+    assert DetectionTask(load_config(tiny_recipe, changes[:1]), QUIET).data.dataset.epochs == 9
 
 
 @pytest.mark.parametrize("changes", [[], ["augment.mixup_alpha=0.5", "augment.cutmix_alpha=1.0"]])
 def test_the_images_of_a_classifier_are_mixed_as_in_training(tmp_path, shapes_recipe, changes):
     task = ClassificationTask(load_config(shapes_recipe, changes), QUIET)
-    images = []
-
-    def forward(pixels):
-        images.extend(pixels)
-        return torch.zeros(len(pixels), task.model.num_classes)
-
-    for step, batch in enumerate(task.batches(0, 4, pin_memory=False)):
-        list(task.losses(forward, batch, 1, step // 3, step))
+    images = [
+        image
+        for step, batch in enumerate(task.data.batches(0, 4, pin_memory=False))
+        for micro_batch in task.prepare(batch, step)
+        for image in micro_batch.images
+    ]
     shown = cells(sheet(tmp_path, shapes_recipe, *changes, "--batches", 4), 6)
     assert len(shown) == len(images) == 24
     for cell, image in zip(shown, images, strict=True):
@@ -97,16 +94,7 @@ def test_no_more_batches_are_drawn_than_the_run_has(capsys, tmp_path, tiny_recip
     assert capsys.readouterr().out.splitlines()[-1].startswith("12 images of 3 batches")
 
 
-def test_a_sheet_has_rows_of_eight_and_every_batch_begins_one():
-    picture = np.zeros((20, 30, 3), np.uint8)
-    result = contact_sheet([[picture] * 9, [picture] * 2])
-    assert result.shape == (3 * (20 + GAP) + GAP, 8 * (30 + GAP) + GAP, 3)
-    filled = [[bool((result[row * 24 + 10, column * 34 + 15] == 0).all()) for column in range(8)] for row in range(3)]
-    assert [sum(row) for row in filled] == [8, 1, 2]
-    assert (result[:GAP] == 255).all()
-
-
-def test_what_cannot_be_drawn_is_said(capsys, tmp_path, tiny_recipe):
+def test_arguments_that_cannot_be_used_are_refused(capsys, tmp_path, tiny_recipe):
     assert "--batches 0: nothing to draw; expected at least 1" in refused(capsys, tiny_recipe, "--batches", 0)
     assert "batch.gif: expected the name of a picture, ending in .png" in refused(
         capsys, tiny_recipe, "--out", tmp_path / "batch.gif"

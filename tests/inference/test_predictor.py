@@ -1,6 +1,3 @@
-import argparse
-import csv
-import json
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -10,16 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from effdet.cli import predict
-from effdet.data.images import read_image
 from effdet.data.letterbox import letterbox, undo_letterbox
 from effdet.data.resize import classification_view
 from effdet.errors import ConfigError, DataError, WeightsError
 from effdet.inference.predictor import Predictor
-from effdet.inference.sources import Frame
+from effdet.inference.sources import Frame, open_sources, read_frames
 from effdet.models import efficientdet_spec, efficientnet_spec
 from effdet.postprocess import postprocess
-from effdet.structures import Classification
+from effdet.structures import Classification, Detections, Outputs
+from effdet.types import PostprocessOptions
 from effdet.weights.checkpoint import ModelCard, load_checkpoint, save_checkpoint
 
 NAMES, IDS = ("red", "white", "platelet"), (3, 7, 90)
@@ -29,7 +25,7 @@ THRESHOLD = 0.4
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """A small detector with random weights that finds a few objects at a score of `THRESHOLD`."""
+    """A small detector with random weights that detects a few objects at a confidence threshold of `THRESHOLD`."""
     torch.manual_seed(0)
     model = efficientdet_spec("efficientdet_lite0", image_size=(128, 128)).build(3).eval()
     state = model.state_dict()
@@ -62,97 +58,134 @@ def assert_same(first, second):
     torch.testing.assert_close(first.scores, second.scores, atol=1e-5, rtol=1e-4)
 
 
-def run_tool(*arguments):
-    parser = argparse.ArgumentParser()
-    predict.add_arguments(parser)
-    return predict.run(parser.parse_args([str(argument) for argument in arguments]))
-
-
-def test_detections_are_those_of_the_parts_put_together_by_hand(weights):
+def test_detections_are_those_of_letterbox_model_and_postprocessing_called_by_hand(weights):
     predictor, model = Predictor(weights, "cpu", score_threshold=THRESHOLD), load_checkpoint(weights).model
-    for image, found in zip(random_images(), predictor(random_images()), strict=True):
+    for image, result in zip(random_images(), predictor(random_images()), strict=True):
         pixels, scale = letterbox(image, (128, 128), model.spec.fill_color)
         with torch.inference_mode():
             outputs = model(torch.from_numpy(pixels).permute(2, 0, 1)[None])
-        (expected,) = postprocess(outputs, score_threshold=THRESHOLD)
+        (expected,) = postprocess(outputs, PostprocessOptions(score_threshold=THRESHOLD))
         expected = replace(expected, boxes=undo_letterbox(expected.boxes, scale, image.shape[:2]))
-        assert len(found) > 0
-        assert_same(found, expected)
+        assert len(result) > 0
+        assert_same(result, expected)
 
 
 def test_paths_and_arrays_of_mixed_sizes_give_the_same_in_any_batch(weights, tmp_path):
     images = random_images()
-    alone = list(Predictor(weights, "cpu", score_threshold=THRESHOLD, batch_size=1)(images))
-    together = list(
-        Predictor(weights, "cpu", score_threshold=THRESHOLD)([*save_images(tmp_path, images[:3]), *images[3:]])
-    )
+    alone = Predictor(weights, "cpu", score_threshold=THRESHOLD, batch_size=1)(images)
+    together = Predictor(weights, "cpu", score_threshold=THRESHOLD)([*save_images(tmp_path, images[:3]), *images[3:]])
     assert len(alone) == len(together) == len(images)
     for first, second in zip(alone, together, strict=True):
         assert_same(first, second)
 
 
 def test_boxes_are_in_the_image_and_names_are_known(weights):
-    for image, found in zip(
+    for image, result in zip(
         random_images(), Predictor(weights, score_threshold=THRESHOLD)(random_images()), strict=True
     ):
         height, width = image.shape[:2]
-        assert (found.boxes >= 0).all()
-        assert (found.boxes <= torch.tensor([width, height, width, height])).all()
-        assert found.names == [NAMES[label] for label in found.labels.tolist()]
-        assert (found.scores >= THRESHOLD).all()
+        assert (result.boxes >= 0).all()
+        assert (result.boxes <= torch.tensor([width, height, width, height])).all()
+        assert result.names == [NAMES[label] for label in result.labels.tolist()]
+        assert (result.scores >= THRESHOLD).all()
 
 
 def test_detections_may_be_changed_in_place(weights):
-    (found,) = Predictor(weights, score_threshold=THRESHOLD)(random_images()[:1])
-    found.boxes[:, 2:] -= found.boxes[:, :2]
-    found.scores.mul_(100)
+    result = Predictor(weights, score_threshold=THRESHOLD)(random_images()[0])
+    result.boxes[:, 2:] -= result.boxes[:, :2]
+    result.scores.mul_(100)
 
 
-def test_a_single_path_or_array_is_one_image(weights, tmp_path):
+def test_one_image_gives_one_result_and_a_list_gives_a_list(weights, tmp_path):
     (image,) = random_images()[:1]
     (path,) = save_images(tmp_path, [image])
     predictor = Predictor(weights, score_threshold=THRESHOLD)
-    for single in (path, str(path), image):
-        assert len(list(predictor(single))) == 1
-    assert list(predictor([])) == []
+    expected = predictor(image)
+    assert isinstance(expected, Detections)
+    for single in (path, str(path), path.read_bytes()):
+        assert_same(predictor(single), expected)
+    for several in ([path], (path,), iter([path]), image[None]):
+        results = predictor(several)
+        assert isinstance(results, list)
+        assert_same(*results, expected)
+    assert predictor([]) == []
+
+
+def test_a_stream_is_computed_when_asked_for(weights):
+    predictor, read = Predictor(weights, score_threshold=THRESHOLD, batch_size=1), []
+
+    def images():
+        for number, image in enumerate(random_images() * 3):
+            read.append(number)
+            yield image
+
+    stream = predictor.stream(images())
+    assert read == []
+    next(stream)
+    assert len(read) <= 2
+    assert 1 + len(list(stream)) == len(read) == 15
+
+
+def test_results_of_a_call_draw_on_their_images_and_those_of_a_stream_do_not(weights, tmp_path):
+    (image,) = random_images()[:1]
+    (path,) = save_images(tmp_path, [image])
+    predictor = Predictor(weights, score_threshold=THRESHOLD)
+    expected = predictor(path).draw()
+    assert (expected != image).any()
+    for given in (image, torch.from_numpy(image), path.read_bytes()):
+        assert (predictor(given).draw() == expected).all()
+    (streamed,) = predictor.stream([path])
+    with pytest.raises(DataError, match=r"no image to draw on: .* pass it, as in result.draw\(image\)"):
+        streamed.draw()
+    assert (streamed.draw(image) == expected).all()
+
+
+def test_results_hold_no_decoded_pixels(weights, tmp_path):
+    paths = save_images(tmp_path, random_images())
+    for path, result in zip(paths, Predictor(weights)(paths), strict=True):
+        assert result.load_image.args == (path,)
 
 
 def test_an_unreadable_image_raises_after_those_before_it(weights, tmp_path):
     paths = [*save_images(tmp_path, random_images()[:2]), tmp_path / "missing.png"]
-    results = Predictor(weights)(paths)
+    results = Predictor(weights).stream(paths)
     next(results)
     next(results)
     with pytest.raises(DataError, match=r"missing\.png"):
         next(results)
+    with pytest.raises(DataError, match=r"missing\.png"):
+        Predictor(weights)(paths)
 
 
 def test_an_array_of_another_type_is_refused(weights):
     for array in (np.zeros((4, 4)), np.zeros((1, 4, 4, 3), np.float32), [np.zeros((4, 4, 3))]):
         with pytest.raises(DataError, match="expected uint8 RGB"):
-            list(Predictor(weights)(array))
+            Predictor(weights)(array)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
-def test_a_long_video_is_taken_two_batches_at_a_time(weights, batch_size):
-    """Frames taken from the stream never run more than the present and the next batch ahead of those given back."""
-    taken = 0
+def test_at_most_two_batches_of_a_long_video_are_in_memory(weights, batch_size):
+    """Frames read from the stream are at most the current and the next batch ahead of the results."""
+    read = 0
 
     def stream():
-        nonlocal taken
+        nonlocal read
         for index in range(40):
-            taken += 1
-            yield Frame(np.zeros((16, 16, 3), np.uint8), Path("clip.mp4"), Path("clip.mp4"), index, 25.0)
+            read += 1
+            yield Frame(
+                np.zeros((16, 16, 3), np.uint8), Path("clip.mp4"), Path("clip.mp4"), f"clip.mp4/{index}", index, 25.0
+            )
 
     given = 0
     for frame, _ in Predictor(weights, batch_size=batch_size).predict_frames(stream()):
         assert frame.index == given
-        assert taken - given <= 2 * batch_size
+        assert read - given <= 2 * batch_size
         given += 1
     assert given == 40
 
 
 def test_leaving_early_ends_the_reading_thread(weights):
-    frames = (Frame(np.zeros((16, 16, 3), np.uint8), Path("a"), Path("a"), i, 25.0) for i in range(1000))
+    frames = (Frame(np.zeros((16, 16, 3), np.uint8), Path("a"), Path("a"), "a", i, 25.0) for i in range(1000))
     results = Predictor(weights).predict_frames(frames)
     next(results)
     results.close()
@@ -160,15 +193,15 @@ def test_leaving_early_ends_the_reading_thread(weights):
     assert next(frames).index <= 9
 
 
-def test_overrides_come_before_what_the_checkpoint_says(weights):
+def test_arguments_override_the_settings_in_the_checkpoint(weights):
     (image,) = random_images()[:1]
-    (all_found,) = Predictor(weights, score_threshold=THRESHOLD, iou_threshold=1.0)(image)
-    (few,) = Predictor(weights, score_threshold=THRESHOLD, iou_threshold=1.0, max_detections=2)(image)
-    (agnostic,) = Predictor(weights, score_threshold=THRESHOLD, nms="agnostic", iou_threshold=0.1)(image)
-    (soft,) = Predictor(weights, score_threshold=THRESHOLD, nms="soft")(image)
+    everything = Predictor(weights, score_threshold=THRESHOLD, iou_threshold=1.0)(image)
+    few = Predictor(weights, score_threshold=THRESHOLD, iou_threshold=1.0, max_detections=2)(image)
+    agnostic = Predictor(weights, score_threshold=THRESHOLD, nms="agnostic", iou_threshold=0.1)(image)
+    soft = Predictor(weights, score_threshold=THRESHOLD, nms="soft")(image)
     assert len(few) == 2
-    assert len(agnostic) < len(all_found)
-    assert soft.scores.sum() < all_found.scores.sum()
+    assert len(agnostic) < len(everything)
+    assert soft.scores.sum() < everything.scores.sum()
 
 
 @pytest.mark.parametrize(
@@ -193,68 +226,13 @@ def test_a_file_that_is_no_checkpoint_is_refused(tmp_path):
         Predictor(tmp_path / "best.pt")
 
 
-def test_the_tool_writes_pictures_results_and_table(weights, tmp_path, capsys):
-    photos, out = tmp_path / "photos", tmp_path / "out"
-    photos.mkdir()
-    images = random_images()
-    save_images(photos, images)
-    video = cv2.VideoWriter(str(tmp_path / "clip.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 10.0, (64, 48))
-    for value in range(7):
-        video.write(np.full((48, 64, 3), value * 20, np.uint8))
-    video.release()
-    assert run_tool(photos, tmp_path / "clip.mp4", "--weights", weights, "--out", out, "--conf", THRESHOLD) == 0
-
-    assert sorted(path.name for path in out.iterdir()) == sorted(
-        ["predictions.json", "predictions.csv", "clip.mp4", *(f"{number}.png" for number in range(len(images)))]
-    )
-    assert read_image(out / "1.png").shape == images[1].shape
-    assert cv2.VideoCapture(str(out / "clip.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 7
-    rows = json.loads((out / "predictions.json").read_text())
-    assert {row["category_id"] for row in rows} <= set(IDS)
-    found = list(Predictor(weights, score_threshold=THRESHOLD)(images))
-    for number, detections in enumerate(found):
-        assert sum(row["image_id"] == number for row in rows) == len(detections)
-    with (out / "predictions.csv").open() as file:
-        assert len(list(csv.DictReader(file))) == len(rows)
-    text = capsys.readouterr().out
-    assert f"{len(rows)} in {len(images) + 7} images" in text
-    assert str(out / "predictions.json") in text
-
-
-def test_the_tool_reports_unreadable_files_and_goes_on(weights, tmp_path, capsys):
-    photos, out = tmp_path / "photos", tmp_path / "out"
-    photos.mkdir()
-    save_images(photos, random_images()[:3])
-    (photos / "1.png").write_bytes((photos / "1.png").read_bytes()[:50])
-    assert run_tool(photos, "--weights", weights, "--out", out, "--no-images") == 1
-    assert sorted(path.name for path in out.iterdir()) == ["predictions.csv", "predictions.json"]
-    text = capsys.readouterr().out
-    assert "1.png: the image is cut off" in text
-    assert "in 2 images" in text
-
-
-def test_the_tool_needs_a_folder_that_can_be_written(weights, tmp_path):
-    (tmp_path / "out").write_text("a file")
-    (path,) = save_images(tmp_path, random_images()[:1])
-    with pytest.raises(DataError, match=r"out: cannot be written"):
-        run_tool(path, "--weights", weights, "--out", tmp_path / "out")
-
-
-def test_after_ctrl_c_the_tool_keeps_what_is_done(weights, tmp_path, capsys, monkeypatch):
-    def interrupt(image, detections, calls=[]):  # noqa: B006
-        calls.append(1)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return image
-
-    monkeypatch.setattr("effdet.inference.drawing.draw_detections", interrupt)
-    photos, out = tmp_path / "photos", tmp_path / "out"
-    photos.mkdir()
-    save_images(photos, random_images())
-    assert run_tool(photos, "--weights", weights, "--out", out, "--conf", THRESHOLD) == 130
-    assert {row["image_id"] for row in json.loads((out / "predictions.json").read_text())} == {0, 1, 2}
-    assert sorted(path.name for path in out.iterdir()) == ["0.png", "1.png", "predictions.csv", "predictions.json"]
-    assert "interrupted" in capsys.readouterr().out
+def test_settings_in_the_checkpoint_are_used_but_for_the_confidence_threshold(weights, tmp_path):
+    checkpoint = load_checkpoint(weights)
+    card = replace(checkpoint.card, postprocess={"score_threshold": 0.0, "iou_threshold": 1.0, "max_detections": 7})
+    save_checkpoint(tmp_path / "a.pt", checkpoint.model.state_dict(), card)
+    (image,) = random_images()[:1]
+    expected = Predictor(weights, score_threshold=0.3, iou_threshold=1.0, max_detections=7)(image)
+    assert_same(Predictor(tmp_path / "a.pt")(image), expected)
 
 
 # Classifiers
@@ -267,43 +245,45 @@ def classifier(tmp_path_factory):
     spec = replace(efficientnet_spec("efficientnet_lite0", image_size=(64, 96), norm_momentum=1.0), crop=0.8)
     model = spec.build(7)
     with torch.no_grad():
-        model(torch.randint(0, 256, (8, 3, 64, 96), dtype=torch.uint8))  # norms know their features
+        model(
+            torch.randint(0, 256, (8, 3, 64, 96), dtype=torch.uint8)
+        )  # BatchNorm layers learn the statistics of their features
     path = tmp_path_factory.mktemp("weights") / "classifier.pt"
     names = tuple(f"class {label}" for label in range(7))
     save_checkpoint(path, model.state_dict(), ModelCard(spec, names, tuple(range(10, 17))))
     return path
 
 
-def test_classes_are_those_of_the_parts_put_together_by_hand(classifier):
+def test_classes_are_those_of_resizing_model_and_softmax_called_by_hand(classifier):
     predictor, model = Predictor(classifier, "cpu"), load_checkpoint(classifier).model
     assert (predictor.task, predictor.image_size) == ("classification", (64, 96))
-    found = list(predictor(random_images()))
-    assert len({tuple(told.labels.tolist()) for told in found}) > 1
-    for image, told in zip(random_images(), found, strict=True):
+    results = predictor(random_images())
+    assert len({tuple(result.labels.tolist()) for result in results}) > 1
+    for image, result in zip(random_images(), results, strict=True):
         pixels = classification_view(image, (64, 96), 0.8, "bicubic")
         with torch.inference_mode():
             probabilities = model(torch.from_numpy(pixels).permute(2, 0, 1)[None]).double().softmax(1)[0].tolist()
         best = sorted(range(7), key=lambda label: -probabilities[label])[:5]
-        assert isinstance(told, Classification)
-        assert told.labels.tolist() == best
-        assert told.names == [f"class {label}" for label in best]
-        assert told.scores.tolist() == pytest.approx([probabilities[label] for label in best], abs=1e-4)
+        assert isinstance(result, Classification)
+        assert result.labels.tolist() == best
+        assert result.names == [f"class {label}" for label in best]
+        assert result.scores.tolist() == pytest.approx([probabilities[label] for label in best], abs=1e-4)
 
 
 def test_classes_are_the_same_in_any_batch(classifier, tmp_path):
     images = random_images()
-    alone = list(Predictor(classifier, "cpu", batch_size=1)(images))
-    together = list(Predictor(classifier, "cpu")([*save_images(tmp_path, images[:3]), *images[3:]]))
+    alone = Predictor(classifier, "cpu", batch_size=1)(images)
+    together = Predictor(classifier, "cpu")([*save_images(tmp_path, images[:3]), *images[3:]])
     for first, second in zip(alone, together, strict=True):
         assert first.labels.equal(second.labels)
         torch.testing.assert_close(first.scores, second.scores, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize(("top", "told"), [(1, 1), (3, 3), (7, 7), (100, 7)])
-def test_as_many_classes_are_told_as_asked_for(classifier, top, told):
-    (found,) = Predictor(classifier, "cpu", top=top)(random_images()[0])
-    assert len(found) == told
-    assert found.scores.tolist() == sorted(found.scores.tolist(), reverse=True)
+@pytest.mark.parametrize(("top", "number"), [(1, 1), (3, 3), (7, 7), (100, 7)])
+def test_there_are_at_most_top_classes(classifier, top, number):
+    result = Predictor(classifier, "cpu", top=top)(random_images()[0])
+    assert len(result) == number
+    assert result.scores.tolist() == sorted(result.scores.tolist(), reverse=True)
 
 
 def test_settings_of_the_other_task_are_refused(weights, classifier):
@@ -311,7 +291,7 @@ def test_settings_of_the_other_task_are_refused(weights, classifier):
         Predictor(weights, top=3)
     with pytest.raises(
         ConfigError,
-        match=r"^settings of detections \(score_threshold, iou_threshold\) are for detectors, but .*r\.pt is a",
+        match=r"^score_threshold, iou_threshold are for detectors, but .*r\.pt is a classifier; leave them out",
     ):
         Predictor(classifier, score_threshold=0.5, iou_threshold=0.5)
     with pytest.raises(ConfigError, match=r"top is 0; expected at least 1"):
@@ -330,24 +310,43 @@ def test_a_folder_in_the_place_of_weights_is_refused_with_its_file(weights):
         Predictor(weights.parent)
 
 
-def test_classes_of_a_video_are_told_frame_by_frame(classifier, tmp_path, capsys):
+def test_classes_of_a_video_are_given_frame_by_frame(classifier, tmp_path):
     video = cv2.VideoWriter(str(tmp_path / "clip.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 10.0, (64, 48))
     for value in range(5):
         video.write(np.full((48, 64, 3), value * 50, np.uint8))
     video.release()
-    assert run_tool(tmp_path / "clip.mp4", "--weights", classifier, "--out", tmp_path / "out", "--top", 1) == 0
-    rows = json.loads((tmp_path / "out/predictions.json").read_text())
-    assert [row["frame"] for row in rows] == [0, 1, 2, 3, 4]
-    assert all(10 <= row["classes"][0]["class_id"] < 17 for row in rows)
-    assert cv2.VideoCapture(str(tmp_path / "out/clip.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 5
-    assert "classified    5 images and video frames" in capsys.readouterr().out
+    frames = read_frames(open_sources([tmp_path / "clip.mp4"]))
+    results = list(Predictor(classifier, "cpu", top=1).predict_frames(frames))
+    assert [frame.index for frame, _ in results] == [0, 1, 2, 3, 4]
+    assert all(len(result) == 1 for _, result in results)
 
 
 class Picture:
     """Some other kind of image."""
 
 
-@pytest.mark.parametrize("given", [Picture(), [Picture()], None, 3, b"\xff\xd8"])
-def test_what_is_neither_a_path_nor_an_array_is_told(weights, given):
-    with pytest.raises(DataError, match=r"an image is a .*; give its path, or an array such as numpy.asarray"):
-        list(Predictor(weights, "cpu")(given))
+@pytest.mark.parametrize("given", [Picture(), [Picture()], None, 3])
+def test_what_is_no_image_is_refused(weights, given):
+    with pytest.raises(DataError, match=r"an image is a .*; expected a path, bytes, a PIL image, a uint8 RGB array"):
+        Predictor(weights, "cpu")(given)
+
+
+class FixedBackend:
+    """A runtime of somebody else: always the same two boxes."""
+
+    device, image_size = torch.device("cpu"), (128, 128)
+
+    def __call__(self, images):
+        assert images.dtype == torch.uint8
+        assert images.shape[1:] == (3, 128, 128)
+        anchors = torch.tensor([[0.0, 0, 64, 64], [64, 64, 128, 128]])
+        logits = torch.tensor([[3.0, -9, -9], [-9, -9, 2.0]]).expand(len(images), -1, -1)
+        return Outputs(logits, torch.zeros(len(images), 2, 4), anchors)
+
+
+def test_another_runtime_needs_nothing_but_images_to_outputs(weights, monkeypatch):
+    card = load_checkpoint(weights).card
+    monkeypatch.setattr("effdet.inference.predictor.open_backend", lambda weights, device: (FixedBackend(), card))
+    result = Predictor("model.other")(np.zeros((256, 256, 3), np.uint8))
+    assert result.names == ["red", "platelet"]
+    assert result.boxes.tolist() == [[0, 0, 128, 128], [128, 128, 256, 256]]

@@ -65,7 +65,7 @@ def test_a_file_with_glob_characters_in_its_name_is_a_file(tmp_path):
     assert names(open_sources([save_image(tmp_path / "a[1].png")])) == ["a[1].png"]
 
 
-def test_a_file_named_twice_is_taken_once(tmp_path):
+def test_a_file_named_twice_is_one_source(tmp_path):
     path = save_image(tmp_path / "a.png")
     assert names(open_sources([path, tmp_path, str(tmp_path / "*.png")])) == ["a.png"]
 
@@ -75,19 +75,28 @@ def test_an_image_without_a_suffix_is_known_by_its_content(tmp_path):
     assert len(list(open_sources([path])[0].frames())) == 1
 
 
-def test_an_array_is_taken_as_it_is():
-    image = np.zeros((5, 6, 3), np.uint8)
-    (source,) = open_sources([image])
-    (frame,) = source.frames()
-    assert frame.image is image
+def test_ids_are_paths_relative_to_the_folder_that_was_given(tmp_path):
+    for name in ("a/1.jpg", "b/1.jpg", "b/01.jpg", "000012.png"):
+        save_image(tmp_path / name)
+    sources = open_sources([tmp_path])
+    assert {source.image_id for source in sources} == {"a/1.jpg", "b/1.jpg", "b/01.jpg", "000012.png"}
+    assert [frame.image_id for frame in read_frames(sources)] == [source.image_id for source in sources]
+    assert [source.image_id for source in open_sources([tmp_path / "b/1.jpg"])] == ["1.jpg"]
 
 
-@pytest.mark.parametrize(
-    "array", [np.zeros((5, 6), np.uint8), np.zeros((5, 6, 3), np.float32), np.zeros((0, 6, 3), np.uint8)]
-)
-def test_an_array_of_another_type_is_refused(array):
-    with pytest.raises(DataError, match="expected uint8 RGB"):
-        open_sources([array])
+def test_ids_are_whole_paths_where_relative_ones_are_not_unique(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a/1.jpg", "b/1.jpg", "c/a/1.jpg", "c/2.jpg"):
+        save_image(tmp_path / name)
+    assert [source.image_id for source in open_sources(["a", "b"])] == ["a/1.jpg", "b/1.jpg"]
+    ids = [source.image_id for source in open_sources(["a", "b", "c"])]
+    assert sorted(ids) == ["a/1.jpg", "b/1.jpg", "c/2.jpg", "c/a/1.jpg"]
+    assert [source.image_id for source in open_sources(["a/1.jpg", "./a", "c/2.jpg"])] == ["1.jpg", "2.jpg"]
+
+
+def test_ids_of_video_frames_have_the_number_of_the_frame(tmp_path):
+    frames = read_frames(open_sources([save_video(tmp_path / "clip.avi", frames=3, codec="MJPG")]))
+    assert [frame.image_id for frame in frames] == ["clip.avi/0", "clip.avi/1", "clip.avi/2"]
 
 
 @pytest.mark.parametrize(
@@ -142,7 +151,7 @@ def test_the_rotation_in_the_header_of_a_video_is_applied(tmp_path):
 
 
 def test_a_video_is_decoded_frame_by_frame(tmp_path, monkeypatch):
-    """Counts what has been decoded when the third frame is taken: a list of all frames would be twelve."""
+    """Counts what has been decoded when the third frame is asked for; a list of all frames would be twelve."""
     (source,) = open_sources([save_video(tmp_path / "clip.mp4")])
     decoded = []
     convert = cv2.cvtColor
@@ -168,6 +177,8 @@ def test_an_unreadable_image_is_reported_and_the_rest_is_read(tmp_path):
     for name in ("a.png", "b.png", "c.png"):
         save_image(tmp_path / name)
     (tmp_path / "b.png").write_bytes((tmp_path / "b.png").read_bytes()[:40])
+    with pytest.raises(DataError, match=r"b\.png: the image is cut off"):
+        list(read_frames(open_sources([tmp_path])))
     failures = []
     frames = list(read_frames(open_sources([tmp_path]), failures))
     assert [frame.name.name for frame in frames] == ["a.png", "c.png"]

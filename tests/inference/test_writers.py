@@ -9,173 +9,201 @@ import pytest
 import torch
 
 from effdet.data.label_map import LabelMap
-from effdet.inference.sources import Frame
-from effdet.inference.writers import (
-    ClassificationCsvWriter,
-    ClassificationJsonWriter,
-    CocoResultsWriter,
-    CsvWriter,
-    PictureWriter,
-    TableWriter,
-    VideoWriter,
-)
+from effdet.inference.sources import Frame, Source
+from effdet.inference.writers import PictureWriter, ResultWriter, VideoWriter, merge_results
 from effdet.structures import Classification, Detections
 
 LABELS = LabelMap(("red", "white, small", "plätt"), (3, 7, 90))
 IMAGE = np.full((48, 64, 3), (200, 100, 0), np.uint8)
+TASKS = ("detection", "classification")
 
 
 def frame(path="photos/000012.jpg", index=None, fps=None):
-    return Frame(IMAGE, Path(path), Path(Path(path).name), index, fps)
+    name = Path(path).name
+    return Frame(IMAGE, Path(path), Path(name), name if index is None else f"{name}/{index}", index, fps)
 
 
-def detections(number=2):
-    return Detections(
-        torch.tensor([[1.234567, 2, 11.5, 20.25], [0, 0, 5, 5]])[:number],
-        torch.tensor([0.987654321, 0.5])[:number],
-        torch.tensor([2, 1])[:number],
-        LABELS.names,
-    )
+def result(task, number=2):
+    scores, labels = torch.tensor([0.987654321, 0.01])[:number], torch.tensor([2, 1])[:number]
+    if task == "classification":
+        return Classification(scores, labels, LABELS.names)
+    return Detections(torch.tensor([[1.234567, 2, 11.5, 20.25], [0, 0, 5, 5]])[:number], scores, labels, LABELS.names)
 
 
-def classification(number=2):
-    return Classification(torch.tensor([0.987654321, 0.01])[:number], torch.tensor([2, 1])[:number], LABELS.names)
+def write(folder, task, *frames, rank=0):
+    """Writes (frame, number of objects or classes) pairs as one process."""
+    with ResultWriter(folder, LABELS, task, rank) as writer:
+        for one, number in frames:
+            writer.write(one, result(task, number))
+
+
+def written(folder):
+    with (folder / "predictions.csv").open(encoding="utf-8", newline="") as file:
+        head, *lines = csv.reader(file)
+    return json.loads((folder / "predictions.json").read_text(encoding="utf-8")), head, lines
 
 
 def files_in(folder):
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
-def test_coco_results_have_ids_of_the_data_set_and_xywh_boxes(tmp_path):
-    with CocoResultsWriter(tmp_path / "predictions.json", LABELS) as writer:
-        writer.write(frame(), detections())
-        writer.write(frame("photos/no.jpg"), detections(0))
-        writer.write(frame("clip.mp4", index=5, fps=25.0), detections(1))
-    first, second, third = json.loads((tmp_path / "predictions.json").read_text(encoding="utf-8"))
-    assert first == {
-        "image_id": 12,
-        "file_name": "photos/000012.jpg",
+def test_detections_are_coco_results_and_lines_with_corners(tmp_path):
+    write(tmp_path, "detection", (frame(), 2), (frame("photos/no.jpg"), 0), (frame("clip.mp4", 5, 25.0), 1))
+    assert merge_results(tmp_path, "detection") == []
+    elements, head, lines = written(tmp_path)
+    assert elements[0] == {
+        "image_id": "000012.jpg",
         "category_id": 90,
         "bbox": [1.23, 2.0, 10.27, 18.25],
         "score": 0.98765,
+        "file_name": "photos/000012.jpg",
     }
-    assert second["category_id"] == 7
-    assert (third["image_id"], third["frame"]) == ("clip", 5)
+    assert [element["category_id"] for element in elements] == [90, 7, 90]
+    assert (elements[2]["image_id"], elements[2]["file_name"], elements[2]["frame"]) == ("clip.mp4/5", "clip.mp4", 5)
+    assert head == ["file_name", "frame", "label", "category_id", "score", "x1", "y1", "x2", "y2"]
+    assert lines == [
+        ["photos/000012.jpg", "", "plätt", "90", "0.98765", "1.23", "2.0", "11.5", "20.25"],
+        ["photos/000012.jpg", "", "white, small", "7", "0.01", "0.0", "0.0", "5.0", "5.0"],
+        ["clip.mp4", "5", "plätt", "90", "0.98765", "1.23", "2.0", "11.5", "20.25"],
+    ]
+
+
+def test_corners_in_the_table_are_those_of_the_detections_to_a_hundredth(tmp_path):
+    boxes = torch.rand(500, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64).mul(9000)
+    boxes = torch.cat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1).float()
+    with ResultWriter(tmp_path, LABELS, "detection") as writer:
+        writer.write(frame(), Detections(boxes, torch.ones(500), torch.zeros(500).long(), LABELS.names))
+    merge_results(tmp_path, "detection")
+    corners = [[float(value) for value in line[5:]] for line in written(tmp_path)[2]]
+    assert corners == boxes.double().numpy().round(2).tolist()
 
 
 def test_coco_results_are_read_by_pycocotools(tmp_path):
     from pycocotools.coco import COCO
 
-    with CocoResultsWriter(tmp_path / "predictions.json", LABELS) as writer:
-        writer.write(frame(), detections())
+    write(tmp_path, "detection", (frame(), 2))
+    merge_results(tmp_path, "detection")
     truth = COCO()
-    truth.dataset = {"images": [{"id": 12}], "categories": [{"id": 7}, {"id": 90}], "annotations": []}
+    truth.dataset = {"images": [{"id": "000012.jpg"}], "categories": [{"id": 7}, {"id": 90}], "annotations": []}
     truth.createIndex()
     assert len(truth.loadRes(str(tmp_path / "predictions.json")).anns) == 2
 
 
-def test_no_detections_are_an_empty_list_and_a_header(tmp_path):
-    with CocoResultsWriter(tmp_path / "a.json", LABELS), CsvWriter(tmp_path / "a.csv", LABELS):
-        pass
-    assert json.loads((tmp_path / "a.json").read_text()) == []
-    assert (tmp_path / "a.csv").read_text() == "file_name,frame,label,category_id,score,x1,y1,x2,y2\n"
-
-
-def test_csv_has_a_line_for_each_detection(tmp_path):
-    with CsvWriter(tmp_path / "a.csv", LABELS) as writer:
-        writer.write(frame(), detections())
-        writer.write(frame("clip.mp4", index=5, fps=25.0), detections(1))
-    with (tmp_path / "a.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert [row["label"] for row in rows] == ["plätt", "white, small", "plätt"]
-    assert [row["frame"] for row in rows] == ["", "", "5"]
-    assert [float(rows[0][key]) for key in ("score", "x1", "y1", "x2", "y2")] == [0.98765, 1.23, 2.0, 11.5, 20.25]
-
-
-def test_classes_are_a_list_of_images_with_their_classes(tmp_path):
-    with ClassificationJsonWriter(tmp_path / "predictions.json", LABELS) as writer:
-        writer.write(frame(), classification())
-        writer.write(frame("clip.mp4", index=0, fps=25.0), classification(1))
+def test_classifications_are_elements_of_images_and_lines_with_ranks(tmp_path):
+    write(tmp_path, "classification", (frame(), 2), (frame("clip.mp4", 0, 25.0), 1))
+    merge_results(tmp_path, "classification")
+    elements, head, lines = written(tmp_path)
     best = {"name": "plätt", "class_id": 90, "score": 0.98765}
-    assert json.loads((tmp_path / "predictions.json").read_text(encoding="utf-8")) == [
-        {"file_name": "photos/000012.jpg", "classes": [best, {"name": "white, small", "class_id": 7, "score": 0.01}]},
-        {"file_name": "clip.mp4", "frame": 0, "classes": [best]},
+    second = {"name": "white, small", "class_id": 7, "score": 0.01}
+    assert elements == [
+        {"image_id": "000012.jpg", "file_name": "photos/000012.jpg", "classes": [best, second]},
+        {"image_id": "clip.mp4/0", "file_name": "clip.mp4", "frame": 0, "classes": [best]},
     ]
-
-
-def test_classes_are_lines_with_their_ranks(tmp_path):
-    with ClassificationCsvWriter(tmp_path / "a.csv", LABELS) as writer:
-        writer.write(frame(), classification())
-        writer.write(frame("clip.mp4", index=5, fps=25.0), classification(1))
-    with (tmp_path / "a.csv").open(encoding="utf-8", newline="") as file:
-        header, *lines = csv.reader(file)
-    assert header == ["file_name", "frame", "rank", "label", "class_id", "score"]
+    assert head == ["file_name", "frame", "rank", "label", "class_id", "score"]
     assert lines == [
         ["photos/000012.jpg", "", "1", "plätt", "90", "0.98765"],
         ["photos/000012.jpg", "", "2", "white, small", "7", "0.01"],
-        ["clip.mp4", "5", "1", "plätt", "90", "0.98765"],
+        ["clip.mp4", "0", "1", "plätt", "90", "0.98765"],
     ]
 
 
-def test_no_images_are_an_empty_list_and_a_header_of_classes(tmp_path):
-    with ClassificationJsonWriter(tmp_path / "a.json", LABELS), ClassificationCsvWriter(tmp_path / "a.csv", LABELS):
-        pass
-    assert json.loads((tmp_path / "a.json").read_text()) == []
-    assert (tmp_path / "a.csv").read_text() == "file_name,frame,rank,label,class_id,score\n"
+@pytest.mark.parametrize("task", TASKS)
+def test_no_results_are_an_empty_list_and_a_header(tmp_path, task):
+    write(tmp_path, task)
+    merge_results(tmp_path, task)
+    elements, _, lines = written(tmp_path)
+    assert (elements, lines) == ([], [])
 
 
+@pytest.mark.parametrize("task", TASKS)
+def test_results_of_several_processes_are_merged_by_rank(tmp_path, task):
+    for rank in (2, 0, 1):
+        write(tmp_path, task, *[(frame(f"{rank}.jpg"), 1)] * rank, rank=rank)
+    assert merge_results(tmp_path, task, 3) == []
+    elements, _, lines = written(tmp_path)
+    assert [element["file_name"] for element in elements] == ["1.jpg", "2.jpg", "2.jpg"]
+    assert [line[0] for line in lines] == ["1.jpg", "2.jpg", "2.jpg"]
+    assert files_in(tmp_path) == ["predictions.csv", "predictions.json"]
+
+
+def test_the_merged_files_are_those_of_one_process(tmp_path):
+    frames = [(frame(f"{number}.jpg"), number % 3) for number in range(7)]
+    folders = tmp_path / "one", tmp_path / "two"
+    for folder in folders:
+        folder.mkdir()
+    write(folders[0], "detection", *frames)
+    write(folders[1], "detection", *frames[:4])
+    write(folders[1], "detection", *frames[4:], rank=1)
+    for size, folder in enumerate(folders, start=1):
+        merge_results(folder, "detection", size)
+    for name in ("predictions.json", "predictions.csv"):
+        assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes()
+
+
+def test_a_process_whose_files_are_elsewhere_is_named(tmp_path):
+    for rank in (0, 2):
+        write(tmp_path, "detection", (frame(f"{rank}.jpg"), 1), rank=rank)
+    assert merge_results(tmp_path, "detection", 3) == [1]
+    assert [element["image_id"] for element in written(tmp_path)[0]] == ["0.jpg", "2.jpg"]
+
+
+@pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_classes_that_were_written_are_kept_when_the_run_ends_early(tmp_path, error):
+def test_what_was_written_is_there_when_an_error_ends_the_run(tmp_path, task, error):
     def run():
-        with (
-            ClassificationJsonWriter(tmp_path / "a.json", LABELS) as results,
-            ClassificationCsvWriter(tmp_path / "a.csv", LABELS) as lines,
-        ):
+        with ResultWriter(tmp_path, LABELS, task) as results, PictureWriter(tmp_path, [source("clip.mp4")]) as pictures:
             for index in range(4):
-                results.write(frame("clip.mp4", index, 25.0), classification())
-                lines.write(frame("clip.mp4", index, 25.0), classification())
-            raise error
-
-    with pytest.raises(error):
-        run()
-    assert files_in(tmp_path) == ["a.csv", "a.json"]
-    assert len(json.loads((tmp_path / "a.json").read_text())) == 4
-    assert len((tmp_path / "a.csv").read_text().splitlines()) == 9
-
-
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_what_was_written_is_kept_when_the_run_ends_early(tmp_path, error):
-    def run():
-        with (
-            CocoResultsWriter(tmp_path / "a.json", LABELS) as results,
-            CsvWriter(tmp_path / "a.csv", LABELS) as lines,
-            PictureWriter(tmp_path, []) as pictures,
-        ):
-            for index in range(4):
-                results.write(frame("clip.mp4", index, 25.0), detections())
-                lines.write(frame("clip.mp4", index, 25.0), detections())
+                results.write(frame("clip.mp4", index, 25.0), result(task))
                 pictures.write(frame("clip.mp4", index, 25.0), IMAGE)
             raise error
 
     with pytest.raises(error):
         run()
-    assert files_in(tmp_path) == ["a.csv", "a.json", "clip.mp4"]
-    assert len(json.loads((tmp_path / "a.json").read_text())) == 8
-    assert len((tmp_path / "a.csv").read_text().splitlines()) == 9
+    merge_results(tmp_path, task)
+    assert files_in(tmp_path) == ["clip.mp4", "predictions.csv", "predictions.json"]
+    elements, _, lines = written(tmp_path)
+    assert len(elements) == {"detection": 8, "classification": 4}[task]
+    assert len(lines) == 8
     assert cv2.VideoCapture(str(tmp_path / "clip.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 4
 
 
-def test_an_older_file_stays_until_the_new_one_is_whole(tmp_path):
-    path = tmp_path / "a.json"
-    path.write_text("[1]")
-    with CocoResultsWriter(path, LABELS) as writer:
-        writer.write(frame(), detections())
-        assert path.read_text() == "[1]"
-    assert len(json.loads(path.read_text())) == 2
-    assert files_in(tmp_path) == ["a.json"]
+def test_every_image_is_on_disk_before_the_next(tmp_path):
+    """A killed process leaves whole lines."""
+    with ResultWriter(tmp_path, LABELS, "detection") as writer:
+        for number in range(1, 4):
+            writer.write(frame(f"{number}.jpg"), result("detection"))
+            (lines,) = (path for path in tmp_path.iterdir() if ".json" in path.name)
+            assert len([json.loads(line) for line in lines.read_text().splitlines()]) == 2 * number
 
 
-def test_a_video_keeps_size_rate_and_colours(tmp_path):
+def test_older_files_stay_until_the_new_ones_are_whole(tmp_path):
+    (tmp_path / "predictions.json").write_text("[1]")
+    write(tmp_path, "detection", (frame(), 2))
+    assert json.loads((tmp_path / "predictions.json").read_text()) == [1]
+    merge_results(tmp_path, "detection")
+    assert len(written(tmp_path)[0]) == 2
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_file_names_in_another_encoding_are_written_as_they_are(tmp_path, task):
+    write(tmp_path, task, (frame(os.fsdecode(b"gr\xfcn.png")), 2))
+    merge_results(tmp_path, task)
+    for file in ("predictions.json", "predictions.csv"):
+        assert b"gr\xfcn.png" in (tmp_path / file).read_bytes()
+
+
+def test_file_names_with_line_breaks_and_quotes_survive_the_merging(tmp_path):
+    name = 'a "b",\nc.png'
+    write(tmp_path, "detection", (frame(name), 1))
+    merge_results(tmp_path, "detection")
+    elements, _, lines = written(tmp_path)
+    assert elements[0]["file_name"] == lines[0][0] == name
+
+
+# Videos
+
+
+def test_a_video_keeps_size_rate_and_colors(tmp_path):
     with VideoWriter(tmp_path / "a.mp4", 12.5) as writer:
         for _ in range(7):
             writer.write(IMAGE)
@@ -193,40 +221,47 @@ def test_a_video_without_pictures_is_no_file(tmp_path):
     assert files_in(tmp_path) == []
 
 
+# Annotated copies
+
+
+def source(path, name=None):
+    name = Path(name or Path(path).name)
+    fps = 25.0 if name.suffix in (".mp4", ".avi", ".mov") else None
+    return Source(Path(path), name, name.as_posix(), fps)
+
+
 def test_pictures_keep_their_place_below_the_source_folder(tmp_path):
-    with PictureWriter(tmp_path, []) as writer:
-        writer.write(Frame(IMAGE, Path("in/sub/a.png"), Path("sub/a.png")), IMAGE)
-        writer.write(Frame(IMAGE, Path("in/b.gif"), Path("b.gif")), IMAGE)
+    with PictureWriter(tmp_path, [source("in/sub/a.png", "sub/a.png"), source("in/b.gif")]) as writer:
+        writer.write(frame("in/sub/a.png"), IMAGE)
+        writer.write(frame("in/b.gif"), IMAGE)
     assert files_in(tmp_path) == ["b.png", "sub/a.png"]
     assert (cv2.imread(str(tmp_path / "sub/a.png"))[..., ::-1] == IMAGE).all()
 
 
 def test_sources_of_the_same_name_do_not_overwrite_each_other(tmp_path):
-    with PictureWriter(tmp_path, []) as writer:
-        for path in ("x/a.png", "y/a.png", "z/A.PNG"):
+    images, videos = ("x/a.png", "y/a.png", "z/A.PNG"), ("x/a.avi", "x/a.mov")
+    with PictureWriter(tmp_path, map(source, [*images, *videos])) as writer:
+        for path in images:
             writer.write(frame(path), IMAGE)
-        for path in ("x/a.avi", "x/a.mov"):
+        for path in videos:
             for index in range(3):
                 writer.write(frame(path, index, 25.0), IMAGE)
     assert files_in(tmp_path) == ["A_3.PNG", "a.mp4", "a.png", "a_2.mp4", "a_2.png"]
     assert cv2.VideoCapture(str(tmp_path / "a_2.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 3
 
 
+def test_processes_agree_on_names_whatever_they_write(tmp_path):
+    sources = [source("x/a.png"), source("y/a.png")]
+    with PictureWriter(tmp_path, sources) as writer:
+        writer.write(frame("y/a.png"), IMAGE)
+    assert files_in(tmp_path) == ["a_2.png"]
+
+
 def test_a_source_is_never_overwritten(tmp_path):
     for name in ("a.png", "b.mp4"):
         (tmp_path / name).write_bytes(b"source")
-    with PictureWriter(tmp_path, [tmp_path / "a.png", tmp_path / "b.mp4"]) as writer:
+    with PictureWriter(tmp_path, [source(tmp_path / "a.png"), source(tmp_path / "b.mp4")]) as writer:
         writer.write(frame(tmp_path / "a.png"), IMAGE)
         writer.write(frame(tmp_path / "b.mp4", 0, 25.0), IMAGE)
     assert files_in(tmp_path) == ["a.png", "a_2.png", "b.mp4", "b_2.mp4"]
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.mp4").read_bytes() == b"source"
-
-
-@pytest.mark.parametrize("task", ["detection", "classification"])
-def test_file_names_in_another_encoding_are_written_as_they_are(tmp_path, task):
-    name = os.fsdecode(b"gr\xfcn.png")
-    found = detections() if task == "detection" else classification()
-    with TableWriter(tmp_path, LabelMap(("a", "b", "c"), (1, 2, 3)), task) as tables:
-        tables.write(frame(name), found)
-    for file in ("predictions.json", "predictions.csv"):
-        assert b"gr\xfcn.png" in (tmp_path / file).read_bytes()

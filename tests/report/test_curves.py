@@ -15,7 +15,7 @@ def record(step, **more):
     return {"step": step, "epoch": 1, "seconds": step / 2, "learning_rate": 0.1, **more}
 
 
-def figures(step):
+def losses_at(step):
     loss = 3.0 / step
     return record(
         step,
@@ -43,10 +43,10 @@ def picture_of(folder):
     return read_image(folder / "curves.png")
 
 
-def test_the_picture_is_drawn_anew_from_the_log(tmp_path):
-    write_log(tmp_path, [figures(1)])
+def test_the_picture_is_drawn_from_the_log_each_time(tmp_path):
+    write_log(tmp_path, [losses_at(1)])
     first = picture_of(tmp_path)
-    write_log(tmp_path, [*map(figures, range(1, 60)), evaluation(59, AP=0.4, AP50=0.6, AP75=-1.0)])
+    write_log(tmp_path, [*map(losses_at, range(1, 60)), evaluation(59, AP=0.4, AP50=0.6, AP75=-1.0)])
     second = picture_of(tmp_path)
     assert first.shape == second.shape == (1200, 1300, 3)
     assert (first != second).any()
@@ -65,14 +65,14 @@ def test_whatever_has_been_logged_can_be_drawn(tmp_path, records):
     assert (picture_of(write_log(tmp_path, records)) < WHITE).any()
 
 
-def test_a_line_that_was_cut_off_is_left_out(tmp_path):
-    write_log(tmp_path, [figures(1), evaluation(1, AP=0.5)], end='{"step": 2, "epo')
-    assert read_log(tmp_path / "log.jsonl") == ([figures(1)], [evaluation(1, AP=0.5)])
+def test_an_incomplete_last_line_is_skipped(tmp_path):
+    write_log(tmp_path, [losses_at(1), evaluation(1, AP=0.5)], end='{"step": 2, "epo')
+    assert read_log(tmp_path / "log.jsonl") == ([losses_at(1)], [evaluation(1, AP=0.5)])
 
 
-def test_of_a_long_log_all_evaluations_and_the_newest_figures_are_read(tmp_path):
+def test_of_a_long_log_all_evaluations_and_every_third_training_record_are_read(tmp_path):
     records = [
-        one for step in range(1, 25_001) for one in (figures(step), *[evaluation(step, AP=0.5)] * (step % 50 == 0))
+        one for step in range(1, 25_001) for one in (losses_at(step), *[evaluation(step, AP=0.5)] * (step % 50 == 0))
     ]
     training, evaluations = read_log(write_log(tmp_path, records) / "log.jsonl")
     assert [one["step"] for one in training] == [*range(1, 25_001, 3)]
@@ -98,7 +98,7 @@ def test_groups_keep_mean_and_range():
     assert steps[-1] == 1233
 
 
-def test_the_running_mean_is_that_of_as_many_neighbours_on_either_side():
+def test_the_running_mean_is_centered():
     values = np.random.default_rng(0).random(400)
     mean = curves._running_mean(values)
     assert mean[0] == pytest.approx(values[0])

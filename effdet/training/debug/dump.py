@@ -22,7 +22,6 @@ from effdet.devices import move_to_device, use_deterministic_algorithms
 from effdet.errors import WeightsError
 from effdet.files import atomic_folder, write_json
 from effdet.models import EfficientDet, EfficientNet
-from effdet.report.sheet import contact_sheet
 from effdet.training.debug.nan_trace import NanTrace, ValueRange, trace
 from effdet.training.debug.out_of_memory import is_out_of_memory
 from effdet.training.state import TrainState
@@ -185,7 +184,7 @@ def write_dump(path: Path, dump: DebugDump, traced: NanTrace | None) -> None:
     with atomic_folder(path) as folder:
         torch.save(dump.to_dict(), folder / TENSORS)
         write_json(folder / REPORT, _readable(report_of(dump, traced)))
-        write_image(folder / PICTURE, contact_sheet([task.draw(dump.images, targets, dump.card.class_names)]))
+        write_image(folder / PICTURE, task.draw(dump.images, targets, dump.card.class_names))
 
 
 def replay(dump: DebugDump, device: torch.device, dtype: torch.dtype | None) -> NanTrace:

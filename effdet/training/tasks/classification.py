@@ -23,17 +23,14 @@ from effdet.evaluation.evaluate import evaluate_classifier
 from effdet.losses import ClassificationLoss
 from effdet.models import EfficientNet
 from effdet.models.anchors import level_sizes
-from effdet.report.drawing import draw_classification
-from effdet.report.sheet import in_sheet
-from effdet.structures import Classification, LabelBatch
+from effdet.report.sheet import draw_classification_batch
+from effdet.structures import LabelBatch
 from effdet.training.debug.checks import label_warnings
 from effdet.training.initial_model import initial_model
 from effdet.training.optim import make_schedule
 from effdet.training.tasks.data import TrainingData, read_tables
 from effdet.training.tasks.task import MicroBatch
 from effdet.weights.checkpoint import ModelCard
-
-SMALLEST_PROBABILITY = 0.005  # of a class that is drawn: lower ones would read 0.00
 
 
 class ClassificationTask:
@@ -180,15 +177,9 @@ class ClassificationTask:
         return None, [{"classes": {name: probability for name, probability in row if probability > 0}} for row in rows]
 
     @staticmethod
-    def draw(images: Tensor, targets: Tensor, class_names: Sequence[str]) -> list[Image]:
-        """The images with their class, or the two most probable ones where images are mixed."""
-        pictures = []
-        for image, probabilities in zip(images.cpu(), targets.cpu(), strict=True):
-            scores, labels = probabilities.topk(min(2, len(probabilities)))
-            shown = scores >= SMALLEST_PROBABILITY
-            drawn = Classification(scores[shown], labels[shown], tuple(class_names))
-            pictures.append(draw_classification(in_sheet(image)[0], drawn))
-        return pictures
+    def draw(images: Tensor, targets: Tensor, class_names: Sequence[str]) -> Image:
+        """A contact sheet of the images with their class, or the two most probable ones where images are mixed."""
+        return draw_classification_batch(images, targets, class_names)
 
     @staticmethod
     def random_targets(images: Tensor, num_classes: int) -> Tensor:

@@ -27,9 +27,8 @@ from effdet.models import EfficientDet
 from effdet.models.anchors import anchors_per_cell, level_sizes
 from effdet.models.efficientdet import MIN_LEVEL
 from effdet.models.heads import PRIOR
-from effdet.report.drawing import draw_detections
-from effdet.report.sheet import in_sheet
-from effdet.structures import Batch, Detections, Outputs, Target
+from effdet.report.sheet import draw_detection_batch
+from effdet.structures import Batch, Outputs, Target
 from effdet.training.debug.checks import box_warnings, check_boxes
 from effdet.training.initial_model import initial_model
 from effdet.training.optim import make_schedule
@@ -207,18 +206,9 @@ class DetectionTask:
         return summary, lines
 
     @staticmethod
-    def draw(images: Tensor, targets: Sequence[Target], class_names: Sequence[str]) -> list[Image]:
-        """The images with boxes and class names; boxes that are not finite are left out."""
-        pictures = []
-        for image, target in zip(images.cpu(), targets, strict=True):
-            picture, scale = in_sheet(image)
-            finite = target.boxes.isfinite().all(1)
-            boxes, labels = target.boxes[finite].cpu().clamp(-1e4, 1e4) * scale, target.labels[finite].cpu()
-            known = (labels >= 0) & (labels < len(class_names))
-            names = tuple(class_names)
-            drawn = Detections(boxes[known], torch.ones(int(known.sum())), labels[known], names)
-            pictures.append(draw_detections(picture, drawn))
-        return pictures
+    def draw(images: Tensor, targets: Sequence[Target], class_names: Sequence[str]) -> Image:
+        """A contact sheet of the images with boxes and class names; boxes with NaN or Inf are left out."""
+        return draw_detection_batch(images, targets, class_names)
 
     @staticmethod
     def random_targets(images: Tensor, num_classes: int) -> tuple[Target, ...]:

@@ -139,8 +139,8 @@ class TrainingTask(Protocol):
         """Faults of the boxes of a batch, and what each image holds, for the report of a debug dump."""
 
     @staticmethod
-    def draw(images: Tensor, targets: Any, class_names: Sequence[str]) -> list[Image]:
-        """The images with their targets drawn onto them, as `report.sheet.contact_sheet` wants them."""
+    def draw(images: Tensor, targets: Any, class_names: Sequence[str]) -> Image:
+        """A contact sheet of the images with their targets."""
 
     @staticmethod
     def random_targets(images: Tensor, num_classes: int) -> Any:

@@ -1,0 +1,99 @@
+"""Training and evaluation as two functions: `effdet.train` and `effdet.evaluate`, which the command line calls too.
+
+They read the recipe, choose folder and device, join the processes that torchrun started, and call the engine.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from effdet.config import ClassificationConfig, DetectionConfig, load_config, make_config
+from effdet.distributed import process_group
+from effdet.training import engine
+from effdet.training.run_folder import choose_folders
+from effdet.training.stopping import Ending
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """The outcome of a training run.
+
+    Attributes:
+        folder: the run's folder; best.pt in it has the weights to use.
+        metrics: those of best.pt as fractions, such as {"AP": 0.41, ...}; empty without a validation split.
+        ending: "finished", or why the run stopped before: "interrupted", "terminated" or "out of time".
+    """
+
+    folder: Path
+    metrics: dict[str, float]
+    ending: Ending
+
+
+def train(
+    recipe: str | Path | DetectionConfig | ClassificationConfig,
+    overrides: Sequence[str] = (),
+    *,
+    output_dir: str | Path | None = None,
+    device: str | None = None,
+    resume: str | Path | None = None,
+) -> TrainResult:
+    """Trains a detector or a classifier by a recipe; the same as `effdet train`.
+
+    Example:
+        >>> result = effdet.train("configs/lite0.yaml", ["data.root=/data/coco", "train.epochs=50"])
+        >>> result.metrics["AP"]
+        0.27
+        >>> predictor = effdet.Predictor(result.folder / "best.pt")
+
+    Args:
+        recipe: a YAML file, or a recipe from `load_config`.
+        overrides: changes to it, written section.key=value.
+        output_dir: the run's folder; None for `output_dir` of the recipe, or else runs/NAME with the name of the
+            recipe's file or, without a file, of the model.
+        device: such as 'cpu' or 'cuda:0'; None for a GPU if there is one.
+        resume: folder or last.pt of a run to continue, or 'auto' for the newest run of the recipe, if there is one.
+
+    Raises:
+        ConfigError: recipe, device or folder cannot be used.
+        DataError: the data cannot be read.
+        WeightsError: the weights to start from cannot be used.
+        TrainingError: the loss became NaN or Inf.
+    """
+    config, file = _read(recipe, overrides)
+    if output_dir is not None:
+        config = config.model_copy(update={"output_dir": Path(output_dir)})
+    with process_group(device, config.train.timeout_minutes) as (processes, own_device):
+        console = Console(soft_wrap=True, markup=False, highlight=False, quiet=not processes.is_main)
+        # The main process chooses for all, before any of them writes.
+        chosen: tuple[Path | None, Path] = (None, Path())
+        if processes.is_main:
+            chosen = choose_folders(config.output_dir, file, None if resume is None else str(resume), console)
+        earlier, folder = processes.broadcast(chosen)
+        ending = engine.train(config, folder, str(own_device), earlier, console, processes)
+        # All wait until the main process has saved: torchrun ends the others when one exits with a status.
+        result = processes.broadcast(TrainResult(folder, _metrics_in(folder) if processes.is_main else {}, ending))
+        console.print(
+            f"done: {folder}/best.pt" if ending == "finished" else f"{ending}; continue with --resume {folder}"
+        )
+    return result
+
+
+def _read(
+    recipe: str | Path | DetectionConfig | ClassificationConfig, overrides: Sequence[str]
+) -> tuple[DetectionConfig | ClassificationConfig, Path]:
+    """A recipe with its overrides, and its file; without a file, one with the name of the model."""
+    if isinstance(recipe, (str, Path)):
+        return load_config(Path(recipe), list(overrides)), Path(recipe)
+    return make_config(recipe.to_dict(), list(overrides), source="recipe"), Path(f"{recipe.model.name}.yaml")
+
+
+def _metrics_in(folder: Path) -> dict[str, float]:
+    """The metrics of best.pt; empty if it was never evaluated."""
+    path = folder / "metrics.json"
+    metrics: dict[str, float] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return metrics

@@ -1,0 +1,193 @@
+import argparse
+import json
+import weakref
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from effdet.cli import predict
+from effdet.data.images import read_image
+from effdet.data.label_map import LabelMap
+from effdet.distributed import Processes
+from effdet.errors import DataError
+from effdet.inference.jobs import block_of, predict_files
+from effdet.inference.sources import open_sources
+from effdet.structures import Detections
+
+
+class BrightnessPredictor:
+    """Detects one object in every image, with the brightness as its score; `stop` is raised at the third image."""
+
+    task, label_map = "detection", LabelMap(("thing",), (7,))
+
+    def __init__(self, stop=None):
+        self.stop, self.results = stop, weakref.WeakSet()
+
+    def predict_frames(self, frames):
+        for number, frame in enumerate(frames):
+            if number == 2 and self.stop:
+                raise self.stop
+            score = torch.tensor([frame.image.mean() / 255])
+            result = Detections(torch.tensor([[2.0, 3, 8, 9]]), score, torch.zeros(1).long(), self.label_map.names)
+            self.results.add(result)
+            assert len(self.results) <= 2  # nothing keeps the results of images that are done
+            yield frame, result
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder of ten images, the fifth of them damaged."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(10):
+        cv2.imwrite(str(folder / f"{number}.png"), np.full((20, 30, 3), 20 * number, np.uint8))
+    (folder / "4.png").write_bytes((folder / "4.png").read_bytes()[:40])
+    return folder
+
+
+def ids_in(folder):
+    return [element["image_id"] for element in json.loads((folder / "predictions.json").read_text())]
+
+
+def test_files_are_predicted_and_those_that_cannot_be_read_are_listed(photos, tmp_path):
+    out = tmp_path / "out"
+    summary = predict_files(BrightnessPredictor(), open_sources([photos]), out)
+    assert (summary.images, summary.objects, summary.interrupted) == (9, 9, False)
+    assert [failure.split(":")[0] for failure in summary.failures] == [str(photos / "4.png")]
+    numbers = [number for number in range(10) if number != 4]
+    assert ids_in(out) == [f"{number}.png" for number in numbers]
+    pictures = [f"{number}.png" for number in numbers]
+    assert sorted(path.name for path in out.iterdir()) == [*pictures, "predictions.csv", "predictions.json"]
+    assert (read_image(out / "7.png") != 140).any()
+
+
+def test_pictures_are_left_out_on_request(photos, tmp_path):
+    predict_files(BrightnessPredictor(), open_sources([photos]), tmp_path / "out", save_images=False)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["predictions.csv", "predictions.json"]
+
+
+def test_ctrl_c_keeps_what_is_done(photos, tmp_path):
+    summary = predict_files(BrightnessPredictor(KeyboardInterrupt()), open_sources([photos]), tmp_path / "out")
+    assert (summary.images, summary.interrupted) == (2, True)
+    assert ids_in(tmp_path / "out") == ["0.png", "1.png"]
+
+
+def test_an_error_keeps_what_is_done_too(photos, tmp_path):
+    with pytest.raises(RuntimeError, match="no memory"):
+        predict_files(BrightnessPredictor(RuntimeError("no memory")), open_sources([photos]), tmp_path / "out")
+    assert ids_in(tmp_path / "out") == ["0.png", "1.png"]
+
+
+def test_a_folder_that_cannot_be_written_is_named(photos, tmp_path):
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(DataError, match=r"out: cannot be written: .*; choose another folder or make room"):
+        predict_files(BrightnessPredictor(), open_sources([photos]), tmp_path / "out")
+
+
+class Together(Processes):
+    """Processes that run one after the other, the main one last."""
+
+    summaries: dict = {}  # noqa: RUF012
+
+    def gather(self, value):
+        self.summaries[self.rank] = value
+        return [self.summaries[rank] for rank in range(self.size)] if self.is_main else []
+
+    def broadcast(self, value):
+        return value
+
+
+@pytest.mark.parametrize("size", [2, 3, 12])
+def test_several_processes_write_what_one_writes(photos, tmp_path, size):
+    sources, one, several = open_sources([photos]), tmp_path / "one", tmp_path / "several"
+    expected = predict_files(BrightnessPredictor(), sources, one)
+    for rank in reversed(range(size)):
+        summary = predict_files(BrightnessPredictor(), sources, several, processes=Together(rank, size))
+    assert summary == expected
+    assert sorted(path.name for path in several.iterdir()) == sorted(path.name for path in one.iterdir())
+    for path in one.iterdir():
+        assert (several / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_process_that_wrote_to_another_disk_is_reported(photos, tmp_path):
+    sources = open_sources([photos])
+    predict_files(BrightnessPredictor(), sources, tmp_path / "elsewhere", processes=Together(1, 2))
+    summary = predict_files(BrightnessPredictor(), sources, tmp_path / "out", processes=Together(0, 2))
+    assert any("the results of process 1 are on another machine" in failure for failure in summary.failures)
+    assert ids_in(tmp_path / "out") == ["0.png", "1.png", "2.png", "3.png"]
+
+
+@pytest.mark.parametrize(("files", "size"), [(10, 3), (2, 5), (7, 1), (8, 8)])
+def test_blocks_are_the_files_in_order(files, size):
+    blocks = [block_of(range(files), rank, size) for rank in range(size)]
+    assert [number for block in blocks for number in block] == list(range(files))
+    assert max(map(len, blocks)) - min(map(len, blocks)) <= 1
+
+
+# The command
+
+
+def run_predict(*arguments):
+    parser = argparse.ArgumentParser()
+    predict.add_arguments(parser)
+    return predict.run(parser.parse_args([str(argument) for argument in arguments]))
+
+
+def save_video(path, frames):
+    video = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 10.0, (64, 48))
+    for value in range(frames):
+        video.write(np.full((48, 64, 3), value * 20, np.uint8))
+    video.release()
+
+
+def test_the_command_writes_pictures_results_and_table(tiny_run, photos, tmp_path, capsys):
+    out = tmp_path / "out"
+    save_video(tmp_path / "clip.mp4", 7)
+    options = ["--weights", tiny_run / "best.pt", "--out", out, "--conf", "0.001", "--device", "cpu"]
+    assert run_predict(photos, tmp_path / "clip.mp4", *options) == 1
+    numbers = [number for number in range(10) if number != 4]
+    names = ["predictions.json", "predictions.csv", "clip.mp4", *(f"{number}.png" for number in numbers)]
+    assert sorted(path.name for path in out.iterdir()) == sorted(names)
+    assert cv2.VideoCapture(str(out / "clip.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 7
+    assert set(ids_in(out)) <= {f"{number}.png" for number in numbers} | {f"clip.mp4/{index}" for index in range(7)}
+    text = capsys.readouterr().out
+    assert f"{len(ids_in(out))} in 16 images and video frames" in text
+    assert "4.png: the image is cut off" in text
+    assert "unreadable    1 files" in text
+    assert str(out / "predictions.json") in text
+
+
+def test_the_command_says_that_nothing_reaches_the_threshold(tiny_run, photos, tmp_path, capsys):
+    options = ["--weights", tiny_run / "best.pt", "--out", tmp_path / "out", "--conf", "1"]
+    assert run_predict(photos / "1.png", *options) == 0
+    assert "no detection reaches the confidence threshold of 1.0; lower --conf" in capsys.readouterr().out
+
+
+def test_after_ctrl_c_the_command_keeps_what_is_done(tiny_run, photos, tmp_path, capsys, monkeypatch):
+    draw = Detections.draw
+
+    def interrupt(detections, image, calls=[]):  # noqa: B006
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return draw(detections, image)
+
+    monkeypatch.setattr(Detections, "draw", interrupt)
+    out = tmp_path / "out"
+    options = ["--weights", tiny_run / "best.pt", "--out", out, "--conf", "0.001", "--device", "cpu"]
+    assert run_predict(photos, *options) == 130
+    assert set(ids_in(out)) == {"0.png", "1.png", "2.png"}
+    assert sorted(path.name for path in out.iterdir()) == ["0.png", "1.png", "predictions.csv", "predictions.json"]
+    assert "interrupted; the results up to here are saved" in capsys.readouterr().out
+
+
+def test_the_command_classifies(shapes_run, tmp_path, capsys):
+    save_video(tmp_path / "clip.mp4", 5)
+    out = tmp_path / "out"
+    assert run_predict(tmp_path / "clip.mp4", "--weights", shapes_run / "best.pt", "--out", out, "--top", 1) == 0
+    elements = json.loads((out / "predictions.json").read_text())
+    assert [element["frame"] for element in elements] == [0, 1, 2, 3, 4]
+    assert all(len(element["classes"]) == 1 for element in elements)
+    assert "classified    5 images and video frames" in capsys.readouterr().out

@@ -1,0 +1,61 @@
+import json
+from pathlib import Path
+
+import pytest
+
+import effdet
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_recipe, tmp_path_factory):
+    """The result of a training of three steps."""
+    folder = tmp_path_factory.mktemp("api") / "run"
+    return effdet.train(tiny_recipe, ["train.max_steps=3"], output_dir=folder, device="cpu")
+
+
+def test_training_gives_folder_metrics_and_ending(trained):
+    assert trained.ending == "finished"
+    assert (trained.folder / "best.pt").exists()
+    assert trained.metrics == read(trained.folder / "metrics.json")
+    assert 0 <= trained.metrics["AP50"] <= 1
+
+
+def test_a_recipe_in_memory_is_trained_under_the_name_of_its_model(tiny_recipe, trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = effdet.load_config(tiny_recipe, ["train.epochs=1"])
+    result = effdet.train(config, ["train.max_steps=3"], device="cpu")
+    assert result.folder == Path("runs") / config.model.name
+    assert result.metrics == trained.metrics  # the same three steps
+
+
+def test_without_validation_there_are_no_metrics(tiny_recipe, tmp_path):
+    result = effdet.train(tiny_recipe, ["train.max_steps=1", "data.val=null"], output_dir=str(tmp_path), device="cpu")
+    assert result.metrics == {}
+
+
+def test_a_run_is_continued(tiny_recipe, trained, tmp_path):
+    changes = ["train.max_steps=3", "train.save_minutes=0.0000001"]
+    first = effdet.train(tiny_recipe, ["train.max_hours=0.0000001", *changes], output_dir=tmp_path / "a", device="cpu")
+    assert first.ending == "out of time"
+    second = effdet.train(tiny_recipe, changes, device="cpu", resume=first.folder)
+    assert (second.ending, second.folder, second.metrics) == ("finished", first.folder, trained.metrics)
+
+
+def test_mistakes_are_named(tiny_recipe, trained, tmp_path):
+    with pytest.raises(effdet.ConfigError, match=r"unknown key .train\.epoch.; did you mean .train\.epochs."):
+        effdet.train(tiny_recipe, ["train.epoch=3"])
+    with pytest.raises(effdet.ConfigError, match="holds a run already"):
+        effdet.train(tiny_recipe, output_dir=trained.folder)
+    with pytest.raises(effdet.ConfigError, match="device 'gpu' cannot be used here"):
+        effdet.train(tiny_recipe, output_dir=tmp_path, device="gpu")
+
+
+def test_a_trained_checkpoint_predicts(trained, tiny_data):
+    image = next((tiny_data / "val2017").iterdir())
+    detections = effdet.Predictor(trained.folder / "best.pt", score_threshold=0.001)(image)
+    assert isinstance(detections, effdet.Detections)
+    assert detections.draw().shape[2] == 3

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from effdet.data.annotations import Annotations
+from effdet.data.annotations import Annotations, LabelMap
 from effdet.errors import DataError
+from effdet.evaluation.accuracy import SCORE_DECIMALS
 from effdet.files import write_json
 from effdet.structures import Detections
 
@@ -34,6 +36,7 @@ MEANINGS = {
     "ARl": "AR100 of large objects",
 }
 METRIC_NAMES = tuple(MEANINGS)
+BOX_DECIMALS = 2  # of pixels, in written results
 
 # Boxes [M, 4], scores [M] and labels [M] by row of the image.
 Found = dict[int, tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]]
@@ -75,15 +78,12 @@ class CocoEvaluator:
 
     def results(self) -> list[dict[str, Any]]:
         """All detections in the COCO results format, with the image and category ids of the data set."""
-        indices, boxes, scores, labels = self._columns()
-        image_ids = self.annotations.image_ids[indices].tolist()
-        category_ids = np.asarray(self.annotations.label_map.category_ids)[labels].tolist()
-        return [
-            {"image_id": image_id, "category_id": category_id, "bbox": box, "score": score}
-            for image_id, category_id, box, score in zip(
-                image_ids, category_ids, _xywh(boxes).tolist(), scores.tolist(), strict=True
-            )
-        ]
+        rows = []
+        for index in sorted(self._detections):
+            boxes, scores, labels = map(torch.from_numpy, self._detections[index])
+            image_id = self.annotations.image_ids[index].item()
+            rows += coco_results(image_id, Detections(boxes, scores, labels), self.annotations.label_map)
+        return rows
 
     def metrics(self) -> dict[str, float]:
         """The numbers named in `METRIC_NAMES` as fractions.
@@ -151,6 +151,27 @@ class CocoEvaluator:
         }
         coco.createIndex()
         return coco
+
+
+def coco_results(image_id: int | str, detections: Detections, label_map: LabelMap) -> list[dict[str, Any]]:
+    """The detections of one image as rows of a COCO results file: image_id, category_id, bbox, score.
+
+    Corners are rounded to 1/100 pixel and scores to 5 decimals. `bbox` is the (x, y, width, height) of the rounded
+    corners, so that tables that list corners agree with it to the last digit.
+
+    Args:
+        image_id: the data set's own id of the image.
+        detections: boxes in pixels of the original image.
+        label_map: gives the category id of each label.
+    """
+    detections = detections.cpu()
+    boxes = detections.boxes.double().numpy().round(BOX_DECIMALS)
+    boxes[:, 2:] = (boxes[:, 2:] - boxes[:, :2]).round(BOX_DECIMALS)
+    scores = detections.scores.double().numpy().round(SCORE_DECIMALS)
+    return [
+        {"image_id": image_id, "category_id": label_map.category_ids[label], "bbox": box, "score": score}
+        for label, box, score in zip(detections.labels.tolist(), boxes.tolist(), scores.tolist(), strict=True)
+    ]
 
 
 def _xywh(boxes: NDArray[np.float32]) -> NDArray[np.float64]:

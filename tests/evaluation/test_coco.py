@@ -9,7 +9,7 @@ from pycocotools.cocoeval import COCOeval
 
 from effdet.data.annotations import Annotations, LabelMap
 from effdet.errors import DataError
-from effdet.evaluation.coco import METRIC_NAMES, CocoEvaluator
+from effdet.evaluation.coco import METRIC_NAMES, CocoEvaluator, coco_results
 from effdet.evaluation.tables import metrics_table
 from effdet.structures import Detections
 
@@ -43,10 +43,15 @@ def true_detections(table, index):
 
 
 def noisy_detections(table, index, rng):
-    """The true boxes shifted, some doubled, some of another class, and false ones; scores in tenths, many equal."""
+    """The true boxes shifted, some doubled, some of another class, and false ones; scores in tenths, many equal.
+
+    All numbers have so few digits that rounding in a results file changes none.
+    """
     rows = table.rows(index)
     boxes = np.repeat(table.boxes[rows], 2, axis=0) + rng.integers(-6, 7, (2 * (rows.stop - rows.start), 1))
-    boxes = np.concatenate([boxes, np.sort(rng.random((5, 2, 2)) * 400, axis=1).reshape(5, 4)]).astype(np.float32)
+    boxes = np.concatenate([boxes, np.sort(rng.integers(0, 1600, (5, 2, 2)), axis=1).reshape(5, 4) / 4]).astype(
+        np.float32
+    )
     labels = np.concatenate([np.repeat(table.labels[rows], 2), rng.integers(0, 3, 5)])
     labels[rng.random(len(labels)) < 0.2] = 0
     scores = rng.integers(1, 10, len(labels)).astype(np.float32) / 10
@@ -105,10 +110,10 @@ def test_more_than_100_detections_of_an_image_count_as_in_pycocotools(tmp_path):
     table, rng = random_table(), np.random.default_rng(0)
     evaluator = CocoEvaluator(table)
     for index in range(len(table)):
-        boxes = torch.from_numpy(np.sort(rng.random((400, 2, 2)) * 512, axis=1).reshape(400, 4).astype(np.float32))
-        evaluator.add(
-            index, Detections(boxes, torch.from_numpy(rng.random(400, np.float32)), torch.zeros(400, dtype=torch.int64))
-        )
+        corners = np.sort(rng.integers(0, 2048, (400, 2, 2)), axis=1).reshape(400, 4) / 4
+        scores = rng.permutation(100_000)[:400] / 100_000
+        boxes, scores = (torch.from_numpy(values.astype(np.float32)) for values in (corners, scores))
+        evaluator.add(index, Detections(boxes, scores, torch.zeros(400, dtype=torch.int64)))
     assert evaluator.metrics() == pytest.approx(metrics_of_files(table, evaluator.results(), tmp_path), abs=1e-12)
 
 
@@ -168,6 +173,27 @@ def test_results_carry_ids_of_the_data_set_and_xywh_boxes():
     evaluator.add(2, Detections(torch.tensor([[1.5, 2, 11.5, 32]]), torch.tensor([0.5]), torch.tensor([2])))
     assert evaluator.results() == [{"image_id": 20, "category_id": 90, "bbox": [1.5, 2.0, 10.0, 30.0], "score": 0.5}]
     assert json.loads(json.dumps(evaluator.results())) == evaluator.results()
+
+
+def test_a_results_row_has_two_decimals_of_pixels_and_five_of_the_score():
+    boxes = torch.tensor([[0.004, 1.006, 10.008, 21.0], [1 / 3, 2 / 3, 100 / 3, 100.0]])
+    detections = Detections(boxes, torch.tensor([0.1234567, 1 / 3]), torch.tensor([1, 0]), ("cat", "dog"))
+    assert coco_results("a.jpg", detections, LabelMap(("cat", "dog"), (3, 90))) == [
+        {"image_id": "a.jpg", "category_id": 90, "bbox": [0.0, 1.01, 10.01, 19.99], "score": 0.12346},
+        {"image_id": "a.jpg", "category_id": 3, "bbox": [0.33, 0.67, 33.0, 99.33], "score": 0.33333},
+    ]
+    assert coco_results(7, Detections(torch.empty(0, 4), torch.empty(0), torch.empty(0).long()), LabelMap((), ())) == []
+
+
+def test_metrics_are_of_the_detections_before_rounding():
+    table = random_table().subset(np.array([0]))
+    boxes = torch.tensor([[400.0, 400, 500, 500], table.boxes[0].tolist()])
+    metrics = []
+    for scores in ([0.500001, 0.500002], [0.500002, 0.500001]):  # equal in a results file
+        evaluator = CocoEvaluator(table)
+        evaluator.add(0, Detections(boxes, torch.tensor(scores), torch.from_numpy(table.labels[[0, 0]])))
+        metrics.append(evaluator.metrics()["AP"])
+    assert metrics[0] > metrics[1]
 
 
 def test_an_image_given_twice_counts_once():

@@ -1,9 +1,9 @@
-# Everything a newcomer needs: `make demo` and `make test` install into .venv first, and only when something changed.
+# `make demo` and `make test` first install the package into .venv, if that has not been done.
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := runs/demo
 
-.PHONY: install demo test test-quick lint clean
+.PHONY: install demo test test-quick test-kernels lint clean
 
 install: .venv/installed
 
@@ -24,7 +24,7 @@ demo: .venv/installed
 	@echo "log                           $(DEMO)/train/log.csv"
 	@echo "weights to use                $(DEMO)/train/best.pt"
 
-# A process a core, but no more than memory suffices for; the tests of a file share what was made for them.
+# One process per core, at most 4 because each needs memory; the tests of a file share their fixtures.
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 test: .venv/installed
@@ -32,6 +32,12 @@ test: .venv/installed
 
 test-quick: .venv/installed
 	$(PYTEST) -m "not slow"
+
+# The tests that compare numbers, computed as on a processor without AVX-512: rounding differs from that of this one.
+NUMERIC_TESTS := tests/losses tests/models tests/weights tests/training tests/evaluation $(wildcard tests/test_*.py)
+
+test-kernels: .venv/installed
+	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=AVX2 $(PYTEST) -m "not slow" $(NUMERIC_TESTS)
 
 lint: .venv/installed
 	$(BIN)/ruff format --check .

@@ -1,11 +1,11 @@
-"""The errors that a user can mend, each with a message of its own: what came, what was expected, what to do.
+"""The errors that a user can fix. Their messages say what came, what was expected and what to do.
 
-The command line prints these messages without a traceback. Mistakes of ours are assertions and never of these types.
+The command line prints these messages without a traceback. A bug in this package is never one of these types.
 """
 
 
 class EffdetError(Exception):
-    """Base of the errors below: the one type that the command line catches."""
+    """Base class of the errors below, which the command line catches."""
 
 
 class ConfigError(EffdetError):
@@ -13,12 +13,12 @@ class ConfigError(EffdetError):
 
 
 class DataError(EffdetError):
-    """An image, video, annotation file or data set that cannot be read as what it should be."""
+    """An image, video, annotation file or data set that is missing, damaged or not as annotated."""
 
 
 class WeightsError(EffdetError):
-    """A weights file or checkpoint that is missing, something else, or does not fit the model."""
+    """A weights file or checkpoint that is missing, damaged, of an unknown kind, or of another model."""
 
 
 class TrainingError(EffdetError):
-    """A run that cannot go on, such as a loss that is no longer finite."""
+    """A training that cannot continue, for example because the loss is NaN or Inf."""

@@ -1,4 +1,7 @@
-"""Writing files so that nobody ever finds half of one, and the folder of what is kept for later runs."""
+"""Atomic writing of files and folders, and the folder in which downloads and caches are stored.
+
+What the files contain is known elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +17,14 @@ HOME_VARIABLE = "EFFDET_HOME"
 
 
 def home_folder() -> Path:
-    """The folder of weights and images that later runs find again: $EFFDET_HOME, or ~/.cache/effdet."""
+    """The folder for downloaded weights and cached images: $EFFDET_HOME, or ~/.cache/effdet."""
     home = os.environ.get(HOME_VARIABLE)
     return Path(home).expanduser() if home else Path.home() / ".cache" / "effdet"
 
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to; it replaces `path` in one step if all goes well, and is removed otherwise."""
+    """A path beside `path` to write to; it replaces `path` in one step on success, and is removed on an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -35,7 +38,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """A new folder beside `path` to fill; it takes the place of `path` if all goes well, and is removed otherwise."""
+    """A new folder beside `path` to fill; it replaces `path` on success, and is removed on an error."""
     partial, old = (path.with_name(f".{path.name}.{os.getpid()}.{what}") for what in ("partial", "old"))
     partial.mkdir(parents=True)
     try:
@@ -52,11 +55,11 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file in one step."""
+    """Write a text file atomically."""
     with atomic_write(path) as partial:
         partial.write_text(text, encoding="utf-8", errors="surrogateescape")  # file names may be in another encoding
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes plain containers as JSON in one step."""
+    """Write plain containers as JSON atomically."""
     write_text(path, json.dumps(content, indent=2) + "\n")

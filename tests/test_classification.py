@@ -190,7 +190,7 @@ def test_classes_without_images_and_in_another_order_keep_their_labels(shapes_ru
 
 def test_a_recipe_of_the_other_task_is_refused(capsys, shapes_run, shapes_recipe, tiny_run, tiny_recipe):
     line = refused(capsys, "eval", tiny_recipe, "--weights", shapes_run / "best.pt")
-    assert f"{tiny_recipe}: the recipe is for detection, but {shapes_run / 'best.pt'} was made for class" in line
+    assert f"{tiny_recipe}: the recipe is for detection, but {shapes_run / 'best.pt'} is for classification" in line
     line = refused(capsys, "eval", shapes_recipe, "--weights", tiny_run / "best.pt")
     assert "the recipe is for classification, but" in line
     assert line.endswith("give a recipe of that task")

@@ -1,7 +1,7 @@
-"""The twelve numbers of the COCO detection challenge, computed by pycocotools straight from arrays, and COCO results.
+"""The twelve metrics of the COCO detection challenge, computed by pycocotools from arrays, and rows of result files.
 
 Detections come in with boxes in pixels of the original image and leave with the category ids of the data set. Running a
-model over a data set is not done here.
+model over a data set is done in `evaluate.py`.
 """
 
 from __future__ import annotations
@@ -39,29 +39,30 @@ MEANINGS = {
 METRIC_NAMES = tuple(MEANINGS)
 BOX_DECIMALS = 2  # of pixels, in written results
 
-# Boxes [M, 4], scores [M] and labels [M] by row of the image.
-Found = dict[int, tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]]
-
 
 class CocoEvaluator:
-    """Collects the detections of a data set image by image, and measures them.
+    """Collects the detections of a data set image by image, and computes metrics of them.
 
-    Every image of the table counts, also one for which no detections were added: its objects are then missed.
+    Every image of the table counts: the objects of an image without detections are missed.
     """
 
     def __init__(self, annotations: Annotations) -> None:
-        self.annotations = annotations
-        self._detections: Found = {}
+        self.annotations, self.label_map = annotations, annotations.label_map
+        # Boxes [M, 4], scores [M] and labels [M] by row of the image.
+        self._detections: dict[int, tuple[NDArray[Any], ...]] = {}
+
+    def __len__(self) -> int:
+        return len(self.annotations)
 
     def add(self, index: int, detections: Detections) -> None:
-        """Take in the detections of image `index`, a row of the table; given twice, the later ones count.
+        """Add the detections of image `index`, a row of the table; of an image added twice, the later ones count.
 
         The boxes are in pixels of the original image.
 
         Raises:
-            DataError: a label is none of the data set's, because the model was trained on other classes.
+            DataError: a label is beyond those of the data set, because the model was trained on other classes.
         """
-        labels, classes = detections.labels.cpu().numpy(), len(self.annotations.label_map)
+        labels, classes = detections.labels.cpu().numpy(), len(self.label_map)
         if len(labels) and int(labels.max()) >= classes:
             raise DataError(
                 f"{self.annotations.source}: the model detects class number {int(labels.max())}, but the data set has"
@@ -69,32 +70,30 @@ class CocoEvaluator:
             )
         self._detections[index] = (detections.boxes.cpu().numpy(), detections.scores.cpu().numpy(), labels)
 
-    def collected(self) -> Found:
-        """What was added, to be taken in by an evaluator of another process."""
+    def state(self) -> dict[int, tuple[NDArray[Any], ...]]:
+        """All that was added, for `merge`."""
         return self._detections
 
-    def take(self, found: Found) -> None:
-        """Take in what another evaluator of the same table has collected."""
-        self._detections.update(found)
+    def merge(self, state: dict[int, tuple[NDArray[Any], ...]]) -> None:
+        """Add what another evaluator of the same table, in another process, has in its `state`."""
+        self._detections.update(state)
+
+    def confusion(self) -> None:
+        """Detections have no confusion matrix."""
 
     def results(self) -> list[dict[str, Any]]:
-        """All detections in the COCO results format, with the image and category ids of the data set."""
-        image_ids = self.annotations.image_ids
-        return [
-            row
-            for index in sorted(self._detections)
-            for row in coco_results(
-                image_ids[index].item(),
-                Detections(*map(torch.from_numpy, self._detections[index])),
-                self.annotations.label_map,
-            )
-        ]
+        """All detections as rows of a COCO results file, with the image and category ids of the data set."""
+        rows = []
+        for index in sorted(self._detections):
+            boxes, scores, labels = map(torch.from_numpy, self._detections[index])
+            image_id = self.annotations.image_ids[index].item()
+            rows += coco_results(image_id, Detections(boxes, scores, labels), self.label_map)
+        return rows
 
     def metrics(self) -> dict[str, float]:
-        """The numbers named in `METRIC_NAMES` as fractions.
+        """The metrics named in `METRIC_NAMES`, as fractions.
 
-        A number is -1 where the data set has no object of that size (all are, if it has no objects), as in pycocotools;
-        without any detection the others are 0.
+        As in pycocotools a metric is -1 if the data set has no object of its size; without detections the others are 0.
         """
         from pycocotools.cocoeval import COCOeval
 
@@ -109,20 +108,20 @@ class CocoEvaluator:
                 box_images, table.labels, table.boxes, area=table.areas, iscrowd=table.crowd.astype(np.int64)
             )
             sides = boxes[:, 2:].astype(np.float64) - boxes[:, :2]
-            found = self._coco(rank[indices], labels, boxes, area=sides.prod(1), score=scores.astype(np.float64))
-            evaluation = COCOeval(truth, found, "bbox")
+            predicted = self._coco(rank[indices], labels, boxes, area=sides.prod(1), score=scores.astype(np.float64))
+            evaluation = COCOeval(truth, predicted, "bbox")
             evaluation.evaluate()
             evaluation.accumulate()
             evaluation.summarize()
         return dict(zip(METRIC_NAMES, map(float, evaluation.stats), strict=True))
 
     def write(self, folder: Path, metrics: dict[str, float]) -> None:
-        """Writes the metrics as metrics.json and the detections as predictions.json."""
+        """Write metrics.json and predictions.json, a COCO results file."""
         write_json(folder / "metrics.json", metrics)
         write_json(folder / "predictions.json", self.results())
 
     def _columns(self) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
-        """All detections as flat arrays: image rows [M], boxes [M, 4], scores [M], labels [M], by rising image row."""
+        """All detections, sorted by the image's row: rows [M], boxes [M, 4], scores [M], labels [M]."""
         indices = sorted(self._detections)
         rows = [self._detections[index] for index in indices]
         counts = [len(scores) for _, scores, _ in rows]
@@ -140,7 +139,7 @@ class CocoEvaluator:
         boxes: NDArray[np.float32],
         **columns: NDArray[Any],
     ) -> Any:
-        """A pycocotools COCO object of boxes; filled directly, since its own reader fails without any detection."""
+        """A pycocotools COCO object of boxes, filled directly because its own reader fails without any detection."""
         from pycocotools.coco import COCO
 
         names = ["image_id", "category_id", "bbox", *columns]

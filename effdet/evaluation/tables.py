@@ -12,7 +12,7 @@ MEANINGS = {**coco.MEANINGS, **accuracy.MEANINGS}
 
 
 def metrics_table(metrics: Mapping[str, float]) -> Table:
-    """Metrics as a table: name, value in percent, meaning; a dash where nothing was measured."""
+    """Metrics as a table: name, value in percent, meaning; a dash for -1, which stands for none."""
     table = Table("metric", box=None, pad_edge=False)
     table.add_column("%", justify="right")
     table.add_column("meaning", style="dim")

@@ -9,7 +9,13 @@ from rich.console import Console
 
 from effdet.data.label_map import LabelMap
 from effdet.errors import DataError, WeightsError
-from effdet.evaluation.accuracy import METRIC_NAMES, AccuracyEvaluator, confusion_picture
+from effdet.evaluation.accuracy import (
+    METRIC_NAMES,
+    AccuracyEvaluator,
+    confusion_matrix,
+    confusion_picture,
+    write_confusion,
+)
 from effdet.evaluation.tables import metrics_table
 
 
@@ -32,6 +38,10 @@ def evaluate(logits, labels, batch=64):
     for rows in order.split(batch):
         evaluator.add(rows.tolist(), logits[rows], labels[rows])
     return evaluator
+
+
+def matrix(evaluator):
+    return confusion_matrix(*evaluator.confusion(), len(evaluator.label_map))
 
 
 def slow_ranks(logits):
@@ -67,7 +77,7 @@ def test_the_lower_label_wins_a_tie():
     logits = torch.zeros(2, 8)
     evaluator = evaluate(logits, torch.tensor([0, 5]))
     assert evaluator.metrics() == {"top1": 0.5, "top5": 0.5, "mean_class_accuracy": 0.5}
-    assert evaluator.confusion()[:, 0].tolist() == [1, 0, 0, 0, 0, 1, 0, 0]
+    assert matrix(evaluator)[:, 0].tolist() == [1, 0, 0, 0, 0, 1, 0, 0]
 
 
 def test_few_classes_are_all_among_the_best_five():
@@ -85,7 +95,7 @@ def test_nothing_is_measured_before_the_first_image():
     evaluator = AccuracyEvaluator(label_map(3), ["a.jpg"])
     assert evaluator.metrics() == dict.fromkeys(METRIC_NAMES, -1.0)
     assert evaluator.results() == []
-    assert not evaluator.confusion().any()
+    assert not matrix(evaluator).any()
 
 
 def test_batches_do_not_matter_and_later_logits_count():
@@ -101,9 +111,29 @@ def test_the_confusion_counts_true_rows_and_predicted_columns():
     expected = np.zeros((9, 9), np.int64)
     for rank, label in zip(slow_ranks(logits), labels.tolist(), strict=True):
         expected[label, rank[0]] += 1
-    confusion = evaluate(logits, labels).confusion()
-    assert confusion.dtype == np.int64
-    assert confusion.tolist() == expected.tolist()
+    evaluator = evaluate(logits, labels)
+    assert matrix(evaluator).dtype == np.int64
+    assert matrix(evaluator).tolist() == expected.tolist()
+    rows, columns, counts = evaluator.confusion()
+    assert list(zip(rows, columns, strict=True)) == [tuple(entry) for entry in np.argwhere(expected)]
+    assert counts.min() > 0
+
+
+def test_the_confusion_of_21_000_classes_has_an_entry_for_each_pair_that_occurs(tmp_path):
+    classes = 21_000
+    evaluator = AccuracyEvaluator(label_map(classes), [f"{index}.jpg" for index in range(4)])
+    logits = torch.zeros(4, classes)
+    logits[range(4), [20_999, 5, 5, 7]] = 1.0
+    evaluator.add(range(4), logits, torch.tensor([20_998, 5, 5, 5]))
+    assert [values.tolist() for values in evaluator.confusion()] == [[5, 5, 20_998], [5, 7, 20_999], [2, 1, 1]]
+    write_confusion(tmp_path / "confusion.csv", *evaluator.confusion(), evaluator.label_map.names)
+    with (tmp_path / "confusion.csv").open(encoding="utf-8", newline="") as file:
+        assert list(csv.reader(file)) == [
+            ["true class", "predicted class", "images"],
+            ["class 5", "class 5", "2"],
+            ["class 5", "class 7", "1"],
+            ["class 20998", "class 20999", "1"],
+        ]
 
 
 def test_results_have_the_best_five_classes_of_each_image_in_order():
@@ -138,13 +168,13 @@ def test_logits_of_low_precision_with_a_gradient_are_taken():
 def test_logits_that_are_not_finite_are_an_error_that_names_the_image(value):
     logits, labels = random_images(10)
     logits[7, 3] = value
-    with pytest.raises(WeightsError, match=r"^7\.jpg: .* not finite; .* use an earlier checkpoint$"):
+    with pytest.raises(WeightsError, match=r"^7\.jpg: the logits .* NaN or Inf; .* use an earlier checkpoint$"):
         evaluate(logits, labels)
 
 
 def test_a_model_of_other_classes_is_an_error():
     evaluator = AccuracyEvaluator(label_map(3), ["a.jpg"])
-    with pytest.raises(DataError, match="tells 4 classes apart, but the data set has 3; evaluate on"):
+    with pytest.raises(DataError, match="the model has 4 classes, but the data set has 3; evaluate on"):
         evaluator.add([0], torch.zeros(1, 4), torch.tensor([0]))
 
 
@@ -161,7 +191,7 @@ def test_the_confusion_file_has_names_in_its_first_row_and_column(tmp_path):
     names = ("red", "white, small", "plätt")
     evaluator = AccuracyEvaluator(LabelMap(names, (0, 1, 2)), ["a.jpg", "b.jpg"])
     evaluator.add([0, 1], torch.eye(3)[[1, 1]], torch.tensor([1, 2]))
-    evaluator.write_confusion(tmp_path / "new" / "confusion.csv")
+    write_confusion(tmp_path / "new" / "confusion.csv", *evaluator.confusion(), names)
     with (tmp_path / "new" / "confusion.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.reader(file))
     assert rows == [
@@ -171,6 +201,17 @@ def test_the_confusion_file_has_names_in_its_first_row_and_column(tmp_path):
         ["plätt", "0", "1", "0"],
     ]
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["confusion.csv"]
+
+
+def test_evaluators_of_several_processes_are_merged_into_one():
+    logits, labels = random_images()
+    first, second = (AccuracyEvaluator(label_map(9), [f"{index}.jpg" for index in range(300)]) for _ in range(2))
+    for evaluator, rows in ((first, range(0, 300, 2)), (second, range(1, 300, 2))):
+        evaluator.add(rows, logits[rows], labels[rows])
+    first.merge(second.state())
+    whole = evaluate(logits, labels)
+    assert first.metrics() == whole.metrics()
+    assert first.results() == whole.results()
 
 
 # The picture

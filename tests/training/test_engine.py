@@ -285,7 +285,7 @@ def test_weights_that_diverge_in_the_last_step_are_told_by_the_evaluation(tiny_r
     with torch.no_grad():
         state.evaluated.neck.cells[0].nodes[0].conv.pointwise.weight.fill_(float("inf"))
     with pytest.raises(
-        TrainingError, match=r"after step 0: .*\.jpg: the network's outputs .* not finite; .*; lower optim"
+        TrainingError, match=r"after step 0: .*\.jpg: the outputs of the model .* NaN or Inf; .*; lower optim"
     ):
         end_epoch(run, state, evaluating=True)
     assert not (tmp_path / "best.pt").exists()

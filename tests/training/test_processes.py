@@ -55,11 +55,12 @@ def pair(tiny_recipe, frozen, tmp_path_factory):
 def test_two_processes_train_as_one(pair, tiny_recipe, frozen, tmp_path):
     assert main(["train", str(tiny_recipe), f"output_dir={tmp_path}", *frozen]) == 0
     alone, together = records(tmp_path), records(pair[0])
+    assert [list(line) for line in alone] == [list(line) for line in together]
     assert [line["step"] for line in alone] == [line["step"] for line in together]
     for one, two in zip(alone, together, strict=True):
+        # The AP of a hardly trained model is left out: it hangs on the order of nearly equal scores.
         for name in one.keys() & {"loss", "class_loss", "box_loss", "learning_rate"}:
             assert two[name] == pytest.approx(one[name], rel=1e-5), name
-        assert two.get("AP50") == pytest.approx(one.get("AP50"), abs=1e-3)
     together = weights(pair[0])
     for name, value in weights(tmp_path).items():
         assert torch.allclose(value, together[name], rtol=1e-4, atol=2e-5), name

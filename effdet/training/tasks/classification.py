@@ -18,8 +18,8 @@ from effdet.data.classification_dataset import ClassificationDataset
 from effdet.data.images import Image
 from effdet.data.sampling import classification_order
 from effdet.distributed import SINGLE, Processes
-from effdet.evaluation.accuracy import METRIC_NAMES, AccuracyEvaluator
-from effdet.evaluation.evaluate import evaluate_classifier
+from effdet.evaluation.accuracy import METRIC_NAMES
+from effdet.evaluation.evaluate import Evaluator, evaluate
 from effdet.losses import ClassificationLoss
 from effdet.models import EfficientNet
 from effdet.models.anchors import level_sizes
@@ -130,10 +130,9 @@ class ClassificationTask:
         (coarsest,) = level_sizes(smallest, level, level)
         return smallest, coarsest
 
-    def evaluate(self, model: EfficientNet) -> AccuracyEvaluator:
+    def evaluate(self, model: EfficientNet) -> Evaluator:
         """Runs a model over the validation images."""
-        batch_size, workers = self.config.eval.batch_size, self.config.data.workers
-        return evaluate_classifier(model, self.data.val_table, batch_size, workers, self.processes)
+        return evaluate(model, self.data.val_table, self.config, self.processes)
 
     @staticmethod
     def make_criterion(config: ClassificationLossConfig, class_names: Sequence[str]) -> ClassificationLoss:

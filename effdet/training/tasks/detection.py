@@ -20,8 +20,8 @@ from effdet.data.sampling import detection_order
 from effdet.data.train_order import SIDE_STEP
 from effdet.distributed import SINGLE, Processes
 from effdet.errors import ConfigError
-from effdet.evaluation.coco import METRIC_NAMES, CocoEvaluator
-from effdet.evaluation.evaluate import evaluate_detector
+from effdet.evaluation.coco import METRIC_NAMES
+from effdet.evaluation.evaluate import Evaluator, evaluate
 from effdet.losses import DetectionLoss, assign
 from effdet.models import EfficientDet
 from effdet.models.anchors import anchors_per_cell, level_sizes
@@ -120,12 +120,9 @@ class DetectionTask:
         (coarsest,) = level_sizes(smallest, spec.max_level, spec.max_level)
         return smallest, coarsest
 
-    def evaluate(self, model: EfficientDet) -> CocoEvaluator:
+    def evaluate(self, model: EfficientDet) -> Evaluator:
         """Runs a model over the validation images."""
-        config = self.config
-        options = config.postprocess.model_dump()
-        batch_size, workers = config.eval.batch_size, config.data.workers
-        return evaluate_detector(model, self.data.val_table, options, batch_size, workers, self.processes)
+        return evaluate(model, self.data.val_table, self.config, self.processes)
 
     @staticmethod
     def make_criterion(config: DetectionLossConfig, class_names: Sequence[str]) -> DetectionLoss:

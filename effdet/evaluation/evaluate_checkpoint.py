@@ -1,0 +1,241 @@
+"""Evaluates a checkpoint: by which recipe, whether the recipe fits it, and which folder gets the results.
+
+`effdet.evaluate` and `effdet eval` are made of these functions. Running the model is done in `evaluate.py`.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from effdet.config import ClassificationConfig, Config, DataConfig, DetectionConfig, load_config, make_config
+from effdet.data.formats import read_table
+from effdet.data.label_map import LabelMap
+from effdet.devices import move_to_device
+from effdet.distributed import SINGLE, Processes
+from effdet.errors import ConfigError
+from effdet.evaluation.evaluate import Evaluator, evaluate
+from effdet.files import write_text
+from effdet.weights.checkpoint import Checkpoint, ModelCard
+
+RESULTS = ("metrics.json", "predictions.json")
+# Keys with which the recipe must describe the model of the checkpoint, as far as it gives them.
+MODEL_KEYS = (
+    *("model.name", "model.backbone", "model.num_classes", "model.phi", "model.width", "model.depth"),
+    *("model.padding", "model.anchor_scale", "model.anchor_aspects"),
+)
+# Keys that change an evaluation, with all below them.
+USED_KEYS = (
+    *("task", "model.image_size", "data.format", "data.root", "data.url", "data.val", "data.workers"),
+    *("eval.batch_size", "postprocess", "train.channels_last", "train.timeout_minutes"),
+)
+
+
+def evaluation_config(
+    card: ModelCard, weights: str | Path, recipe: Path | None = None, overrides: Sequence[str] = ()
+) -> tuple[DetectionConfig | ClassificationConfig, list[str]]:
+    """The recipe by which a checkpoint is evaluated, and lines to show about it.
+
+    Args:
+        card: of the checkpoint.
+        weights: the checkpoint's file or name, for messages.
+        recipe: a recipe's file; None for the recipe stored in the checkpoint, or the defaults for public weights.
+        overrides: `section.key=value`.
+
+    Raises:
+        ConfigError: the recipe cannot be used, or describes another model than the checkpoint's.
+    """
+    if recipe is None:
+        stored = card.config or {"task": card.task, "model": {"name": card.spec.name}}
+        config = make_config(stored, overrides, source=str(weights))
+    else:
+        config = load_config(recipe, overrides)
+    given = [key for override in overrides for key in _override_keys(override)]
+    if config.task != card.task:
+        raise ConfigError(
+            f"{recipe or 'command line'}: the recipe is for {config.task}, but {weights} is for {card.task}; "
+            "give a recipe of that task"
+        )
+    _check_model(config, card, weights, recipe, given)
+    lines = []
+    unused = [key for key in given if not _is_below(key, (*USED_KEYS, *MODEL_KEYS))]
+    if unused:
+        lines.append(f"without effect in an evaluation: {', '.join(unused)}")
+    size, trained = config.model.image_size or card.spec.image_size, card.spec.image_size
+    if size != trained:
+        lines.append(
+            f"model.image_size: evaluating at {_pixels(size)} pixels; {weights} was trained at {_pixels(trained)}"
+        )
+    return config, lines
+
+
+def results_folder(weights: str | Path, card: ModelCard, config: Config, out: Path | None = None) -> Path:
+    """The folder for the results of an evaluation; it never holds those of another one.
+
+    Without `out` it is beside the checkpoint and named after it: runs/x/last.pt gives runs/x/eval-last. On other data
+    than those of the checkpoint's own recipe the name of the data set is added: runs/x/eval-last-coco. Public weights
+    such as efficientdet_d0 give runs/eval-efficientdet_d0-coco. A name that is taken gets a number: eval-last-2.
+
+    Raises:
+        ConfigError: `out` holds the results of an evaluation or of a training already.
+    """
+    if out is not None:
+        out = out.expanduser()
+        taken = [name for name in RESULTS if (out / name).exists()]
+        if taken:
+            raise ConfigError(
+                f"{out}: holds the {taken[0]} of another evaluation or of a training; choose another folder with --out"
+            )
+        return out
+    file = Path(weights).expanduser()
+    parent, stem = (file.parent, file.stem) if file.is_file() else (Path("runs"), str(weights))
+    name = f"eval-{stem}"
+    if not card.config or _data_place(make_config(card.config).data) != _data_place(config.data):
+        name += f"-{_data_name(config.data)}"
+    name = re.sub(r"[^\w.-]+", "-", name)
+    folder, number = parent / name, 1
+    while folder.exists():
+        number += 1
+        folder = parent / f"{name}-{number}"
+    return folder
+
+
+def evaluate_checkpoint(
+    checkpoint: Checkpoint,
+    config: DetectionConfig | ClassificationConfig,
+    folder: Path,
+    device: torch.device,
+    show: Callable[[str], None],
+    processes: Processes = SINGLE,
+) -> tuple[Evaluator, dict[str, float]]:
+    """Evaluates a checkpoint on the validation split of a recipe; the evaluator, and its metrics in every process.
+
+    The main process writes metrics.json, predictions.json, the recipe as config.yaml, and for classifiers
+    confusion.csv.
+
+    Args:
+        checkpoint: the model and its card.
+        config: see `evaluation_config`.
+        folder: see `results_folder`; it is made if need be.
+        device: where to compute.
+        show: shows a line about what was repaired or left out of the data; the main process calls it.
+        processes: those that evaluate together.
+
+    Raises:
+        ConfigError: the folder cannot be written.
+        DataError: the data cannot be read, or has other classes than the model.
+        WeightsError: an output of the model is NaN or Inf.
+    """
+    labels = LabelMap(checkpoint.card.class_names, checkpoint.card.category_ids)
+    table = read_table(config.data, "val", labels)
+    if processes.is_main:
+        for note in table.notes():
+            show(note)
+        _check_writable(folder)
+    model = move_to_device(checkpoint.model, device, config.train.channels_last)
+    evaluator = evaluate(model, table, config, processes)
+    metrics = processes.broadcast(evaluator.metrics() if processes.is_main else {})
+    if processes.is_main:
+        evaluator.write(folder, metrics)
+        write_text(folder / "config.yaml", config.to_yaml())
+    return evaluator, metrics
+
+
+def _check_model(
+    config: Config, card: ModelCard, weights: str | Path, recipe: Path | None, given: Sequence[str]
+) -> None:
+    """Does nothing if the recipe's model is the checkpoint's, as far as the recipe describes one.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    actual, wanted = _model_values(card), config.model
+    for key in MODEL_KEYS:
+        name = key.removeprefix("model.")
+        on_command_line = _is_below(key, given)
+        if name not in wanted.model_fields_set or (recipe is None and not on_command_line):
+            continue
+        value = getattr(wanted, name)
+        if value is not None and value != actual.get(name):
+            advice = (
+                f"leave {key} out; of the model only the input size can be changed, by model.image_size=[H,W]"
+                if on_command_line
+                else "give the recipe that the weights were trained by, or leave the recipe out"
+            )
+            raise ConfigError(
+                f"{'command line' if on_command_line else recipe}: {key} is {_plain(value)}, but {weights} has "
+                f"{_plain(actual.get(name))}; {advice}"
+            )
+
+
+def _model_values(card: ModelCard) -> dict[str, Any]:
+    """The model of a checkpoint in the keys of `model.*`."""
+    own = vars(card.spec)
+    backbone = own.get("backbone", card.spec)
+    stored = card.config.get("model", {})
+    return {
+        "phi": stored.get("phi"),
+        **vars(backbone),
+        **own,
+        "backbone": backbone.name,
+        "num_classes": len(card.class_names),
+    }
+
+
+def _override_keys(override: str) -> list[str]:
+    """The dotted keys that an override gives, such as model.name for both model.name=x and model={name: x}."""
+    key, _, text = override.partition("=")
+    return _dotted(key, yaml.safe_load(text)) if text.lstrip().startswith("{") else [key]
+
+
+def _dotted(key: str, value: Any) -> list[str]:
+    if not isinstance(value, Mapping):
+        return [key]
+    return [dotted for name, inner in value.items() for dotted in _dotted(f"{key}.{name}", inner)]
+
+
+def _is_below(key: str, prefixes: Sequence[str]) -> bool:
+    """Whether a dotted key is one of `prefixes` or inside one."""
+    return any(key == prefix or key.startswith(f"{prefix}.") for prefix in prefixes)
+
+
+def _data_place(data: DataConfig) -> tuple[Any, ...]:
+    """What tells where the validation images are."""
+    return data.format, data.root, data.url, data.val
+
+
+def _data_name(data: DataConfig) -> str:
+    """A short name of the validation data: of the folder, address or file that it is in, and of its split if given."""
+    val = data.val
+    place = data.url or data.root or (val and (val.annotations or val.images)) or "data"
+    name = Path(str(place)).expanduser().absolute().name.removesuffix(".json").removesuffix(".csv")
+    return f"{name}-{Path(val.split).stem}" if val and val.split else name
+
+
+def _check_writable(folder: Path) -> None:
+    """Makes the folder and writes to it, so that a fault shows before the evaluation and not after it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(f"{folder}: cannot be written ({error.strerror}); choose another folder with --out") from None
+
+
+def _plain(value: Any) -> str:
+    """A value as a recipe spells it."""
+    return yaml.safe_dump(_lists(value), default_flow_style=True, width=1000).removesuffix("...\n").strip()
+
+
+def _lists(value: Any) -> Any:
+    return [_lists(item) for item in value] if isinstance(value, tuple) else value
+
+
+def _pixels(size: tuple[int, int]) -> str:
+    return f"{size[0]} x {size[1]}"

@@ -1,23 +1,21 @@
 import csv
 import json
-import os
-import signal
-import threading
-import time
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
 from rich.console import Console
-from torch import nn
 
 from effdet.cli import main
 from effdet.config import load_config
-from effdet.errors import ConfigError, TrainingError, WeightsError
+from effdet.distributed import Processes
+from effdet.errors import TrainingError
 from effdet.evaluation.coco import METRIC_NAMES
-from effdet.training.engine import end_epoch, train, train_step
+from effdet.training.engine import end_epoch, go_on, train
 from effdet.training.optim import train_mode
-from effdet.training.setup import resume, set_up
+from effdet.training.setup import set_up
+from effdet.training.state import TrainState
+from effdet.training.step import prepare, train_step
 from effdet.weights.checkpoint import load_checkpoint
 
 QUIET = Console(quiet=True)
@@ -28,7 +26,13 @@ def start(recipe, folder, *overrides):
     config = load_config(recipe, overrides)
     run, state = set_up(config, folder, "cpu", QUIET)
     train_mode(state.model, run.frozen)
-    return run, state, next(run.task.batches(0, 1, pin_memory=False))
+    return run, state, next(run.task.data.batches(0, 1, pin_memory=False))
+
+
+def step(run, state, batch):
+    """The metrics of one optimizer step."""
+    micro_batches, _ = prepare(run, state, batch)
+    return train_step(run, state, micro_batches)
 
 
 def weights(path):
@@ -45,123 +49,7 @@ def records(folder):
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
-def interrupt_after_first_record(folder):
-    """Presses Ctrl-C as soon as the log of a run has a line."""
-
-    def wait():
-        for _ in range(6000):
-            if (folder / "log.jsonl").exists():
-                os.kill(os.getpid(), signal.SIGINT)
-                return
-            time.sleep(0.01)
-
-    threading.Thread(target=wait, daemon=True).start()
-
-
-# One step
-
-
-def test_parts_of_a_batch_add_up_to_its_gradient(tiny_recipe, tmp_path):
-    norms = [
-        name
-        for name, module in start(tiny_recipe, tmp_path)[1].model.named_modules()
-        if isinstance(module, nn.BatchNorm2d)
-    ]
-    results = []
-    for parts in (1, 4, 3):
-        run, state, batch = start(
-            tiny_recipe,
-            tmp_path,
-            f"train.freeze=[{', '.join(norms)}]",  # their statistics are those of a part
-            f"train.accumulation_steps={parts}",
-            "model.drop_path=0",
-            "model.image_size=[160, 160]",
-            "optim.learning_rate=1",
-            "optim.base_batch_size=null",
-            "optim.warmup_epochs=0",
-            "optim.momentum=0",
-            "optim.weight_decay=0",
-            "optim.grad_clip_norm=null",
-        )
-        before = {name: value.detach().clone() for name, value in state.model.named_parameters()}
-        figures = train_step(run, state, batch)
-        gradients = {name: before[name] - value.detach() for name, value in state.model.named_parameters()}
-        results.append((figures, gradients))
-    (whole, gradients), *others = results
-    assert whole["gradient_norm"] > 0.1
-    for figures, parts_gradients in others:
-        assert figures == pytest.approx(whole, rel=1e-4)
-        for name, value in parts_gradients.items():
-            scale = gradients[name].abs().max()
-            torch.testing.assert_close(value, gradients[name], rtol=1e-3, atol=float(1e-4 + 1e-3 * scale), msg=name)
-
-
-def test_gradients_are_clipped_to_the_norm_of_the_recipe(tiny_recipe, tmp_path):
-    run, state, batch = start(
-        tiny_recipe,
-        tmp_path,
-        "optim.learning_rate=1",
-        "optim.base_batch_size=null",
-        "optim.warmup_epochs=0",
-        "optim.weight_decay=0",
-        "optim.grad_clip_norm=0.5",
-    )
-    before = {name: value.detach().clone() for name, value in state.model.named_parameters()}
-    figures = train_step(run, state, batch)
-    moves = [before[name] - value.detach() for name, value in state.model.named_parameters()]
-    assert figures["gradient_norm"] > 1  # told as it was
-    assert torch.cat([move.flatten() for move in moves]).norm().item() == pytest.approx(0.5, rel=1e-3)
-
-
-def test_a_frozen_backbone_stands_still_with_its_statistics(tiny_recipe, tmp_path):
-    run, state, batch = start(tiny_recipe, tmp_path, "train.freeze=[backbone]")
-    before = {name: value.clone() for name, value in state.model.state_dict().items()}
-    train_step(run, state, batch)
-    for name, value in state.model.state_dict().items():
-        if name.startswith("backbone."):
-            assert torch.equal(value, before[name]), name
-        elif name.endswith(("running_mean", "predict.pointwise.weight")):
-            assert not torch.equal(value, before[name]), name
-
-
-@pytest.mark.parametrize("parts", [1, 2])
-def test_a_loss_that_is_not_finite_ends_the_run_and_leaves_the_weights(tiny_recipe, tmp_path, parts):
-    run, state, batch = start(tiny_recipe, tmp_path, "loss.box_weight=1e39", f"train.accumulation_steps={parts}")
-    before = {name: value.detach().clone() for name, value in state.model.named_parameters()}
-    with pytest.raises(TrainingError) as caught:
-        train_step(run, state, batch)
-    message = str(caught.value)
-    assert message.startswith("step 1: the loss is no longer finite (learning rate 0.0005, loss inf, class loss ")
-    for target in batch.targets:
-        assert run.task.file_name(target.index) in message
-    assert "lower optim.learning_rate" in message
-    assert "\n" not in message
-    assert state.step == 0
-    assert all(torch.equal(value, before[name]) for name, value in state.model.named_parameters())
-
-
-def test_a_step_moves_the_average_and_counts(tiny_recipe, tmp_path):
-    run, state, batch = start(tiny_recipe, tmp_path)
-    before = state.average.model.class_head.predict.pointwise.bias.clone()
-    figures = train_step(run, state, batch)
-    assert state.step == 1
-    assert figures["learning_rate"] == run.schedule.learning_rate(0)
-    assert figures["loss"] == pytest.approx(figures["class_loss"] + 50 * figures["box_loss"], rel=1e-5)
-    now, average = state.model.class_head.predict.pointwise.bias, state.average.model.class_head.predict.pointwise.bias
-    torch.testing.assert_close(average, 0.1 * before + 0.9 * now.detach())
-
-
-@pytest.mark.parametrize("empty", ["all", "one"])
-def test_images_without_objects_are_trained_on(tiny_recipe, tmp_path, empty):
-    run, state, batch = start(tiny_recipe, tmp_path)
-    cleared = [replace(target, boxes=target.boxes[:0], labels=target.labels[:0]) for target in batch.targets]
-    targets = tuple(cleared) if empty == "all" else (cleared[0], *batch.targets[1:])
-    figures = train_step(run, state, replace(batch, targets=targets))
-    assert (figures["box_loss"] == 0) == (empty == "all")
-    assert figures["class_loss"] > 0
-
-
-# A whole run
+# Its files
 
 
 def test_a_run_leaves_all_its_files(tiny_run, tiny_recipe):
@@ -199,32 +87,13 @@ def test_the_best_weights_are_those_of_the_best_evaluation(tiny_run):
     assert load_checkpoint(tiny_run / "last.pt").training["best"] == best
 
 
-def test_the_numbers_of_the_training_are_those_of_eval(tiny_run, tmp_path):
+def test_the_metrics_of_the_training_are_those_of_eval(tiny_run, tmp_path):
     assert main(["eval", "--weights", str(tiny_run / "best.pt"), "--out", str(tmp_path), "--device", "cpu"]) == 0
     for name in ("metrics.json", "predictions.json"):
         assert json.loads((tmp_path / name).read_text()) == json.loads((tiny_run / name).read_text())
 
 
-def test_ctrl_c_saves_a_state_from_which_the_run_goes_on_the_same_way(tiny_run, tiny_recipe, tmp_path, capsys):
-    folder = tmp_path / "run"
-    interrupt_after_first_record(folder)
-    assert main(["train", str(tiny_recipe), f"output_dir={folder}", "--device", "cpu"]) == 130
-    assert f"interrupted; go on with --resume {folder}" in capsys.readouterr().out
-    stopped_at = load_checkpoint(folder / "last.pt").training["step"]
-    assert 1 <= stopped_at < 6
-    assert main(["train", str(tiny_recipe), "--resume", str(folder), "--device", "cpu"]) == 0
-    assert f"resumed from {folder / 'last.pt'} after step {stopped_at}" in capsys.readouterr().out
-    assert_same_weights(weights(folder / "last.pt"), weights(tiny_run / "last.pt"))
-    before, after = records(tiny_run), records(folder)
-    assert [line["loss"] for line in after if "loss" in line] == [line["loss"] for line in before if "loss" in line]
-    assert after[-1]["AP"] == before[-1]["AP"]
-
-
-def test_resuming_a_finished_run_changes_nothing(tiny_run, tiny_recipe, tmp_path):
-    (tmp_path / "last.pt").write_bytes((tiny_run / "last.pt").read_bytes())
-    assert train(load_config(tiny_recipe), tmp_path, "cpu", tmp_path, QUIET) == "finished"
-    assert not (tmp_path / "log.jsonl").exists()
-    assert_same_weights(weights(tmp_path / "last.pt"), weights(tiny_run / "last.pt"))
+# Evaluations
 
 
 def test_a_run_without_validation_keeps_its_newest_weights(tiny_recipe, tmp_path):
@@ -246,7 +115,7 @@ def test_of_equal_evaluations_the_newest_weights_are_kept(tiny_recipe, tmp_path)
     run, state, batch = start(tiny_recipe, tmp_path, "train.ema_decay=null", "postprocess.score_threshold=1")
     end_epoch(run, state, evaluating=True)
     first = weights(tmp_path / "best.pt")
-    train_step(run, state, batch)
+    step(run, state, batch)
     end_epoch(run, state, evaluating=True)
     assert state.best == 0
     assert not torch.equal(
@@ -256,31 +125,14 @@ def test_of_equal_evaluations_the_newest_weights_are_kept(tiny_recipe, tmp_path)
 
 def test_an_evaluation_that_fails_costs_no_training(tiny_recipe, tmp_path):
     run, state, batch = start(tiny_recipe, tmp_path)
-    train_step(run, state, batch)
-    run.task.val_table.file_names[2] = "gone.jpg"
+    step(run, state, batch)
+    run.task.data.val_table.file_names[2] = "gone.jpg"
     with pytest.raises(Exception, match=r"gone\.jpg: no such image"):
         end_epoch(run, state, evaluating=True)
     assert load_checkpoint(tmp_path / "last.pt").training["step"] == 1
 
 
-def test_norms_are_not_trained_on_single_values(tiny_recipe, tmp_path):
-    with pytest.raises(ConfigError, match=r"one image of 128 x 128 at a time .*; raise train\.batch_size, lower"):
-        start(tiny_recipe, tmp_path, "train.accumulation_steps=4")
-
-
-def test_synchronised_norms_of_a_single_process_need_values_as_well(tiny_recipe, tmp_path):
-    with pytest.raises(ConfigError, match=r"one image of 128 x 128 at a time .*, set train\.norms=frozen"):
-        start(tiny_recipe, tmp_path, "train.accumulation_steps=4", "train.batch_norm=sync")
-
-
-@pytest.mark.parametrize("norms", ["auto", "frozen"])
-def test_norms_that_keep_the_statistics_of_weights_need_no_values(tiny_run, tiny_recipe, tmp_path, norms):
-    weights = f"model.weights={tiny_run / 'best.pt'}"
-    run, state, batch = start(tiny_recipe, tmp_path, "train.accumulation_steps=4", f"train.batch_norm={norms}", weights)
-    assert train_step(run, state, batch)["loss"] > 0
-
-
-def test_weights_that_diverge_in_the_last_step_are_told_by_the_evaluation(tiny_recipe, tmp_path):
+def test_weights_that_diverge_in_the_last_step_are_an_error_of_the_evaluation(tiny_recipe, tmp_path):
     run, state, _ = start(tiny_recipe, tmp_path)
     with torch.no_grad():
         state.evaluated.neck.cells[0].nodes[0].conv.pointwise.weight.fill_(float("inf"))
@@ -289,16 +141,6 @@ def test_weights_that_diverge_in_the_last_step_are_told_by_the_evaluation(tiny_r
     ):
         end_epoch(run, state, evaluating=True)
     assert not (tmp_path / "best.pt").exists()
-
-
-def test_steps_of_another_loss_are_left_out_of_the_next_record(tiny_recipe, tmp_path):
-    config = load_config(tiny_recipe, ["train.log_every=4", "train.max_hours=1e-9", "data.val=null"])
-    assert train(config, tmp_path, "cpu", None, QUIET) == "out of time"
-    other = load_config(tiny_recipe, ["train.log_every=4", "loss.iou=giou", "data.val=null"])
-    assert train(other, tmp_path, "cpu", tmp_path, QUIET) == "finished"
-    first, *_ = records(tmp_path)
-    assert first["step"] == 4
-    assert first["loss"] == pytest.approx(first["class_loss"] + 50 * first["box_loss"] + first["iou_loss"])
 
 
 def test_two_deterministic_runs_are_the_same(tiny_recipe, tmp_path):
@@ -311,21 +153,91 @@ def test_two_deterministic_runs_are_the_same(tiny_recipe, tmp_path):
     assert_same_weights(weights(tmp_path / "first/last.pt"), weights(tmp_path / "second/last.pt"))
 
 
-# What cannot be resumed
+def test_early_stopping_ends_a_run_without_better_results(tiny_recipe, tmp_path):
+    never = ["postprocess.score_threshold=1", "train.epochs=9", "train.patience=2"]
+    assert train(load_config(tiny_recipe, never), tmp_path, "cpu", None, QUIET) == "finished"
+    assert [line["step"] for line in records(tmp_path) if "AP" in line] == [3, 6, 9]  # the first one is the best
+    assert train(load_config(tiny_recipe, never), tmp_path, "cpu", tmp_path, QUIET) == "finished"
+    assert load_checkpoint(tmp_path / "last.pt").training["step"] == 9
 
 
-def test_weights_without_a_training_are_not_resumed(tiny_run, tiny_recipe, tmp_path):
-    run, state, _ = start(tiny_recipe, tmp_path)
-    with pytest.raises(
-        WeightsError, match=r"best\.pt: holds no state of a training; resume from the last\.pt of a run"
-    ):
-        resume(tiny_run / "best.pt", run, state)
+def test_without_an_ema_the_weights_themselves_are_saved(shapes_recipe, tmp_path):
+    run, state, batch = start(shapes_recipe, tmp_path, "train.ema_decay=null")
+    step(run, state, batch)
+    end_epoch(run, state, evaluating=False)
+    assert_same_weights(weights(tmp_path / "last.pt"), dict(state.model.state_dict()))
+    assert load_checkpoint(tmp_path / "last.pt").training["average"] is None
 
 
-@pytest.mark.parametrize(
-    "change", ["model.name=efficientdet_lite1", "optim.name=adamw", "train.freeze=[backbone]", "train.batch_size=2"]
-)
-def test_a_run_of_another_recipe_is_not_resumed(tiny_run, tiny_recipe, tmp_path, change):
-    run, state, _ = start(tiny_recipe, tmp_path, change)
-    with pytest.raises(WeightsError, match=r"last\.pt: .*; resume with the recipe of the run"):
-        resume(tiny_run, run, state)
+def test_the_log_shows_the_settings_of_each_stage(staged_run):
+    names = ("image_height", "image_width", "rand_augment_magnitude", "mixup_alpha", "cutmix_alpha", "dropout")
+    rows = [(line["epoch"], *(line[name] for name in names)) for line in records(staged_run) if "loss" in line]
+    assert rows == [(1, 32, 32, 2.0, 0.2, 1.0, 0.1)] * 3 + [(2, 64, 64, 9.0, 0.5, 1.0, 0.3)] * 3
+
+
+# Several processes
+
+
+@dataclass(frozen=True)
+class Alike(Processes):
+    """The main one of two processes that have the same data and compute the same; notes each exchange by its step."""
+
+    state: TrainState | None = None
+    exchanges: list = field(default_factory=list)
+
+    def all_reduce_sum(self, values):
+        self.exchanges.append((self.state.step, "sum"))
+        return values.mul_(self.size)
+
+    def all_reduce_max(self, value):
+        self.exchanges.append((self.state.step, "max"))
+        return value
+
+    def broadcast(self, value):
+        return value
+
+    def broadcast_buffers(self, model):
+        pass
+
+
+def train_alike(recipe, folder, *overrides):
+    """How a run of two such processes ends, its state, and its exchanges as (steps done, kind)."""
+    folder.mkdir()
+    run, state, _ = start(recipe, folder, *overrides)
+    processes = Alike(size=2, state=state)
+    return go_on(replace(run, processes=processes), state), state, processes.exchanges
+
+
+def test_processes_exchange_numbers_once_per_step_and_more_where_they_log_or_evaluate(tiny_recipe, tmp_path):
+    changes = ("train.epochs=2", "train.log_every=100", "data.val=null")
+    ending, _, exchanges = train_alike(tiny_recipe, tmp_path / "run", *changes)
+    assert ending == "finished"
+    by_step = {step: [kind for done, kind in exchanges if done == step] for step in range(7)}
+    assert by_step[0] == ["sum", "sum"]  # the loss of the first step is compared with that of an untrained head
+    assert by_step[1] == by_step[2] == by_step[4] == by_step[5] == ["sum"]
+    assert sorted(by_step[3]) == ["max", "max", "sum", "sum"]  # the end of an epoch, and the step after it
+    assert sorted(by_step[6]) == ["max", "max", "sum"]
+
+
+@pytest.mark.parametrize("log_every", [1, 2])
+def test_logged_losses_are_the_sums_over_processes(shapes_recipe, tmp_path, log_every):
+    changes = (f"train.log_every={log_every}", "model.drop_path=0", "model.dropout=0", "data.val=null")
+    assert train(load_config(shapes_recipe, changes), tmp_path / "alone", "cpu", None, QUIET) == "finished"
+    assert train_alike(shapes_recipe, tmp_path / "alike", *changes)[0] == "finished"
+    alone, alike = ([(line["step"], line["loss"]) for line in records(tmp_path / name)] for name in ("alone", "alike"))
+    assert [step for step, _ in alone] == [step for step, _ in alike]
+    assert alike[0][1] == pytest.approx(alone[0][1], rel=1e-4)
+    assert [loss for _, loss in alike] == pytest.approx([loss for _, loss in alone], rel=0.01)
+
+
+def test_saved_losses_are_the_sums_over_processes(shapes_recipe, tmp_path):
+    changes = ("train.log_every=100", "model.drop_path=0", "model.dropout=0", "train.max_hours=1e-9")
+    assert train(load_config(shapes_recipe, changes), tmp_path / "alone", "cpu", None, QUIET) == "out of time"
+    ending, state, _ = train_alike(shapes_recipe, tmp_path / "alike", *changes)
+    assert ending == "out of time"
+    assert not state.unreduced
+    (alone,), (alike,) = (
+        load_checkpoint(tmp_path / name / "last.pt").training["recent"] for name in ("alone", "alike")
+    )
+    assert alike["loss"] == pytest.approx(alone["loss"], rel=1e-5)
+    assert state.recent == [alike]

@@ -1,10 +1,12 @@
 import csv
 import io
 import json
+import re
 
 import pytest
 from rich.console import Console
 
+from effdet.errors import DataError
 from effdet.training.records.logs import Meter, ProgressBar, RunLog, data_wait_advice, usable_cores
 
 RECORD = {"step": 1, "epoch": 1, "seconds": 0.5, "learning_rate": 1e-3, "loss": 2.0, "class_loss": 1.0}
@@ -14,6 +16,10 @@ LOSSES = ("loss", "class_loss", "box_loss")
 
 def log_in(folder):
     return RunLog(folder, LOSSES, ("mixup",), ("AP", "AP50"))
+
+
+def records(folder):
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture
@@ -56,6 +62,58 @@ def test_a_resumed_run_continues_both_files(tmp_path):
     table = (tmp_path / "log.csv").read_text().splitlines()
     assert len(table) == 3
     assert sum(line.startswith("step,") for line in table) == 1
+
+
+def test_a_resumed_run_drops_the_lines_after_its_step(tmp_path):
+    log = RunLog(tmp_path, ("loss",), (), ("AP",))
+    for step in (1, 2, 10):
+        log.write({"step": step, "learning_rate": 0.1, "loss": 0.5})
+    with (tmp_path / "log.csv").open("a") as file:
+        file.write("1")  # the beginning of 11
+    log.rewind(2, evaluated=False)
+    assert [record["step"] for record in records(tmp_path)] == [1, 2]
+    assert [line.partition(",")[0] for line in (tmp_path / "log.csv").read_text().splitlines()] == ["step", "1", "2"]
+    RunLog(tmp_path / "nowhere").rewind(2, evaluated=True)
+
+
+@pytest.mark.parametrize("evaluated", [True, False])
+def test_a_resumed_run_drops_an_evaluation_that_is_made_again(tmp_path, evaluated):
+    log = RunLog(tmp_path, ("loss",), (), ("AP",))
+    for record in ({"learning_rate": 0.1, "loss": 0.5}, {"AP": 0.25}):
+        log.write({"step": 1, "epoch": 1, "seconds": 0.5, **record})
+    log.rewind(1, evaluated)
+    assert [record.get("AP") for record in records(tmp_path)] == [None, 0.25][: 1 + evaluated]
+    assert len((tmp_path / "log.csv").read_text().splitlines()) == 2 + evaluated
+
+
+def test_a_csv_without_its_header_gets_a_new_one(tmp_path):
+    (tmp_path / "log.csv").write_text("step,epo")
+    log = RunLog(tmp_path, ("loss",))
+    log.rewind(2, evaluated=True)
+    log.write({"step": 3, "loss": 0.5})
+    assert (tmp_path / "log.csv").read_text().startswith("step,epoch,seconds,learning_rate,loss")
+
+
+def test_a_resumed_run_may_have_new_columns(tmp_path):
+    RunLog(tmp_path, ("loss", "box_loss")).write({"step": 1, "loss": 0.5, "box_loss": 0.25})
+    log = RunLog(tmp_path, ("loss", "iou_loss"))
+    log.rewind(1, evaluated=True)
+    log.write({"step": 2, "loss": 0.75, "iou_loss": 0.125})
+    with (tmp_path / "log.csv").open(newline="") as file:
+        first, second = csv.DictReader(file)
+    assert (first["loss"], first["box_loss"], first["iou_loss"]) == ("0.5", "0.25", "")
+    assert (second["loss"], second["box_loss"], second["iou_loss"]) == ("0.75", "", "0.125")
+
+
+@pytest.mark.parametrize(("name", "line"), [("log.jsonl", '{"step": 2, "lo'), ("log.csv", "two,1,0.5")])
+def test_the_error_for_a_broken_line_has_its_number(tmp_path, name, line):
+    log = RunLog(tmp_path, ("loss",))
+    log.write({"step": 1, "loss": 0.5})
+    with (tmp_path / name).open("a") as file:
+        file.write(line + "\n")
+    number = len((tmp_path / name).read_text().splitlines())
+    with pytest.raises(DataError, match=rf"{name}: line {number} is not a log record \({re.escape(repr(line))}\)"):
+        log.rewind(2, evaluated=True)
 
 
 def test_a_metric_without_a_column_is_an_error(tmp_path):

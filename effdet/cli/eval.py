@@ -94,20 +94,20 @@ def _evaluate(
 ) -> tuple[Evaluator, int]:
     """The results on the validation part, and of how many images they are."""
     from effdet.config import DetectionConfig
-    from effdet.data.annotations import LabelMap
-    from effdet.data.formats import read_annotations, read_labels
+    from effdet.data.formats import read_table
+    from effdet.data.label_map import LabelMap
     from effdet.evaluation.evaluate import evaluate_classifier, evaluate_detector
     from effdet.models import EfficientDet
 
     model, labels = checkpoint.model, LabelMap(checkpoint.card.class_names, checkpoint.card.category_ids)
     batch_size, workers = config.eval.batch_size, config.data.workers
     if isinstance(config, DetectionConfig):
-        boxes = read_annotations(config.data, "val", labels)
+        boxes = read_table(config.data, "val", labels)
         _tell(boxes.notes(), console)
         assert isinstance(model, EfficientDet)
         options = config.postprocess.model_dump()
         return evaluate_detector(model, boxes, options, batch_size, workers, together), len(boxes)
-    classes = read_labels(config.data, "val", labels)
+    classes = read_table(config.data, "val", labels)
     _tell(classes.notes(), console)
     assert not isinstance(model, EfficientDet)
     return evaluate_classifier(model, classes, batch_size, workers, together), len(classes)

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from effdet.config import ClassificationConfig, DetectionConfig
-    from effdet.data.annotations import Annotations
-    from effdet.data.labels import ImageLabels
+    from effdet.data.image_table import ImageTable
     from effdet.types import Part
 
 MEGABYTE = 1_000_000
@@ -76,30 +75,26 @@ def run(args: argparse.Namespace) -> int:
 
 def _tables(
     config: DetectionConfig | ClassificationConfig, parts: list[Part], console: Console
-) -> dict[Part, Annotations | ImageLabels]:
+) -> dict[Part, ImageTable]:
     """The table of each part, labelled as the first; shows what was repaired in them."""
-    from effdet.config import DetectionConfig
-    from effdet.data.formats import read_annotations, read_labels
+    from effdet.data.formats import read_table
 
-    tables: dict[Part, Annotations | ImageLabels] = {}
+    tables: dict[Part, ImageTable] = {}
     for part in parts:
         label_map = next((table.label_map for table in tables.values()), None)
-        if isinstance(config, DetectionConfig):
-            tables[part] = read_annotations(config.data, part, label_map)
-        else:
-            tables[part] = read_labels(config.data, part, label_map)
+        tables[part] = read_table(config.data, part, label_map)
         for note in tables[part].notes():
             console.print(note, style="yellow")
     return tables
 
 
-def _shuffled(table: Annotations | ImageLabels, seed: int) -> Annotations | ImageLabels:
+def _shuffled(table: ImageTable, seed: int) -> ImageTable:
     import numpy as np
 
     return table.subset(np.random.Generator(np.random.PCG64(seed)).permutation(len(table)))
 
 
-def _write(table: Annotations | ImageLabels, folder: Path, part: str, shard_bytes: int) -> str:
+def _write(table: ImageTable, folder: Path, part: str, shard_bytes: int) -> str:
     """Writes a part while a bar on the error stream shows how far, and says what was written."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

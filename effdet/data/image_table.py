@@ -1,40 +1,55 @@
-"""What the tables of both tasks share: where the images of a part of a data set lie, and how they are read.
+"""The image columns of a table, which both tasks have: where the images of a split are and how they are read.
 
-What is known of each image is in `annotations.py` and `labels.py`.
+The labels of the images are in `annotations.py` (boxes) and `labels.py` (classes).
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from effdet.data.images import read_file
+from effdet.data.label_map import LabelMap
 from effdet.data.shard_store import ShardStore
 from effdet.errors import DataError
+from effdet.types import Task
+
+Table = TypeVar("Table", bound="ImageTable")
 
 
-class ImageTable:
-    """The images of one part of a data set; the fields stand in the tables themselves.
+@dataclass(frozen=True, kw_only=True)
+class ImageTable(ABC):
+    """All images of one split (train or val) of a data set, as flat arrays with one row per image.
+
+    There is no Python object per image, so that the table stays small and is shared with loader processes without being
+    copied.
 
     Attributes:
         source: file or folder that the table was read from, for messages.
         image_folder: folder that `file_names` are relative to.
         file_names: [I] str.
-        repairs: what was wrong with the data set and what was done about it -> how often.
-        store: where the images lie in tar files; None where each is a file of its own.
+        label_map: the classes.
+        repairs: what was wrong with the data set and how it was handled -> how often.
+        store: where the images are in tar files; None if each is a file of its own.
     """
+
+    task: ClassVar[Task]
+    columns: ClassVar[tuple[str, ...]]  # the fields with the labels of the images, all of them arrays
 
     source: Path
     image_folder: Path
     file_names: NDArray[np.str_]
-    repairs: dict[str, int]
-    store: ShardStore | None
+    label_map: LabelMap
+    repairs: dict[str, int] = field(default_factory=dict)
+    store: ShardStore | None = None
 
     def __post_init__(self) -> None:
         if not len(self.file_names):
@@ -45,15 +60,23 @@ class ImageTable:
 
     @property
     def shards(self) -> NDArray[np.int64] | None:
-        """Number of the shard that holds each image, [I]; None where each is a file of its own."""
+        """Number of the shard that holds each image, [I]; None if each is a file of its own."""
         return self.store.shards if self.store else None
 
+    def file_name(self, index: int) -> str:
+        """File name of image `index` as the data set spells it, relative to `image_folder`."""
+        return str(self.file_names[index])
+
+    def image_id(self, index: int) -> int | str:
+        """The data set's own id of image `index`, or its file name if the data set has no ids."""
+        return self.file_name(index)
+
     def path(self, index: int) -> Path:
-        """Path of image `index` as the data set spells it, or its shard and what it is called there."""
-        return self.image_folder / (self.store.path(index) if self.store else str(self.file_names[index]))
+        """Path of image `index`; inside a shard: path of the shard and name of the member."""
+        return self.image_folder / (self.store.path(index) if self.store else self.file_name(index))
 
     def identity(self, index: int) -> Path:
-        """What a cache knows image `index` by: its path, or its shard with the image's place and checksum in it."""
+        """Cache key of image `index`: its path; inside a shard: path of the shard, position and checksum."""
         return self.image_folder / self.store.identity(index) if self.store else self.path(index)
 
     def read(self, index: int) -> bytes:
@@ -64,24 +87,49 @@ class ImageTable:
         """
         return self.store.read(index) if self.store else read_file(self.path(index))
 
+    def counts(self) -> dict[str, int]:
+        """Size of the table by name, such as images and objects."""
+        return {"images": len(self)}
+
     def notes(self) -> list[str]:
-        """One line for every kind of repair, to be shown once to whoever uses the data set."""
+        """One line for each kind of repair, to be shown once to the user of the data set."""
         return [f"{self.source.name}: {what}: {count}" for what, count in self.repairs.items()]
 
+    def fingerprint(self) -> str:
+        """SHA-256 of the table, wherever its images are: equal for equal data in the same order.
 
-def plain_names(file_names: NDArray[np.str_]) -> list[str]:
-    """The file names, of absolute paths the last part alone, so that they are the same on every machine."""
-    return [os.path.basename(name) if os.path.isabs(name) else name for name in file_names.tolist()]
+        The bytes of the images are not part of it.
+        """
+        return _hash(
+            # Absolute paths without their folder, so that the hash is the same on every machine.
+            [os.path.basename(name) if os.path.isabs(name) else name for name in self.file_names.tolist()],
+            self.label_map.names,
+            self.label_map.category_ids,
+            *(getattr(self, column) for column in self.columns),
+        )
+
+    @abstractmethod
+    def record(self, index: int) -> dict[str, Any]:
+        """The labels of image `index` as plain values, for files that other programs read."""
+
+    def subset(self: Table, indices: NDArray[np.int64]) -> Table:
+        """The table of the given images alone, in the given order."""
+        store = self.store.subset(indices) if self.store else None
+        return replace(self, file_names=self.file_names[indices], store=store, **self._subset_columns(indices))
+
+    @abstractmethod
+    def _subset_columns(self, indices: NDArray[np.int64]) -> dict[str, Any]:
+        """The fields named by `columns`, of the given images alone."""
 
 
-def hash_columns(*columns: NDArray[Any] | Iterable[object]) -> str:
-    """SHA-256 of the columns of a table, arrays by their bytes and others by the text of their items."""
+def _hash(*columns: NDArray[Any] | Iterable[object]) -> str:
+    """SHA-256 of arrays, by their bytes, and of other columns, by the text of their items."""
     total = hashlib.sha256()
     for column in columns:
-        array = isinstance(column, np.ndarray)
-        data = (
-            np.ascontiguousarray(column).data if array else "\0".join(map(str, column)).encode(errors="surrogateescape")
-        )
+        if isinstance(column, np.ndarray) and column.dtype.kind not in "US":
+            data = column.tobytes()
+        else:
+            data = "\0".join(map(str, column)).encode(errors="surrogateescape")
         total.update(f"{len(data)} ".encode())
         total.update(data)
     return total.hexdigest()

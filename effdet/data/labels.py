@@ -1,58 +1,39 @@
-"""The one table that every format of labelled images becomes: flat arrays over images, and the map of the classes.
+"""The table of images with one class each, which every classification format is read into.
 
-Images with boxes have a table of their own in `data/annotations.py`. The readers are in `data/formats`.
+The readers that fill it are in `data/formats`; images with boxes have the table of `annotations.py`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from effdet.data.annotations import LabelMap
-from effdet.data.image_table import ImageTable, hash_columns, plain_names
-from effdet.data.shard_store import ShardStore
+from effdet.data.image_table import ImageTable
+from effdet.types import Task
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ImageLabels(ImageTable):
-    """All images of one part of a data set with the class of each.
+    """All images of one split of a data set with the class of each; see `ImageTable` for the other attributes.
+
+    The category ids of the label map are 0..K-1.
 
     Attributes:
-        source: file or folder that the table was read from, for messages.
-        image_folder: folder that `file_names` are relative to.
-        file_names: [I] str.
         labels: [I] int64 in 0..K-1.
-        label_map: the classes; their category ids are 0..K-1.
-        repairs: what was wrong with the data set and what was done about it -> how often.
-        store: where the images lie in tar files; None where each is a file of its own.
     """
 
-    source: Path
-    image_folder: Path
-    file_names: NDArray[np.str_]
+    task: ClassVar[Task] = "classification"
+    columns = ("labels",)
+
     labels: NDArray[np.int64]
-    label_map: LabelMap
-    repairs: dict[str, int] = field(default_factory=dict)
-    store: ShardStore | None = None
 
-    def image_id(self, index: int) -> int | str:
-        return str(self.file_names[index])
+    def record(self, index: int) -> dict[str, Any]:
+        """Label and class name of image `index` as plain values."""
+        label = int(self.labels[index])
+        return {"label": label, "name": self.label_map.names[label]}
 
-    def counts(self) -> dict[str, int]:
-        return {"images": len(self)}
-
-    def fingerprint(self) -> str:
-        """SHA-256 of what the table says, see `Annotations.fingerprint`."""
-        return hash_columns(plain_names(self.file_names), self.label_map.names, self.labels)
-
-    def subset(self, indices: NDArray[np.int64]) -> ImageLabels:
-        """The table of the given images alone, in the given order."""
-        return replace(
-            self,
-            file_names=self.file_names[indices],
-            labels=self.labels[indices],
-            store=self.store.subset(indices) if self.store else None,
-        )
+    def _subset_columns(self, indices: NDArray[np.int64]) -> dict[str, Any]:
+        return {"labels": self.labels[indices]}

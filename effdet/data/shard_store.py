@@ -32,7 +32,7 @@ class ShardStore:
     """Where the images of a table lie in its shards.
 
     Attributes:
-        place: where the shards lie.
+        location: folder or address of the shards.
         names: file name of each shard.
         shards: [I] int64, number of the shard that holds the image.
         starts: [I] int64, first byte of the image in its shard.
@@ -41,7 +41,7 @@ class ShardStore:
         members: [I] str, what the image is called in its shard.
     """
 
-    place: ShardFolder | ShardAddress
+    location: ShardFolder | ShardAddress
     names: tuple[str, ...]
     shards: NDArray[np.int64]
     starts: NDArray[np.int64]
@@ -66,15 +66,15 @@ class ShardStore:
             DataError: they cannot be read, or are not those that the index was written for.
         """
         name, start, length = self.names[self.shards[index]], int(self.starts[index]), int(self.lengths[index])
-        data = self.place.read(name, start, length)
+        data = self.location.read(name, start, length)
         if len(data) != length:
             raise DataError(
-                f"{self.place}/{name}: ends before byte {start + length}, where {self.members[index]} ends by the "
+                f"{self.location}/{name}: ends before byte {start + length}, where {self.members[index]} ends by the "
                 f"index; the shard is cut off, copy it again"
             )
         if checksum(data) != self.checksums[index]:
             raise DataError(
-                f"{self.place}/{name}: {self.members[index]} is not the image that the index was written for; the "
+                f"{self.location}/{name}: {self.members[index]} is not the image that the index was written for; the "
                 f"shard is damaged or of another data set, copy shards and index again from the same place"
             )
         return data

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from effdet.data.annotations import LabelMap
 from effdet.data.images import Image, write_image
+from effdet.data.label_map import LabelMap
 from effdet.errors import DataError, WeightsError
 from effdet.files import atomic_write, write_json
 from effdet.postprocess import rank_classes

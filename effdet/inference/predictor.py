@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from effdet.config import DetectionConfig, make_config
-from effdet.data.annotations import LabelMap
 from effdet.data.images import Image, letterbox, read_image, undo_letterbox
+from effdet.data.label_map import LabelMap
 from effdet.data.resize import classification_view
 from effdet.devices import move_to_device, pick_device
 from effdet.errors import ConfigError, DataError

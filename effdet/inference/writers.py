@@ -14,8 +14,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from effdet.data.annotations import LabelMap
 from effdet.data.images import Image, write_image
+from effdet.data.label_map import LabelMap
 from effdet.errors import DataError
 from effdet.evaluation.accuracy import SCORE_DECIMALS, named_classes
 from effdet.inference.sources import Frame, Source

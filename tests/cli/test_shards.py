@@ -6,7 +6,7 @@ import pytest
 
 from effdet.cli import main
 from effdet.config import load_config
-from effdet.data.formats import read_annotations, read_labels
+from effdet.data.formats import read_table
 
 
 def shards(capsys, *arguments):
@@ -44,10 +44,10 @@ def test_training_images_are_shuffled_and_those_to_evaluate_are_not(tiny_recipe,
         out = tmp_path / str(len(orders))
         shards(capsys, tiny_recipe, f"seed={seed}", "--out", out)
         data = load_config(tiny_recipe, ["data.format=shards", f"data.root={out}"]).data
-        orders.append(read_annotations(data, "train").image_ids.tolist())
+        orders.append(read_table(data, "train").image_ids.tolist())
         files = load_config(tiny_recipe).data
-        assert read_annotations(data, "val").fingerprint() == read_annotations(files, "val").fingerprint()
-    listed = read_annotations(files, "train").image_ids.tolist()
+        assert read_table(data, "val").fingerprint() == read_table(files, "val").fingerprint()
+    listed = read_table(files, "train").image_ids.tolist()
     assert orders[0] == orders[1] != orders[2]
     assert orders[0] != listed
     assert sorted(orders[0]) == sorted(orders[2]) == sorted(listed)
@@ -58,8 +58,8 @@ def test_labelled_images_keep_their_classes(shapes_recipe, tmp_path, capsys):
     assert "train: 18 images in 1 shard of" in said
     data = load_config(shapes_recipe, ["data.format=shards", f"data.root={tmp_path}"]).data
     for part, count in (("train", 6), ("val", 3)):
-        table = read_labels(data, part)
-        files = read_labels(load_config(shapes_recipe).data, part)
+        table = read_table(data, part)
+        files = read_table(load_config(shapes_recipe).data, part)
         assert table.label_map == files.label_map
         assert np.bincount(table.labels).tolist() == [count] * 3
         content = {str(name): files.read(row) for row, name in enumerate(files.file_names)}
@@ -81,7 +81,7 @@ def test_it_says_which_settings_the_shards_do_without(tiny_recipe, tiny_data, tm
 
 def test_existing_shards_are_refused_before_anything_is_written(tiny_recipe, tmp_path, capsys):
     shards(capsys, tiny_recipe, "--out", tmp_path, "--part", "val")
-    assert "val.index.npz: is there already; shards are never written over" in refused(
+    assert "val.index.npz: exists already; shards are never overwritten" in refused(
         capsys, tiny_recipe, "--out", tmp_path
     )
     assert not (tmp_path / "train-000000.tar").exists()

@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from effdet.config import DetectionAugment, DetectionData
-from effdet.data.annotations import Annotations, LabelMap
+from effdet.data.annotations import Annotations
 from effdet.data.cache import ENTRY, DiskCache, MemoryCache, make_cache
 from effdet.data.detection_dataset import DetectionDataset
-from effdet.data.formats import read_shards
+from effdet.data.formats.shard_index import read_shards
 from effdet.data.images import REDUCTIONS, decode_image, write_image
+from effdet.data.label_map import LabelMap
 from effdet.data.loader import evaluation_batches
 from effdet.data.shard_store import ShardFolder
 from effdet.data.shard_writer import write_shards
@@ -160,7 +161,7 @@ def test_other_images_in_the_place_of_a_shard_are_decoded_anew(tmp_path):
         (shard,) = write_shards(annotations, tmp_path / "shards", "train", 10**6, lambda: None)
         os.utime(shard, ns=(5, 5))  # an address tells neither size nor time of a shard: here they are equal
         sizes.add(shard.stat().st_size)
-        read = read_shards(ShardFolder(tmp_path / "shards"), "train")
+        read = read_shards(Annotations, ShardFolder(tmp_path / "shards"), "train")
         dataset = DetectionDataset(read, (90, 120), (0, 0, 0), None, seed=0, cache=cache_of("disk", tmp_path))
         assert abs(int(dataset[0, 3][0].max()) - value) <= 2
     assert len(sizes) == 1

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from effdet.config import ClassificationAugment, ProgressiveConfig
-from effdet.data.annotations import LabelMap
 from effdet.data.cache import DiskCache, MemoryCache
 from effdet.data.classification_dataset import (
     ClassificationDataset,
@@ -16,6 +15,7 @@ from effdet.data.classification_dataset import (
     stage_of,
 )
 from effdet.data.images import read_image
+from effdet.data.label_map import LabelMap
 from effdet.data.labels import ImageLabels
 from effdet.data.resize import classification_view
 from effdet.data.sampling import Key
@@ -91,11 +91,11 @@ def photos(folder, size=(600, 803)):
         cv2.imwrite(str(folder / f"{index}.bmp"), cv2.imread(str(folder / f"{index}.jpg")))
     return [
         ImageLabels(
-            folder,
-            folder,
-            np.array([f"{index}{suffix}" for index in range(3)]),
-            np.zeros(3, np.int64),
-            LabelMap(("a", "b"), (0, 1)),
+            source=folder,
+            image_folder=folder,
+            file_names=np.array([f"{index}{suffix}" for index in range(3)]),
+            labels=np.zeros(3, np.int64),
+            label_map=LabelMap(("a", "b"), (0, 1)),
         )
         for suffix in (".jpg", ".bmp")
     ]
@@ -247,11 +247,11 @@ def test_a_crop_for_a_wide_input_is_wide_itself(tmp_path):
             ),
         )
     labels = ImageLabels(
-        tmp_path,
-        tmp_path,
-        np.array([f"{index}.png" for index in range(4)]),
-        np.zeros(4, np.int64),
-        LabelMap(("a", "b"), (0, 1)),
+        source=tmp_path,
+        image_folder=tmp_path,
+        file_names=np.array([f"{index}.png" for index in range(4)]),
+        labels=np.zeros(4, np.int64),
+        label_map=LabelMap(("a", "b"), (0, 1)),
     )
     dataset = data_set(labels, ClassificationAugment(horizontal_flip=0, crop_area=(0.2, 0.3)), size=(40, 80))
     for epoch in range(20):
@@ -294,7 +294,11 @@ def test_degenerate_images_are_samples_too(tmp_path, size):
 def test_real_photos_are_samples(coco128):
     names = sorted(path.name for path in (coco128 / "images").glob("*.jpg"))[:16]
     labels = ImageLabels(
-        coco128, coco128 / "images", np.array(names), np.zeros(16, np.int64), LabelMap(("a", "b"), (0, 1))
+        source=coco128,
+        image_folder=coco128 / "images",
+        file_names=np.array(names),
+        labels=np.zeros(16, np.int64),
+        label_map=LabelMap(("a", "b"), (0, 1)),
     )
     dataset = data_set(
         labels, ClassificationAugment(rand_augment={"layers": 2, "magnitude": 15}, random_erasing=0.25), (96, 96)

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from effdet.config import DetectionAugment
-from effdet.data.annotations import Annotations, LabelMap
+from effdet.data.annotations import Annotations
 from effdet.data.augment.placement import Scene, apply_placement, draw_placement
 from effdet.data.detection_dataset import DetectionDataset
 from effdet.data.images import decode_image, fitting_scale, letterbox
+from effdet.data.label_map import LabelMap
 from effdet.data.loader import train_batches
 from effdet.data.sampling import Key, TrainOrder
 from effdet.errors import DataError

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from effdet.config import ClassificationData, SplitConfig
-from effdet.data.annotations import LabelMap
-from effdet.data.formats import read_folders, read_labels
+from effdet.data.formats import read_table
+from effdet.data.formats.folders import read_folders
+from effdet.data.label_map import LabelMap
 from effdet.errors import DataError
 
 
@@ -27,7 +28,7 @@ def pets(folder):
 
 
 def test_every_folder_is_a_class_and_holds_its_images(tmp_path):
-    table = read_labels(ClassificationData(root=pets(tmp_path)), "train")
+    table = read_table(ClassificationData(root=pets(tmp_path)), "train")
     assert table.label_map == LabelMap(("ant", "cat", "dog"), (0, 1, 2))
     assert table.file_names.tolist() == ["ant/x.jpg", "cat/1.JPG", "cat/more/deep/2.jpg", "dog/a.png", "dog/b.jpg"]
     assert table.labels.tolist() == [0, 1, 1, 2, 2]
@@ -39,15 +40,15 @@ def test_every_folder_is_a_class_and_holds_its_images(tmp_path):
 
 def test_validation_follows_the_classes_of_the_training_part_and_may_lack_some(tmp_path):
     data = ClassificationData(root=pets(tmp_path))
-    classes = read_labels(data, "train").label_map
-    table = read_labels(data, "val", classes)
+    classes = read_table(data, "train").label_map
+    table = read_table(data, "val", classes)
     assert table.label_map is classes
     assert table.labels.tolist() == [1, 2]
 
 
 def test_the_order_of_the_model_is_kept_where_it_is_another(tmp_path):
     classes = LabelMap(("dog", "cow", "cat"), (0, 1, 2))
-    table = read_labels(ClassificationData(root=pets(tmp_path)), "val", classes)
+    table = read_table(ClassificationData(root=pets(tmp_path)), "val", classes)
     assert dict(zip(table.file_names.tolist(), table.labels.tolist(), strict=True)) == {"cat/7.jpg": 2, "dog/8.jpg": 0}
 
 
@@ -83,11 +84,11 @@ def test_hidden_names_are_ignored_and_other_files_counted(tmp_path):
 def test_paths_may_be_given_one_by_one(tmp_path):
     pets(tmp_path)
     by_folder = ClassificationData(root=tmp_path, train=SplitConfig(split="val"))
-    assert len(read_labels(by_folder, "train")) == 2
+    assert len(read_table(by_folder, "train")) == 2
     below_root = ClassificationData(root=tmp_path, train=SplitConfig(images="val"))
-    assert len(read_labels(below_root, "train")) == 2
+    assert len(read_table(below_root, "train")) == 2
     without_root = ClassificationData(train=SplitConfig(images=tmp_path / "val"))
-    assert len(read_labels(without_root, "train")) == 2
+    assert len(read_table(without_root, "train")) == 2
 
 
 def test_linked_folders_are_followed(tmp_path):
@@ -167,4 +168,4 @@ def test_what_is_missing_is_told_with_the_setting_that_says_where_it_is(tmp_path
         ),
     ):
         with pytest.raises(DataError, match=message):
-            read_labels(data, part)
+            read_table(data, part)

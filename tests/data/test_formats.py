@@ -7,8 +7,10 @@ import pytest
 from pycocotools.coco import COCO
 
 from effdet.config import DetectionData, SplitConfig
-from effdet.data.annotations import LabelMap
-from effdet.data.formats import read_annotations, read_coco, read_voc
+from effdet.data.formats import read_table
+from effdet.data.formats.coco import read_coco
+from effdet.data.formats.voc import read_voc
+from effdet.data.label_map import LabelMap
 from effdet.errors import DataError
 
 NAMES = ("ant", "bee", "cow")
@@ -312,7 +314,7 @@ def write_voc(root, lines="b\na\n"):
 
 
 def voc(root, label_map=None, **settings):
-    return read_annotations(DetectionData(format="voc", root=root, **settings), "train", label_map)
+    return read_table(DetectionData(format="voc", root=root, **settings), "train", label_map)
 
 
 def test_voc_becomes_a_table_in_the_order_of_its_list(tmp_path):
@@ -333,7 +335,7 @@ def test_sizes_and_names_of_voc_files_beyond_reason_are_passed_over(tmp_path):
     (tmp_path / "Annotations/b.xml").write_text(voc_xml([], "n" * 300 + ".jpg", size=(10**11, 60)))
     (tmp_path / "Annotations/._a.xml").write_bytes(b"\0\5\26\7")  # as macOS puts into archives
     split = SplitConfig(images=tmp_path / "JPEGImages", annotations=tmp_path / "Annotations")
-    table = read_annotations(DetectionData(format="voc", train=split), "train")
+    table = read_table(DetectionData(format="voc", train=split), "train")
     assert table.file_names.tolist() == ["a.png", "b.JPG"]
     assert table.sizes.tolist() == [[40, 60], [0, 0]]
 
@@ -405,10 +407,10 @@ def test_the_blood_cells_are_read_and_their_two_flat_boxes_counted(bccd):
     assert len(table.boxes) == 4888 - 2
     assert table.label_map == LabelMap(("Platelets", "RBC", "WBC"), (1, 2, 3))
     assert table.repairs == {"boxes without area dropped": 2}
-    train = read_annotations(DetectionData(format="voc", root=bccd), "train")
-    val = read_annotations(DetectionData(format="voc", root=bccd), "val", train.label_map)
+    train = read_table(DetectionData(format="voc", root=bccd), "train")
+    val = read_table(DetectionData(format="voc", root=bccd), "val", train.label_map)
     test = DetectionData(format="voc", root=bccd, val=SplitConfig(split="test"))
-    assert [len(train), len(val), len(read_annotations(test, "val", train.label_map))] == [205, 87, 72]
+    assert [len(train), len(val), len(read_table(test, "val", train.label_map))] == [205, 87, 72]
 
 
 def coco_layout(root):
@@ -421,10 +423,10 @@ def coco_layout(root):
 
 def test_the_coco_layout_is_found_below_the_root(tmp_path):
     coco_layout(tmp_path)
-    assert read_annotations(DetectionData(root=tmp_path), "train").image_folder == tmp_path / "train2017"
-    assert read_annotations(DetectionData(root=tmp_path), "val").image_folder == tmp_path / "val2017"
+    assert read_table(DetectionData(root=tmp_path), "train").image_folder == tmp_path / "train2017"
+    assert read_table(DetectionData(root=tmp_path), "val").image_folder == tmp_path / "val2017"
     other = DetectionData(root=tmp_path, train=SplitConfig(split="val2017"))
-    assert read_annotations(other, "train").source == tmp_path / "annotations/instances_val2017.json"
+    assert read_table(other, "train").source == tmp_path / "annotations/instances_val2017.json"
 
 
 def test_every_path_can_be_given_by_itself(tmp_path):
@@ -435,14 +437,14 @@ def test_every_path_can_be_given_by_itself(tmp_path):
         {"root": tmp_path.parent, "train": SplitConfig(images=Path(tmp_path.name), annotations=path)},
         {"root": tmp_path, "train": SplitConfig(annotations=Path("instances.json"))},
     ):
-        assert len(read_annotations(DetectionData(**settings), "train")) == 3
+        assert len(read_table(DetectionData(**settings), "train")) == 3
 
 
 def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
     coco_layout(tmp_path / "coco")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
-    assert len(read_annotations(DetectionData(root=Path("~/coco")), "train")) == 3
+    assert len(read_table(DetectionData(root=Path("~/coco")), "train")) == 3
 
 
 def test_a_voc_list_may_be_any_file_and_a_folder_of_xml_needs_none(tmp_path):
@@ -482,4 +484,4 @@ def test_a_path_that_is_missing_is_named_with_its_setting(tmp_path, settings, me
         json.loads(json.dumps(DetectionData(**settings).model_dump(mode="json")).replace("{tmp}", str(tmp_path)))
     )
     with pytest.raises(DataError, match=message):
-        read_annotations(data, "val")
+        read_table(data, "val")

@@ -3,8 +3,9 @@ import numpy as np
 import pytest
 
 from effdet.config import ClassificationData, SplitConfig
-from effdet.data.annotations import LabelMap
-from effdet.data.formats import read_image_list, read_labels
+from effdet.data.formats import read_table
+from effdet.data.formats.image_list import read_image_list
+from effdet.data.label_map import LabelMap
 from effdet.errors import DataError
 
 IMAGES = ("a.jpg", "b.jpg", "sub/c.jpg", "d,e.jpg")
@@ -117,8 +118,8 @@ def test_the_lists_lie_in_the_root_beside_their_images(tmp_path):
     (tmp_path / "train.csv").write_text("image,label\na.jpg,cat\nb.jpg,dog\n")
     (tmp_path / "small.csv").write_text("image,label\nb.jpg,dog\n")
     data = ClassificationData(format="csv", root=tmp_path, val=SplitConfig(split="small"))
-    train = read_labels(data, "train")
-    val = read_labels(data, "val", train.label_map)
+    train = read_table(data, "train")
+    val = read_table(data, "val", train.label_map)
     assert train.path(0) == tmp_path / "a.jpg"
     assert val.labels.tolist() == [1]
 
@@ -134,7 +135,7 @@ def test_list_and_images_may_be_given_one_by_one(tmp_path):
             format="csv", root=tmp_path, train=SplitConfig(annotations="lists/mine.csv", images="photos")
         ),
     ):
-        assert read_labels(data, "train").path(1) == tmp_path / "photos" / "b.jpg"
+        assert read_table(data, "train").path(1) == tmp_path / "photos" / "b.jpg"
 
 
 def test_what_is_missing_is_told_with_the_setting_that_says_where_it_is(tmp_path):
@@ -149,4 +150,4 @@ def test_what_is_missing_is_told_with_the_setting_that_says_where_it_is(tmp_path
         (SplitConfig(split="here", images="no"), tmp_path, "no: no such image folder; set data.train.images=FOLDER"),
     ):
         with pytest.raises(DataError, match=message):
-            read_labels(ClassificationData(format="csv", root=root, train=split), "train")
+            read_table(ClassificationData(format="csv", root=root, train=split), "train")

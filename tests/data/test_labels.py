@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from effdet.data.annotations import LabelMap
+from effdet.data.label_map import LabelMap
 from effdet.data.labels import ImageLabels
 from effdet.errors import DataError
 

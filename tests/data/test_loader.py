@@ -15,10 +15,11 @@ import torch
 
 from effdet.config import ClassificationAugment, DetectionAugment, DetectionData, ProgressiveConfig, SplitConfig
 from effdet.data import loader
-from effdet.data.annotations import Annotations, LabelMap
+from effdet.data.annotations import Annotations
 from effdet.data.classification_dataset import ClassificationDataset
 from effdet.data.detection_dataset import DetectionDataset
-from effdet.data.formats import read_annotations
+from effdet.data.formats import read_table
+from effdet.data.label_map import LabelMap
 from effdet.data.labels import ImageLabels
 from effdet.data.loader import evaluation_batches, prefetch_to_device, train_batches
 from effdet.data.sampling import Shapes, TrainOrder
@@ -61,7 +62,13 @@ def training(folder, **changes):
 def classifying(folder, augment=None, progressive=None, epochs=3):
     """The same images with the labels 0, 1, 2, 0, 1."""
     names = table(folder).file_names
-    labels = ImageLabels(folder, folder, names, np.arange(5) % 3, LabelMap(("a", "b", "c"), (0, 1, 2)))
+    labels = ImageLabels(
+        source=folder,
+        image_folder=folder,
+        file_names=names,
+        labels=np.arange(5) % 3,
+        label_map=LabelMap(("a", "b", "c"), (0, 1, 2)),
+    )
     return ClassificationDataset(labels, SIZE, 0.875, "bicubic", augment, progressive, epochs, seed=3)
 
 
@@ -409,7 +416,7 @@ def test_batches_are_copied_to_the_gpu_in_order(tmp_path):
 
 def test_real_photos_give_targets_inside_their_image(coco128):
     data = DetectionData(root=coco128, train=SplitConfig(images="images", annotations="instances.json"))
-    annotations = read_annotations(data, "train")
+    annotations = read_table(data, "train")
     dataset = DetectionDataset(annotations, (256, 320), FILL, DetectionAugment(), seed=0)
     limits = torch.tensor([320, 256, 320, 256])
     kept = 0

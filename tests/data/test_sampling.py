@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from effdet.config import DetectionAugment, DetectionConfig, DetectionData, TrainConfig
-from effdet.data.annotations import Annotations, LabelMap
+from effdet.data.annotations import Annotations
 from effdet.data.images import letterbox
+from effdet.data.label_map import LabelMap
 from effdet.data.sampling import (
     SHARD_WINDOW,
     Key,

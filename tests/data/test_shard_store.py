@@ -12,10 +12,13 @@ import torch
 
 from effdet.config import DetectionAugment, make_config
 from effdet.data import shard_store as shards
-from effdet.data.annotations import Annotations, LabelMap
+from effdet.data.annotations import Annotations
 from effdet.data.detection_dataset import DetectionDataset
-from effdet.data.formats import read_annotations, read_coco, read_folders, read_labels
+from effdet.data.formats import read_table
+from effdet.data.formats.coco import read_coco
+from effdet.data.formats.folders import read_folders
 from effdet.data.images import write_image
+from effdet.data.label_map import LabelMap
 from effdet.data.labels import ImageLabels
 from effdet.data.loader import evaluation_batches
 from effdet.data.shard_writer import write_shards
@@ -115,7 +118,7 @@ def test_the_images_in_shards_are_the_files_byte_for_byte(table, tmp_path):
 
 def test_the_table_of_shards_is_that_of_the_files(table, tmp_path):
     write(table, tmp_path)
-    read = read_annotations(detection(tmp_path), "train")
+    read = read_table(detection(tmp_path), "train")
     assert_equal(read, table)
     assert [read.read(row) for row in range(len(read))] == [table.read(row) for row in range(len(table))]
     assert read.shards.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4]
@@ -125,7 +128,7 @@ def test_the_table_of_shards_is_that_of_the_files(table, tmp_path):
 
 def test_places_in_the_index_are_those_that_tarfile_finds(table, tmp_path):
     paths = write(table, tmp_path)
-    store = read_annotations(detection(tmp_path), "train").store
+    store = read_table(detection(tmp_path), "train").store
     for row in range(len(table)):
         with tarfile.open(paths[store.shards[row]]) as tar:
             member = tar.getmember(str(store.members[row]))
@@ -163,10 +166,10 @@ def test_webdataset_reads_the_shards(table, labelled, tmp_path):
 
 def test_shards_are_never_written_over(table, tmp_path):
     write(table, tmp_path)
-    with pytest.raises(DataError, match=r"train\.index\.npz: is there already"):
+    with pytest.raises(DataError, match=r"train\.index\.npz: exists already"):
         write(table, tmp_path)
     (tmp_path / "train.index.npz").unlink()
-    with pytest.raises(DataError, match=r"train-000000\.tar: is there already"):
+    with pytest.raises(DataError, match=r"train-000000\.tar: exists already"):
         write(table, tmp_path)
     write(table, tmp_path, "val")
 
@@ -194,7 +197,7 @@ def test_an_image_that_is_gone_stops_the_writing(labelled, tmp_path):
 
 def test_an_empty_image_stops_the_writing(labelled, tmp_path):
     labelled.path(4).write_bytes(b"")
-    with pytest.raises(DataError, match=r"cow/0\.jpg: the image file is empty; write it again, or take it out"):
+    with pytest.raises(DataError, match=r"cow/0\.jpg: the image file is empty; write it again, or remove it"):
         write(labelled, tmp_path / "out")
 
 
@@ -206,7 +209,7 @@ def test_samples_from_shards_are_those_from_files_bit_for_bit(table, tmp_path):
     augment = DetectionAugment(mosaic=0.5, mixup=0.5, copy_paste=0.5)
     sets = [
         DetectionDataset(source, (64, 64), (0, 0, 0), augment, 3)
-        for source in (table, read_annotations(detection(tmp_path), "train"))
+        for source in (table, read_table(detection(tmp_path), "train"))
     ]
     for row in range(NUM_IMAGES):
         (image, target), (expected, expected_target) = (dataset[1, row] for dataset in sets)
@@ -217,7 +220,7 @@ def test_samples_from_shards_are_those_from_files_bit_for_bit(table, tmp_path):
 
 def test_loader_processes_read_shards(table, tmp_path):
     write(table, tmp_path)
-    read = read_annotations(detection(tmp_path), "train")
+    read = read_table(detection(tmp_path), "train")
     read.read(0)  # opens a shard before the processes begin
     batches = [
         list(evaluation_batches(DetectionDataset(source, (64, 64), (0, 0, 0), None, 0), 4, workers, False))
@@ -229,7 +232,7 @@ def test_loader_processes_read_shards(table, tmp_path):
 
 def test_a_table_of_shards_travels_to_another_process(table, tmp_path):
     write(table, tmp_path)
-    read = read_annotations(detection(tmp_path), "train")
+    read = read_table(detection(tmp_path), "train")
     read.read(0)
     copy = pickle.loads(pickle.dumps(read))
     assert [copy.read(row) for row in range(len(copy))] == [table.read(row) for row in range(len(table))]
@@ -238,14 +241,14 @@ def test_a_table_of_shards_travels_to_another_process(table, tmp_path):
 def test_shards_are_read_where_the_system_reads_at_no_position(table, tmp_path, monkeypatch):
     monkeypatch.delattr(os, "pread")
     write(table, tmp_path)
-    read = read_annotations(detection(tmp_path), "train")
+    read = read_table(detection(tmp_path), "train")
     assert [read.read(row) for row in (3, 0, 8, 1)] == [table.read(row) for row in (3, 0, 8, 1)]
 
 
 def test_few_shards_are_open_at_a_time(table, tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "OPEN_SHARDS", 2)
     write(table, tmp_path)
-    read = read_annotations(detection(tmp_path), "train")
+    read = read_table(detection(tmp_path), "train")
     before = len(os.listdir("/proc/self/fd"))
     for row in (0, 2, 4, 6, 8, 0, 1):
         assert read.read(row) == table.read(row)
@@ -258,24 +261,24 @@ def test_a_part_of_a_table_keeps_its_images(table, labelled, tmp_path):
     write(table, tmp_path)
     write(labelled, tmp_path / "classes")
     rows = np.array([8, 3, 3, 0])
-    some = read_annotations(detection(tmp_path), "train").subset(rows)
+    some = read_table(detection(tmp_path), "train").subset(rows)
     assert some.shards.tolist() == [4, 1, 1, 0]
     assert [some.read(row) for row in range(4)] == [table.read(row) for row in rows]
     assert_equal(some, table.subset(rows))
-    few = read_labels(classification(tmp_path / "classes"), "train").subset(np.array([5, 0]))
+    few = read_table(classification(tmp_path / "classes"), "train").subset(np.array([5, 0]))
     assert (few.labels.tolist(), few.read(0), few.shards.tolist()) == ([2, 0], labelled.read(5), [2, 0])
 
 
 def test_shards_of_shards_are_the_same(table, tmp_path):
     write(table, tmp_path / "one")
-    write(read_annotations(detection(tmp_path / "one"), "train"), tmp_path / "two")
+    write(read_table(detection(tmp_path / "one"), "train"), tmp_path / "two")
     for path in (tmp_path / "one").iterdir():
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
 
 
 def test_labelled_images_come_back(labelled, tmp_path):
     write(labelled, tmp_path)
-    read = read_labels(classification(tmp_path), "train")
+    read = read_table(classification(tmp_path), "train")
     assert_equal(read, labelled)
     assert [read.read(row) for row in range(len(read))] == [labelled.read(row) for row in range(len(labelled))]
 
@@ -283,12 +286,12 @@ def test_labelled_images_come_back(labelled, tmp_path):
 def test_labels_follow_the_classes_that_are_given(table, labelled, tmp_path):
     write(table, tmp_path, "val")
     wanted = LabelMap(("bird", "dog", "cat"), (1, 2, 3))
-    read = read_annotations(detection(tmp_path), "val", wanted)
+    read = read_table(detection(tmp_path), "val", wanted)
     assert read.label_map == wanted.in_ids_of(table.label_map)
     assert [wanted.names[label] for label in read.labels] == [table.label_map.names[label] for label in table.labels]
     write(labelled, tmp_path / "classes", "val")
     wanted = LabelMap(("cow", "ant", "dog", "bee"), (0, 1, 2, 3))
-    assert read_labels(classification(tmp_path / "classes"), "val", wanted).labels.tolist() == [1, 1, 3, 3, 0, 0]
+    assert read_table(classification(tmp_path / "classes"), "val", wanted).labels.tolist() == [1, 1, 3, 3, 0, 0]
 
 
 # From an address
@@ -306,14 +309,14 @@ def address(table, tmp_path):
 
 
 def test_shards_are_read_from_an_address(table, address):
-    read = read_annotations(detection(None, root=None, url=address), "train")
+    read = read_table(detection(None, root=None, url=address), "train")
     assert_equal(read, table)
     assert [read.read(row) for row in range(len(read))] == [table.read(row) for row in range(len(table))]
     assert pickle.loads(pickle.dumps(read)).read(2) == table.read(2)
 
 
 def test_loader_processes_read_from_an_address(table, address):
-    read = read_annotations(detection(None, root=None, url=address), "train")
+    read = read_table(detection(None, root=None, url=address), "train")
     batches = [
         list(evaluation_batches(DetectionDataset(source, (64, 64), (0, 0, 0), None, 0), 4, workers, False))
         for source, workers in ((table, 0), (read, 2))
@@ -326,7 +329,7 @@ def test_loader_processes_read_from_an_address(table, address):
 def test_a_network_that_fails_is_asked_again(table, address, monkeypatch):
     from fsspec.implementations.memory import MemoryFileSystem
 
-    read = read_annotations(detection(None, root=None, url=address), "train")
+    read = read_table(detection(None, root=None, url=address), "train")
     asked, original = [], MemoryFileSystem.cat_file
 
     def failing(self, *arguments, **keywords):
@@ -346,12 +349,12 @@ def test_a_network_that_fails_is_asked_again(table, address, monkeypatch):
 
 def test_what_is_missing_at_an_address_is_told(address):
     with pytest.raises(DataError, match=r"memory://coco/val\.index\.npz: no such file"):
-        read_annotations(detection(None, root=None, url=address), "val")
+        read_table(detection(None, root=None, url=address), "val")
     import fsspec
 
     fsspec.filesystem("memory").rm("/coco/train-000003.tar")
     with pytest.raises(DataError, match=r"memory://coco: no such file \(.*train-000003\.tar"):
-        read_annotations(detection(None, root=None, url=address), "train")
+        read_table(detection(None, root=None, url=address), "train")
 
 
 def test_an_address_without_its_package_is_told(monkeypatch):
@@ -362,12 +365,12 @@ def test_an_address_without_its_package_is_told(monkeypatch):
 
     monkeypatch.setattr(fsspec.core, "url_to_fs", missing)
     with pytest.raises(DataError, match="s3://bucket/coco: a package is missing to read from there: Install s3fs"):
-        read_annotations(detection(None, root=None, url="s3://bucket/coco/"), "train")
+        read_table(detection(None, root=None, url="s3://bucket/coco/"), "train")
 
 
 def test_an_address_of_no_known_kind_is_told():
     with pytest.raises(DataError, match="nowhere://coco: not an address that can be read: Protocol not known"):
-        read_annotations(detection(None, root=None, url="nowhere://coco"), "train")
+        read_table(detection(None, root=None, url="nowhere://coco"), "train")
 
 
 @pytest.mark.parametrize(
@@ -392,13 +395,13 @@ def test_a_recipe_that_contradicts_itself_is_refused(data, message):
 
 def test_a_missing_index_is_told_with_those_that_are_there(table, tmp_path):
     with pytest.raises(DataError, match=r"no data set is given: set data\.root=FOLDER, or data\.url=ADDRESS"):
-        read_annotations(detection(None, root=None), "train")
+        read_table(detection(None, root=None), "train")
     with pytest.raises(DataError, match=r"train\.index\.npz: no such index .* a folder that `effdet shards`"):
-        read_annotations(detection(tmp_path), "train")
+        read_table(detection(tmp_path), "train")
     write(table, tmp_path, "train2017")
     with pytest.raises(DataError, match=r"set data\.train\.split=NAME to one of train2017"):
-        read_annotations(detection(tmp_path), "train")
-    assert len(read_annotations(detection(tmp_path, train={"split": "train2017"}), "train")) == NUM_IMAGES
+        read_table(detection(tmp_path), "train")
+    assert len(read_table(detection(tmp_path, train={"split": "train2017"}), "train")) == NUM_IMAGES
 
 
 def test_an_index_that_is_none_is_told(table, tmp_path):
@@ -410,23 +413,23 @@ def test_an_index_that_is_none_is_told(table, tmp_path):
     for content in (b"", b"no archive", whole[:-20], damaged, array.getvalue()):
         path.write_bytes(content)
         with pytest.raises(DataError, match="not a whole index of shards; copy it again"):
-            read_annotations(detection(tmp_path), "train")
+            read_table(detection(tmp_path), "train")
 
 
 def test_an_index_of_another_version_is_told(table, tmp_path):
     write(table, tmp_path)
     rewrite_index(tmp_path, version=2)
     with pytest.raises(DataError, match="the index is of version 2, expected 1"):
-        read_annotations(detection(tmp_path), "train")
+        read_table(detection(tmp_path), "train")
 
 
 def test_shards_of_another_task_are_told(table, labelled, tmp_path):
     write(table, tmp_path / "boxes")
     write(labelled, tmp_path / "classes")
     with pytest.raises(DataError, match="hold images with a class each, expected images with boxes"):
-        read_annotations(detection(tmp_path / "classes"), "train")
+        read_table(detection(tmp_path / "classes"), "train")
     with pytest.raises(DataError, match=r"hold images with boxes, expected .* choose a recipe of task: detection"):
-        read_labels(classification(tmp_path / "boxes"), "train")
+        read_table(classification(tmp_path / "boxes"), "train")
 
 
 def test_missing_shards_are_told(table, tmp_path):
@@ -434,7 +437,7 @@ def test_missing_shards_are_told(table, tmp_path):
     (tmp_path / "train-000001.tar").unlink()
     (tmp_path / "train-000004.tar").unlink()
     with pytest.raises(DataError, match=r"2 of 5 shards do not exist: train-000001\.tar, train-000004\.tar; copy"):
-        read_annotations(detection(tmp_path), "train")
+        read_table(detection(tmp_path), "train")
 
 
 def test_a_shard_of_another_size_is_told(table, tmp_path):
@@ -444,15 +447,15 @@ def test_a_shard_of_another_size_is_told(table, tmp_path):
     with pytest.raises(
         DataError, match=rf"train-000001\.tar: the shard has {len(whole) - 512} bytes, .* it is cut off"
     ):
-        read_annotations(detection(tmp_path), "train")
+        read_table(detection(tmp_path), "train")
     path.write_bytes(whole + b"more")
     with pytest.raises(DataError, match="it is of another data set or was changed"):
-        read_annotations(detection(tmp_path), "train")
+        read_table(detection(tmp_path), "train")
 
 
 def test_a_shard_that_changes_during_the_run_is_told(table, tmp_path):
     path = write(table, tmp_path)[0]
-    read = read_annotations(detection(tmp_path), "train")
+    read = read_table(detection(tmp_path), "train")
     os.truncate(path, read.store.starts[1] + 10)
     with pytest.raises(DataError, match=r"ends before byte \d+, where 000000001\.jpg ends by the index"):
         read.read(1)
@@ -464,12 +467,12 @@ def test_a_shard_that_changes_during_the_run_is_told(table, tmp_path):
 
 def test_other_images_of_the_same_size_are_told(table, tmp_path):
     path = write(table, tmp_path)[0]
-    read = read_annotations(detection(tmp_path), "train")
+    read = read_table(detection(tmp_path), "train")
     content = bytearray(path.read_bytes())
     start, length = int(read.store.starts[0]), int(read.store.lengths[0])
     content[start + length - 100] ^= 1
     path.write_bytes(content)
-    again = read_annotations(detection(tmp_path), "train")
+    again = read_table(detection(tmp_path), "train")
     with pytest.raises(DataError, match=r"000000000\.jpg is not the image that the index was written for"):
         again.read(0)
     assert again.read(1) == table.read(1)
@@ -479,9 +482,9 @@ def test_classes_that_the_model_lacks_are_told(table, labelled, tmp_path):
     write(table, tmp_path)
     write(labelled, tmp_path / "classes")
     with pytest.raises(DataError, match="the class 'dog' is annotated but is not among the classes of the model"):
-        read_annotations(detection(tmp_path), "train", LabelMap(("cat", "bird"), (1, 2)))
+        read_table(detection(tmp_path), "train", LabelMap(("cat", "bird"), (1, 2)))
     with pytest.raises(DataError, match="the class 'cow' is not among the 2 classes of the model"):
-        read_labels(classification(tmp_path / "classes"), "train", LabelMap(("ant", "bee"), (0, 1)))
+        read_table(classification(tmp_path / "classes"), "train", LabelMap(("ant", "bee"), (0, 1)))
 
 
 # Fingerprints
@@ -490,8 +493,8 @@ def test_classes_that_the_model_lacks_are_told(table, labelled, tmp_path):
 def test_files_and_shards_of_the_same_data_have_the_same_fingerprint(table, labelled, tmp_path):
     write(table, tmp_path)
     write(labelled, tmp_path / "classes")
-    assert read_annotations(detection(tmp_path), "train").fingerprint() == table.fingerprint()
-    assert read_labels(classification(tmp_path / "classes"), "train").fingerprint() == labelled.fingerprint()
+    assert read_table(detection(tmp_path), "train").fingerprint() == table.fingerprint()
+    assert read_table(classification(tmp_path / "classes"), "train").fingerprint() == labelled.fingerprint()
 
 
 def test_a_fingerprint_tells_the_order_from_another(table, labelled):

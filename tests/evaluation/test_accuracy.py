@@ -7,7 +7,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from effdet.data.annotations import LabelMap
+from effdet.data.label_map import LabelMap
 from effdet.errors import DataError, WeightsError
 from effdet.evaluation.accuracy import METRIC_NAMES, AccuracyEvaluator, confusion_picture
 from effdet.evaluation.tables import metrics_table

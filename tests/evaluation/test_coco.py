@@ -7,7 +7,8 @@ import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from effdet.data.annotations import Annotations, LabelMap
+from effdet.data.annotations import Annotations
+from effdet.data.label_map import LabelMap
 from effdet.errors import DataError
 from effdet.evaluation.coco import METRIC_NAMES, CocoEvaluator
 from effdet.evaluation.tables import metrics_table

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from effdet.config import load_config
-from effdet.data.formats import read_annotations, read_labels
+from effdet.data.formats import read_table
 from effdet.data.images import read_image
 from effdet.data.resize import classification_view
 from effdet.errors import DataError, WeightsError
@@ -18,7 +18,7 @@ def classifier(shapes_run):
 
 @pytest.fixture
 def labels(shapes_recipe):
-    return read_labels(load_config(shapes_recipe).data, "train")
+    return read_table(load_config(shapes_recipe).data, "train")
 
 
 def test_answers_are_those_of_a_loop_over_the_files(classifier, labels):
@@ -62,7 +62,7 @@ def test_an_image_that_is_gone_is_named(classifier, labels):
 
 def test_detections_are_those_of_the_predictor(tiny_run, tiny_recipe):
     config = load_config(tiny_recipe)
-    table = read_annotations(config.data, "val")
+    table = read_table(config.data, "val")
     model = load_checkpoint(tiny_run / "best.pt").model
     options = {**config.postprocess.model_dump(), "max_detections": 7}
     rows = evaluate_detector(model, table, options, batch_size=3, workers=0).results()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from effdet.data.annotations import LabelMap
+from effdet.data.label_map import LabelMap
 from effdet.inference.sources import Frame
 from effdet.inference.writers import (
     ClassificationCsvWriter,

@@ -10,13 +10,15 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from effdet.data.annotations import LabelMap
+from effdet.data.label_map import LabelMap
 from effdet.errors import DataError
 
 _WORDNET_ID = re.compile(r"n\d{8}")
 
 
-def match_classes(source: Path, names: Iterable[str], label_map: LabelMap | None) -> tuple[LabelMap, dict[str, int]]:
+def match_classes(
+    source: Path | str, names: Iterable[str], label_map: LabelMap | None
+) -> tuple[LabelMap, dict[str, int]]:
     """The classes, and the label of every name.
 
     Args:

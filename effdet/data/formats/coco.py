@@ -13,11 +13,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from effdet.data.annotations import Annotations, LabelMap
+from effdet.config import DetectionData
+from effdet.data.annotations import Annotations
+from effdet.data.formats.location import locate, require_file, require_folder, root_folder, split_section
 from effdet.data.formats.table import build_table
+from effdet.data.label_map import LabelMap
 from effdet.errors import DataError
+from effdet.types import Part
 
-Row = dict[str, Any]
+
+def read_coco_split(data: DetectionData, split: Part, label_map: LabelMap | None = None) -> Annotations:
+    """Table of a split: annotations/instances_SPLIT2017.json and the images in SPLIT2017/; see `read_table`."""
+    section = split_section(data, split)
+    settings = f"data.{split}.images=FOLDER", f"data.{split}.annotations=FILE"
+    root = root_folder(data, section.annotations, " and ".join(settings))
+    name = section.split or f"{split}2017"
+    json_path = locate(section.annotations, root, f"annotations/instances_{name}.json")
+    json_path = require_file(json_path, "annotation file", settings[1])
+    images = locate(section.images, root, name)
+    if images is not None and section.images is None and not images.is_dir():
+        images = root  # file names that start with the folder, or images beside their annotations
+    return read_coco(json_path, require_folder(images, "image folder", settings[0]), label_map)
 
 
 def read_coco(json_path: Path, image_folder: Path, label_map: LabelMap | None = None) -> Annotations:
@@ -56,7 +72,7 @@ def read_coco(json_path: Path, image_folder: Path, label_map: LabelMap | None = 
     )
 
 
-def _read_lists(path: Path) -> tuple[list[Row], list[Row], list[Row]]:
+def _read_lists(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
     try:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -82,7 +98,7 @@ def _read_lists(path: Path) -> tuple[list[Row], list[Row], list[Row]]:
     return lists[0], lists[1], lists[2]
 
 
-def _column(path: Path, table: str, rows: list[Row], key: str) -> list[Any]:
+def _column(path: Path, table: str, rows: list[dict[str, Any]], key: str) -> list[Any]:
     """The value of `key` in every row."""
     try:
         return [row[key] for row in rows]
@@ -91,7 +107,7 @@ def _column(path: Path, table: str, rows: list[Row], key: str) -> list[Any]:
         raise DataError(f"{path}: {table}[{number}] has no '{key}'; every entry needs one") from None
 
 
-def _categories(path: Path, categories: list[Row]) -> dict[int, str]:
+def _categories(path: Path, categories: list[dict[str, Any]]) -> dict[int, str]:
     """Name of every category id, by rising id."""
     names: dict[int, str] = {}
     for value, name in zip(
@@ -144,7 +160,7 @@ def _integer(value: Any) -> int | None:
     return None if isinstance(value, float) and value != number else number
 
 
-def _image_ids(path: Path, images: list[Row]) -> tuple[NDArray[Any], dict[str, int]]:
+def _image_ids(path: Path, images: list[dict[str, Any]]) -> tuple[NDArray[Any], dict[str, int]]:
     """Ids [I], integers or strings as in the file; and the row of every id, written as text."""
     ids = _column(path, "images", images, "id")
     row_of_image = {str(image_id): row for row, image_id in enumerate(ids)}
@@ -158,14 +174,14 @@ def _image_ids(path: Path, images: list[Row]) -> tuple[NDArray[Any], dict[str, i
     return np.array([str(image_id) for image_id in ids], np.str_), row_of_image
 
 
-def _sizes(path: Path, images: list[Row]) -> NDArray[np.int32]:
+def _sizes(path: Path, images: list[dict[str, Any]]) -> NDArray[np.int32]:
     """Sizes [I, 2] (H, W); 0 where the file does not tell."""
     values = [row.get(key) for row in images for key in ("height", "width")]
     sizes = _numbers(path, "images", "height or width", values).reshape(-1, 2)
     return np.where(np.isfinite(sizes) & (sizes < 2**31), sizes, 0).astype(np.int32)
 
 
-def _image_rows(path: Path, annotations: list[Row], row_of_image: dict[str, int]) -> NDArray[np.int64]:
+def _image_rows(path: Path, annotations: list[dict[str, Any]], row_of_image: dict[str, int]) -> NDArray[np.int64]:
     """Row of the image of every annotation, [N]."""
     ids = _column(path, "annotations", annotations, "image_id")
     rows = [row_of_image.get(str(image_id), -1) for image_id in ids]
@@ -178,7 +194,7 @@ def _image_rows(path: Path, annotations: list[Row], row_of_image: dict[str, int]
     return np.array(rows, np.int64)
 
 
-def _boxes(path: Path, annotations: list[Row]) -> NDArray[np.float64]:
+def _boxes(path: Path, annotations: list[dict[str, Any]]) -> NDArray[np.float64]:
     """Boxes [N, 4] xyxy."""
     values = _column(path, "annotations", annotations, "bbox")
     for number, box in enumerate(values):
@@ -190,7 +206,7 @@ def _boxes(path: Path, annotations: list[Row]) -> NDArray[np.float64]:
     return boxes
 
 
-def _crowd(path: Path, annotations: list[Row]) -> NDArray[np.bool_]:
+def _crowd(path: Path, annotations: list[dict[str, Any]]) -> NDArray[np.bool_]:
     """Whether every annotation, [N], is a crowd; those that do not tell are none."""
     given = _numbers(path, "annotations", "iscrowd", [row.get("iscrowd") or 0 for row in annotations])
     crowd: NDArray[np.bool_] = given != 0
@@ -198,7 +214,7 @@ def _crowd(path: Path, annotations: list[Row]) -> NDArray[np.bool_]:
 
 
 def _labels(
-    path: Path, annotations: list[Row], label_of: dict[int, int], problems: dict[int, str]
+    path: Path, annotations: list[dict[str, Any]], label_of: dict[int, int], problems: dict[int, str]
 ) -> NDArray[np.int64]:
     """Label of every annotation, [N]."""
     values = _column(path, "annotations", annotations, "category_id")

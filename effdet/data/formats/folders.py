@@ -1,6 +1,6 @@
 """Reader of image folders: one folder per class, whose name is the class and in which its images lie.
 
-Which folder is the part of a data set is settled in the package beside this file.
+Names that begin with a dot are left out.
 """
 
 from __future__ import annotations
@@ -10,11 +10,23 @@ from pathlib import Path
 
 import numpy as np
 
-from effdet.data.annotations import LabelMap
+from effdet.config import ClassificationData
 from effdet.data.formats.classes import match_classes
+from effdet.data.formats.location import locate, require_folder, root_folder, split_section
 from effdet.data.images import IMAGE_SUFFIXES
+from effdet.data.label_map import LabelMap
 from effdet.data.labels import ImageLabels
 from effdet.errors import DataError
+from effdet.types import Part
+
+
+def read_folders_split(data: ClassificationData, split: Part, label_map: LabelMap | None = None) -> ImageLabels:
+    """Table of a split: the class folders in SPLIT/; see `read_table`."""
+    section = split_section(data, split)
+    root = root_folder(data, section.images, f"data.{split}.images=FOLDER")
+    folder = locate(section.images, root, section.split or split)
+    settings = f"data.{split}.images=FOLDER, data.{split}.split=NAME"
+    return read_folders(require_folder(folder, "folder of class folders", settings), label_map)
 
 
 def read_folders(folder: Path, label_map: LabelMap | None = None) -> ImageLabels:

@@ -1,25 +1,38 @@
 """Reader of image lists: a CSV file with an image and its class in every line.
 
-Which file is the part of a data set is settled in the package beside this file.
+Images that are not in the list are not in the table.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from effdet.data.annotations import LabelMap
+from effdet.config import ClassificationData
 from effdet.data.formats.classes import match_classes
+from effdet.data.formats.location import locate, require_file, require_folder, root_folder, split_section
 from effdet.data.formats.table import find_images
+from effdet.data.label_map import LabelMap
 from effdet.data.labels import ImageLabels
 from effdet.errors import DataError
+from effdet.types import Part
 
 IMAGE_COLUMNS = ("image", "file", "file_name", "filename", "path")
 CLASS_COLUMNS = ("label", "class", "category", "name")
+
+
+def read_image_list_split(data: ClassificationData, split: Part, label_map: LabelMap | None = None) -> ImageLabels:
+    """Table of a split: the list SPLIT.csv; see `read_table`."""
+    section = split_section(data, split)
+    root = root_folder(data, section.annotations, f"data.{split}.annotations=FILE")
+    csv_path = locate(section.annotations, root, f"{(section.split or split).removesuffix('.csv')}.csv")
+    settings = f"data.{split}.annotations=FILE, data.{split}.split=NAME"
+    csv_path = require_file(csv_path, "list of images", settings)
+    images = csv_path.parent if section.images is None else locate(section.images, root, "")
+    return read_image_list(csv_path, require_folder(images, "image folder", f"data.{split}.images=FOLDER"), label_map)
 
 
 def read_image_list(csv_path: Path, image_folder: Path, label_map: LabelMap | None = None) -> ImageLabels:
@@ -53,7 +66,8 @@ def read_image_list(csv_path: Path, image_folder: Path, label_map: LabelMap | No
 def _read_classes(path: Path) -> tuple[dict[str, str], dict[str, int]]:
     """Class of every image in the order of the list, and what was left out."""
     lines = csv.reader(io.StringIO(_read_text(path), newline=""), skipinitialspace=True)
-    columns: _Columns | None = None
+    columns: tuple[int, int] | None = None  # of the image and of its class
+    num_columns = 0
     class_of: dict[str, str] = {}
     num_rows = num_empty = 0
     try:
@@ -63,13 +77,22 @@ def _read_classes(path: Path) -> tuple[dict[str, str], dict[str, int]]:
                 num_empty += 1
                 continue
             if columns is None:
-                columns = _read_header(path, fields)
+                columns, num_columns = _read_header(path, fields), len(fields)
                 continue
             num_rows += 1
-            image, name = columns.read(f"{path}: line {lines.line_num}", fields)
+            line = f"{path}: line {lines.line_num}"
+            if len(fields) != num_columns:
+                raise DataError(
+                    f"{line} has {len(fields)} columns, the header {num_columns}; put names that hold a comma in quotes"
+                )
+            image, name = (fields[column] for column in columns)
+            if not image or not name:
+                raise DataError(
+                    f"{line} has no {'class' if image else 'image'}; every line needs an image and its class"
+                )
             if class_of.setdefault(image, name) != name:
                 raise DataError(
-                    f"{path}: line {lines.line_num}: {image} is '{name}' here and '{class_of[image]}' further up; "
+                    f"{line}: {image} is '{name}' here and '{class_of[image]}' further up; "
                     f"an image has one class, keep one of the lines"
                 )
     except csv.Error as error:
@@ -95,27 +118,8 @@ def _read_text(path: Path) -> str:
         raise DataError(f"{path}: the list of images cannot be read: {error.strerror or error}") from None
 
 
-@dataclass(frozen=True)
-class _Columns:
-    """Where the image and its class stand in a line, and how many columns there are."""
-
-    image: int
-    name: int
-    count: int
-
-    def read(self, place: str, fields: list[str]) -> tuple[str, str]:
-        """Image and class of a line; `place` is what the line is called in messages."""
-        if len(fields) != self.count:
-            raise DataError(
-                f"{place} has {len(fields)} columns, the header {self.count}; put names that hold a comma in quotes"
-            )
-        image, name = fields[self.image], fields[self.name]
-        if not image or not name:
-            raise DataError(f"{place} has no {'class' if image else 'image'}; every line needs an image and its class")
-        return image, name
-
-
-def _read_header(path: Path, fields: list[str]) -> _Columns:
+def _read_header(path: Path, fields: list[str]) -> tuple[int, int]:
+    """Columns of the image and of its class."""
     names = [field.lower() for field in fields]
     image = next((column for column in IMAGE_COLUMNS if column in names), None)
     name = next((column for column in CLASS_COLUMNS if column in names), None)
@@ -124,7 +128,7 @@ def _read_header(path: Path, fields: list[str]) -> _Columns:
             f"{path}: the first line is '{','.join(fields)}', in which no column is named "
             f"{_alternatives(IMAGE_COLUMNS if image is None else CLASS_COLUMNS)}; expected a header such as image,label"
         )
-    return _Columns(names.index(image), names.index(name), len(names))
+    return names.index(image), names.index(name)
 
 
 def _alternatives(names: tuple[str, ...]) -> str:

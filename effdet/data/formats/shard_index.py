@@ -1,6 +1,6 @@
-"""Reader and writer of the index of shards: one file beside the tar files with the whole table of a part of a data set.
+"""Reader and writer of the index of shards: one file beside the tar files with the whole table of a split.
 
-An index is an npz archive of plain arrays. The bytes of the images are the business of `data/shards.py`.
+An index is an npz archive of plain arrays. The images in the shards are read by `data/shard_store.py`.
 """
 
 from __future__ import annotations
@@ -12,86 +12,72 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from effdet.data.annotations import Annotations, LabelMap
+from effdet.config import DataConfig
 from effdet.data.formats.classes import match_classes
-from effdet.data.labels import ImageLabels
+from effdet.data.formats.location import root_folder, split_section
+from effdet.data.image_table import ImageTable, Table
+from effdet.data.label_map import LabelMap
 from effdet.data.shard_store import ShardAddress, ShardFolder, ShardStore
 from effdet.errors import DataError
 from effdet.files import atomic_write
-from effdet.types import Task
+from effdet.types import Part, Task
 
 INDEX_SUFFIX = ".index.npz"
 VERSION = 1
-Columns = dict[str, NDArray[Any]]
+
+_CONTENT = {"detection": "images with boxes", "classification": "images with a class each"}
+_STORE_COLUMNS = ("shards", "starts", "lengths", "checksums", "members")
 
 
-_HOLDS = {"detection": "images with boxes", "classification": "images with a class each"}
-_OF_BOXES = ("image_ids", "sizes", "offsets", "boxes", "crowd", "areas")
-_OF_STORE = ("shards", "starts", "lengths", "checksums", "members")
+def read_shards_split(table: type[Table], data: DataConfig, split: Part, label_map: LabelMap | None = None) -> Table:
+    """Table of a split: SPLIT.index.npz in the root or at `data.url`; see `read_table`."""
+    name = split_section(data, split).split or split
+    if data.url is not None:
+        return read_shards(table, ShardAddress(data.url), name, label_map)
+    root = root_folder(data, None, "data.url=ADDRESS")
+    assert root is not None
+    path = root / f"{name}{INDEX_SUFFIX}"
+    if not path.is_file():
+        there = ", ".join(sorted(path.name.removesuffix(INDEX_SUFFIX) for path in root.glob(f"*{INDEX_SUFFIX}")))
+        hint = f"of {there}" if there else "of a folder that `effdet shards` has written"
+        raise DataError(f"{path}: no such index of shards; set data.{split}.split=NAME to one {hint}")
+    return read_shards(table, ShardFolder(root), name, label_map)
 
 
-def read_shards(place: ShardFolder | ShardAddress, part: str, label_map: LabelMap | None = None) -> Annotations:
-    """Table of shards of images with boxes.
+def read_shards(
+    table: type[Table], location: ShardFolder | ShardAddress, name: str, label_map: LabelMap | None = None
+) -> Table:
+    """Table of shards.
 
     Args:
-        place: where shards and index lie.
-        part: which of the indexes there, such as train.
-        label_map: classes that the labels must follow, matched by name; None takes those of the shards.
+        table: `Annotations` or `ImageLabels`.
+        location: where shards and index are.
+        name: name of the index without its suffix, such as train.
+        label_map: classes that the labels must follow, matched by name; None uses those of the shards.
 
     Raises:
         DataError: the index is missing, no such index, of another version or task, does not fit the shards, or has
-            boxes of a class that `label_map` lacks.
+            labels of a class that `label_map` lacks.
     """
-    columns, store = _read_index(place, part, "detection")
-    own_map, labels = _label_map(columns), columns["labels"]
+    columns, store = _read_index(location, name, table.task)
+    own_map = LabelMap(tuple(columns["class_names"].tolist()), tuple(columns["category_ids"].tolist()))
+    source = Path(str(location), f"{name}{INDEX_SUFFIX}")
     if label_map is not None:
-        label_of = {name: label for label, name in enumerate(label_map.names)}
-        new = np.array([label_of.get(name, -1) for name in own_map.names], np.int64)
-        labels = new[labels]
-        if (labels < 0).any():
-            name = own_map.names[columns["labels"][labels < 0][0]]
-            raise DataError(
-                f"{place}/{part}{INDEX_SUFFIX}: the class '{name}' is annotated but is not among the classes of the "
-                f"model; add it to the training set or write the shards without its boxes"
-            )
-    return Annotations(
-        source=Path(str(place), f"{part}{INDEX_SUFFIX}"),
-        image_folder=Path(str(place)),
+        label_map, new_labels = _MATCH[table.task](f"{location}/{source.name}", columns["labels"], own_map, label_map)
+        columns["labels"] = new_labels[columns["labels"]]
+    labels: dict[str, Any] = {column: columns[column] for column in table.columns}
+    return table(
+        source=source,
+        image_folder=Path(str(location)),
         file_names=columns["file_names"],
-        image_ids=columns["image_ids"],
-        sizes=columns["sizes"],
-        offsets=columns["offsets"],
-        boxes=columns["boxes"],
-        labels=labels,
-        crowd=columns["crowd"],
-        areas=columns["areas"],
-        label_map=label_map.in_ids_of(own_map) if label_map else own_map,
-        store=store,
-    )
-
-
-def read_labelled_shards(
-    place: ShardFolder | ShardAddress, part: str, label_map: LabelMap | None = None
-) -> ImageLabels:
-    """Table of shards of images with a class each; see `read_shards`."""
-    columns, store = _read_index(place, part, "classification")
-    own_map, labels = _label_map(columns), columns["labels"]
-    if label_map is not None:
-        found = [own_map.names[label] for label in np.unique(labels)]
-        label_map, label_of = match_classes(Path(f"{part}{INDEX_SUFFIX}"), found, label_map)
-        labels = np.array([label_of.get(name, -1) for name in own_map.names], np.int64)[labels]
-    return ImageLabels(
-        source=Path(str(place), f"{part}{INDEX_SUFFIX}"),
-        image_folder=Path(str(place)),
-        file_names=columns["file_names"],
-        labels=labels,
         label_map=label_map or own_map,
         store=store,
+        **labels,
     )
 
 
-def write_index(path: Path, table: Annotations | ImageLabels, shard_sizes: list[int]) -> None:
-    """Writes the index of a table whose images lie in shards.
+def write_index(path: Path, table: ImageTable, shard_sizes: list[int]) -> None:
+    """Writes the index of a table whose images are in shards.
 
     Args:
         path: the index, ending in `INDEX_SUFFIX`.
@@ -99,51 +85,78 @@ def write_index(path: Path, table: Annotations | ImageLabels, shard_sizes: list[
         shard_sizes: bytes of every shard.
     """
     assert table.store is not None
-    task: Task = "detection" if isinstance(table, Annotations) else "classification"
     columns: dict[str, Any] = {
         "version": VERSION,
-        "task": task,
+        "task": table.task,
         "shard_names": table.store.names,
         "shard_sizes": np.array(shard_sizes, np.int64),
         "class_names": np.array(table.label_map.names, np.str_),
         "category_ids": np.array(table.label_map.category_ids, np.int64),
         "file_names": table.file_names,
-        "labels": table.labels,
-        **{column: getattr(table.store, column) for column in _OF_STORE},
+        **{column: getattr(table.store, column) for column in _STORE_COLUMNS},
+        **{column: getattr(table, column) for column in table.columns},
     }
-    if isinstance(table, Annotations):
-        columns |= {column: getattr(table, column) for column in _OF_BOXES}
     with atomic_write(path) as partial, partial.open("wb") as file:
         np.savez_compressed(file, **columns)
 
 
-def _read_index(place: ShardFolder | ShardAddress, part: str, task: Task) -> tuple[Columns, ShardStore]:
-    """The columns of an index for `task`, and the store of its images, whose shards are as large as they should be."""
-    where = f"{place}/{part}{INDEX_SUFFIX}"
-    columns = _columns(where, place.content(f"{part}{INDEX_SUFFIX}"))
-    version, found = int(columns["version"]), str(columns["task"])
+def _match_objects(
+    index: str, labels: NDArray[np.int64], own_map: LabelMap, label_map: LabelMap
+) -> tuple[LabelMap, NDArray[np.int64]]:
+    """`label_map` with the category ids of the shards, and its label for each of theirs, -1 for unused ones."""
+    label_of = {name: label for label, name in enumerate(label_map.names)}
+    new_labels = np.array([label_of.get(name, -1) for name in own_map.names], np.int64)
+    unknown = new_labels[labels] < 0
+    if unknown.any():
+        name = own_map.names[labels[unknown][0]]
+        raise DataError(
+            f"{index}: the class '{name}' is annotated but is not among the classes of the model; "
+            f"add it to the training set or write the shards without its boxes"
+        )
+    return label_map.in_ids_of(own_map), new_labels
+
+
+def _match_images(
+    index: str, labels: NDArray[np.int64], own_map: LabelMap, label_map: LabelMap
+) -> tuple[LabelMap, NDArray[np.int64]]:
+    """`label_map`, and its label for each of the shards', -1 for unused ones."""
+    used = [own_map.names[label] for label in np.unique(labels)]
+    label_map, label_of = match_classes(index, used, label_map)
+    return label_map, np.array([label_of.get(name, -1) for name in own_map.names], np.int64)
+
+
+_MATCH = {"detection": _match_objects, "classification": _match_images}
+
+
+def _read_index(
+    location: ShardFolder | ShardAddress, name: str, task: Task
+) -> tuple[dict[str, NDArray[Any]], ShardStore]:
+    """The columns of an index for `task`, and the store of its images, once the sizes of the shards are checked."""
+    where = f"{location}/{name}{INDEX_SUFFIX}"
+    columns = _columns(where, location.content(f"{name}{INDEX_SUFFIX}"))
+    version, written_for = int(columns["version"]), str(columns["task"])
     if version != VERSION:
         raise DataError(
             f"{where}: the index is of version {version}, expected {VERSION}; write the shards again with this version "
             f"of the package"
         )
-    if found != task:
+    if written_for != task:
         raise DataError(
-            f"{where}: the shards hold {_HOLDS.get(found, found)}, expected {_HOLDS[task]}; choose a recipe of "
-            f"task: {found}, or other shards"
+            f"{where}: the shards hold {_CONTENT.get(written_for, written_for)}, expected {_CONTENT[task]}; choose a "
+            f"recipe of task: {written_for}, or other shards"
         )
     names = tuple(columns["shard_names"].tolist())
-    for name, size, known in zip(names, place.sizes(names), columns["shard_sizes"].tolist(), strict=True):
+    for shard, size, known in zip(names, location.sizes(names), columns["shard_sizes"].tolist(), strict=True):
         if size is not None and size != known:
             fault = "cut off" if size < known else "of another data set"
             raise DataError(
-                f"{place}/{name}: the shard has {size} bytes, by the index {known}; it is {fault} or was changed, "
+                f"{location}/{shard}: the shard has {size} bytes, by the index {known}; it is {fault} or was changed, "
                 f"copy shards and index again from the same place"
             )
-    return columns, ShardStore(place, names, **{column: columns[column] for column in _OF_STORE})
+    return columns, ShardStore(location, names, **{column: columns[column] for column in _STORE_COLUMNS})
 
 
-def _columns(where: str, content: bytes) -> Columns:
+def _columns(where: str, content: bytes) -> dict[str, NDArray[Any]]:
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             columns = dict(archive)
@@ -152,7 +165,3 @@ def _columns(where: str, content: bytes) -> Columns:
     if not {"version", "task"} <= columns.keys():
         raise DataError(f"{where}: not a whole index of shards; copy it again, or write the shards again")
     return columns
-
-
-def _label_map(columns: Columns) -> LabelMap:
-    return LabelMap(tuple(columns["class_names"].tolist()), tuple(columns["category_ids"].tolist()))

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from effdet.data.annotations import Annotations, LabelMap
+from effdet.data.annotations import Annotations
 from effdet.data.images import find_image
+from effdet.data.label_map import LabelMap
 from effdet.errors import DataError
 
 OUTSIDE = "boxes outside their image dropped"  # of the repairs

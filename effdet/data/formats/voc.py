@@ -1,6 +1,6 @@
-"""Reader of Pascal VOC annotations: one XML file per image, and a list of the images of a part.
+"""Reader of Pascal VOC annotations: one XML file per image, and a list of the images of a split.
 
-Boxes are taken as written: VOC's own tools count pixels from 1, most others from 0, and the files do not tell.
+Boxes are used as written: VOC's own tools count pixels from 1, most others from 0, and the files do not say which.
 """
 
 from __future__ import annotations
@@ -14,10 +14,34 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from effdet.data.annotations import Annotations, LabelMap
+from effdet.config import DetectionData
+from effdet.data.annotations import Annotations
+from effdet.data.formats.location import locate, require_file, require_folder, root_folder, split_section
 from effdet.data.formats.table import build_table
 from effdet.data.images import IMAGE_SUFFIXES, find_image
+from effdet.data.label_map import LabelMap
 from effdet.errors import DataError
+from effdet.types import Part
+
+
+def read_voc_split(data: DetectionData, split: Part, label_map: LabelMap | None = None) -> Annotations:
+    """Table of a split: JPEGImages/, Annotations/ and the list ImageSets/Main/SPLIT.txt; see `read_table`.
+
+    A folder of XML files given as `annotations` without a list is the whole split.
+    """
+    section = split_section(data, split)
+    settings = f"data.{split}.images=FOLDER", f"data.{split}.annotations=FOLDER"
+    root = root_folder(data, section.annotations, " and ".join(settings))
+    images = require_folder(locate(section.images, root, "JPEGImages"), "image folder", settings[0])
+    annotations = locate(section.annotations, root, "Annotations")
+    annotations = require_folder(annotations, "folder of XML files", settings[1])
+    image_list = None
+    if section.split is not None or section.annotations is None:
+        name = section.split or split
+        given = Path(name) if "/" in name or name.endswith(".txt") else None
+        image_list = locate(given, root, f"ImageSets/Main/{name}.txt")
+        image_list = require_file(image_list, "list of images", f"data.{split}.split=NAME or the path of a list")
+    return read_voc(images, annotations, image_list, data.classes, label_map)
 
 
 def read_voc(

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effdet.config import TrainConfig
-from effdet.data.annotations import Annotations, LabelMap
+from effdet.data.annotations import Annotations
 from effdet.data.formats.table import OUTSIDE, OVERHANGING
+from effdet.data.label_map import LabelMap
 from effdet.data.labels import ImageLabels
 from effdet.errors import ConfigError, DataError, TrainingError
 

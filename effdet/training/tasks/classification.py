@@ -15,7 +15,7 @@ from effdet.config import ClassificationConfig, ClassificationLossConfig
 from effdet.data.augment.mix_batch import mix_batch
 from effdet.data.cache import make_cache
 from effdet.data.classification_dataset import ClassificationDataset
-from effdet.data.formats import read_labels
+from effdet.data.formats import read_table
 from effdet.data.images import Image
 from effdet.data.sampling import TrainOrder
 from effdet.distributed import SINGLE, Processes
@@ -53,7 +53,7 @@ class ClassificationTask:
 
     def __init__(self, config: ClassificationConfig, console: Console, processes: Processes = SINGLE) -> None:
         self.config, self.processes = config, processes
-        train_table, val_table = read_tables(read_labels, config.data, console)
+        train_table, val_table = read_tables(read_table, config.data, console)
         for note in label_warnings(train_table):
             console.print(note, style="yellow")
         names = train_table.label_map.names

@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from effdet.config import DataConfig
-from effdet.data.annotations import LabelMap
+from effdet.data.label_map import LabelMap
 from effdet.data.loader import train_batches
 from effdet.data.sampling import TrainOrder
 from effdet.distributed import Processes

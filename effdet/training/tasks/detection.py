@@ -15,7 +15,7 @@ from torch import Tensor
 from effdet.config import DetectionConfig, DetectionLossConfig
 from effdet.data.cache import make_cache
 from effdet.data.detection_dataset import DetectionDataset
-from effdet.data.formats import read_annotations
+from effdet.data.formats import read_table
 from effdet.data.images import Image
 from effdet.data.sampling import SIDE_STEP, detection_order
 from effdet.distributed import SINGLE, Processes
@@ -50,7 +50,7 @@ class DetectionTask:
 
     def __init__(self, config: DetectionConfig, console: Console, processes: Processes = SINGLE) -> None:
         self.config, self.processes = config, processes
-        train_table, val_table = read_tables(read_annotations, config.data, console)
+        train_table, val_table = read_tables(read_table, config.data, console)
         check_boxes(train_table)
         names = train_table.label_map.names
         self.model, self.loaded_norms, new_head = initial_model(config.model, names, console)

@@ -8,8 +8,9 @@ import torch
 from rich.console import Console
 
 from effdet.config import load_config
-from effdet.data.annotations import Annotations, LabelMap
+from effdet.data.annotations import Annotations
 from effdet.data.formats.table import build_table
+from effdet.data.label_map import LabelMap
 from effdet.data.labels import ImageLabels
 from effdet.errors import DataError, TrainingError
 from effdet.training.debug.checks import box_warnings, check_boxes, check_first_loss, label_warnings
@@ -121,11 +122,11 @@ def test_objects_too_small_for_the_input_give_a_warning():
 
 def test_classes_of_a_classifier_without_images_are_named():
     table = ImageLabels(
-        Path("train"),
-        Path(),
-        np.array(["a.jpg", "b.jpg"]),
-        np.array([0, 2]),
-        LabelMap(("cat", "cow", "dog"), (0, 1, 2)),
+        source=Path("train"),
+        image_folder=Path(),
+        file_names=np.array(["a.jpg", "b.jpg"]),
+        labels=np.array([0, 2]),
+        label_map=LabelMap(("cat", "cow", "dog"), (0, 1, 2)),
     )
     assert label_warnings(table) == ["train: 1 of 3 classes have no images to train on: cow"]
     assert label_warnings(replace(table, labels=np.array([0, 2, 1]))) == []

@@ -55,6 +55,13 @@ class Annotations(ImageTable):
         """Images and objects, crowd regions included."""
         return {**super().counts(), "objects": len(self.boxes)}
 
+    def notes(self) -> list[str]:
+        """One line for each kind of repair, and one on crowd regions if there are some."""
+        crowds = int(np.count_nonzero(self.crowd))
+        return super().notes() + (
+            [f"{self.source.name}: crowd regions, which are not trained on: {crowds}"] if crowds else []
+        )
+
     def record(self, index: int) -> dict[str, Any]:
         """Id, size and objects of image `index` as plain values."""
         rows = self.rows(index)

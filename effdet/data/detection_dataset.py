@@ -1,56 +1,53 @@
 """Samples of a detector: an image of the input size with its target, from one row of the annotations.
 
-How rows are ordered is in `data/sampling.py`; single random changes are in `data/augment.py` and its neighbours;
-samples of a classifier are in `data/classify.py`.
+The order of the random changes is here; each change is in `augment/`, and the order of the rows in `train_order.py`.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from effdet.config import DetectionAugment
 from effdet.data.annotations import Annotations
+from effdet.data.augment.erasing import random_erasing
 from effdet.data.augment.mosaic import copy_paste, mixup, mosaic, mosaic_tiles
 from effdet.data.augment.photometric import photometric_distortion
-from effdet.data.augment.placement import Boxes, Labels, Placement, Scene, apply_placement, draw_placement
+from effdet.data.augment.placement import Placement, apply_placement, draw_placement
 from effdet.data.augment.rand_augment_boxes import rand_augment_boxes
+from effdet.data.augment.sample import Sample
 from effdet.data.cache import Cache
-from effdet.data.classification_dataset import random_erasing
-from effdet.data.images import REDUCTIONS, Image, decode_image, fitting_scale, letterbox
-from effdet.data.sampling import Key
+from effdet.data.dataset import ImageDataset
+from effdet.data.images import REDUCTIONS, Image
+from effdet.data.letterbox import fitting_scale, letterbox
+from effdet.data.train_order import Key
 from effdet.errors import DataError
 from effdet.structures import Batch, Target
 
-Sample = tuple[Tensor, Target]
-Scale = tuple[float, float]
-PackedTarget = tuple[Boxes, Labels, int, tuple[int, int], Scale]
 
+class DetectionDataset(ImageDataset[Target, Batch]):
+    """Images of a table at the input size, with their targets; see `ImageDataset`.
 
-class DetectionDataset(Dataset[Sample | DataError]):
-    """Images of a table at the input size, with their targets.
-
-    A sample is a function of the seed and the key alone, whichever process makes it and whatever was made before. A
-    faulty image is returned as its error and not raised, so that it reaches the user from a loader process in one
-    sentence, and so is a faulty one that is joined to it. Crowd regions are no targets.
+    A faulty image that is combined with another is an error of that sample. Crowd regions are no targets.
 
     Attributes:
-        annotations: the table.
+        table: the images and their boxes.
         size: (H, W) of the network input.
         fill: RGB colour of the padding.
-        augment: the random changes; None for evaluation, which takes the plain letterbox.
-        seed: seed of the random changes.
-        epochs: length of the run, before whose end mosaic, copy-paste and mixup may stop; None for no end.
-        cache: where decoded images are kept; None for nowhere.
-        partners: rows of the images that may be joined to others; all where none are given.
+        augment: the random changes; None for evaluation, which uses the plain letterbox.
+        epochs: length of the run; mosaic, copy-paste and mixup may stop some epochs before its end. None for no end.
+        partners: rows of the images that may be combined with others; all if none are given.
     """
+
+    table: Annotations
 
     def __init__(
         self,
-        annotations: Annotations,
+        table: Annotations,
         size: tuple[int, int],
         fill: tuple[int, ...],
         augment: DetectionAugment | None,
@@ -59,136 +56,120 @@ class DetectionDataset(Dataset[Sample | DataError]):
         cache: Cache | None = None,
         partners: NDArray[np.int64] | None = None,
     ) -> None:
-        self.annotations = annotations
+        super().__init__(table, seed, cache)
         self.size = size
         self.fill = fill
         self.augment = augment
-        self.seed = seed
         self.epochs = epochs
-        self.cache = cache
-        self.partners = np.arange(len(annotations)) if partners is None else partners
+        self.partners = np.arange(len(table)) if partners is None else partners
 
-    def __len__(self) -> int:
-        return len(self.annotations)
+    def sample(self, key: Key) -> tuple[Image, Target]:
+        """Image, uint8 RGB [H, W, 3], and target of a key; see `ImageDataset.sample`."""
+        size = key.size or self.size
+        if self.augment is None:
+            sample, original, scale = self._letterboxed(key.row, size)
+        else:
+            sample, placement = self._augmented(key, self.augment, size)
+            original, scale = placement.original, placement.scale
+        target = Target(torch.from_numpy(sample.boxes), torch.from_numpy(sample.labels), key.row, original, scale)
+        return sample.image, target
 
-    def __getitem__(self, key: Key | tuple[int, int]) -> Sample | DataError:
-        """Image, uint8 [3, H, W], and target of a key; or what is wrong with the file."""
-        key = Key(*key)
-        index, size = key.row, key.size or self.size
-        try:
-            if self.augment is None:
-                scene, original, scale = self._whole(index, size)
-            else:
-                scene, placement = self._changed(key, self.augment, size)
-                original, scale = placement.original, placement.scale
-        except DataError as error:
-            return error
-        image = np.require(scene.image, requirements="W")  # torch takes no read-only arrays, such as the cache gives
-        target = Target(torch.from_numpy(scene.boxes), torch.from_numpy(scene.labels), index, original, scale)
-        return torch.from_numpy(image).permute(2, 0, 1), target
-
-    def pack(self, samples: list[Sample]) -> list[PackedTarget]:
-        """The targets of the samples without tensors; see `loader.BatchSource`."""
-        targets = [target for _, target in samples]
+    def pack(self, targets: list[Target]) -> list[tuple[Any, ...]]:
+        """The targets without tensors; see `ImageDataset.pack`."""
         return [
             (target.boxes.numpy(), target.labels.numpy(), target.index, target.size, target.scale) for target in targets
         ]
 
-    def unpack(self, images: Tensor, packed: list[PackedTarget]) -> Batch:
+    def unpack(self, images: Tensor, packed: list[tuple[Any, ...]]) -> Batch:
         """The batch of images [B, 3, H, W] and of their packed targets."""
         targets = (
-            Target(torch.from_numpy(boxes), torch.from_numpy(labels), index, (height, width), (vertical, horizontal))
-            for boxes, labels, index, (height, width), (vertical, horizontal) in packed
+            Target(torch.from_numpy(boxes), torch.from_numpy(labels), index, tuple(size), tuple(scale))
+            for boxes, labels, index, size, scale in packed
         )
         return Batch(images, tuple(targets))
 
-    def _whole(self, index: int, size: tuple[int, int]) -> tuple[Scene, tuple[int, int], Scale]:
-        """A row as evaluation sees it, in the letterbox of `size`; the size of its image and the scale."""
+    def decoded(self, index: int, reduction: int, data: bytes | None = None) -> Image:
+        """The image of a row, decoded at a reduction; not to be written to.
+
+        Raises:
+            DataError: the image is missing, broken, or of another size than annotated.
+        """
+        image = super().decoded(index, reduction, data)
+        self._check_size(image, index, reduction)
+        return image
+
+    def _letterboxed(self, index: int, size: tuple[int, int]) -> tuple[Sample, tuple[int, int], tuple[float, float]]:
+        """A row in the letterbox of `size`, for evaluation; the size of its image and the scale."""
         boxes, labels = self._objects(index)
-        whole = self._decoded(index, 1)
+        whole = self.decoded(index, 1)
         image, (vertical, horizontal) = letterbox(whole, size, self.fill)
         boxes = boxes * np.array([horizontal, vertical, horizontal, vertical], np.float32)
-        return Scene(image, boxes, labels), whole.shape[:2], (vertical, horizontal)
+        return Sample(image, boxes, labels), whole.shape[:2], (vertical, horizontal)
 
-    def _changed(self, key: Key, augment: DetectionAugment, size: tuple[int, int]) -> tuple[Scene, Placement]:
-        """The scene of `size` that is trained on, and where the row's own image lies in it."""
+    def _augmented(self, key: Key, augment: DetectionAugment, size: tuple[int, int]) -> tuple[Sample, Placement]:
+        """The sample of `size` to train on, and the placement of the row's own image in it."""
         index, rng = key.row, key.rng(self.seed)
-        joining = self.epochs is None or key.epoch < self.epochs - augment.close_mosaic_epochs
-        if joining and _happens(augment.mosaic, rng):
+        combining = self.epochs is None or key.epoch < self.epochs - augment.close_mosaic_epochs
+        if combining and _happens(augment.mosaic, rng):
             tiles = mosaic_tiles(size, rng)
             rows = [index, *self._draw_partners(len(tiles) - 1, rng)]
             shapes = [(tile[0].stop - tile[0].start, tile[1].stop - tile[1].start) for tile in tiles]
-            views = [self._view(row, augment, size, shape, rng) for row, shape in zip(rows, shapes, strict=True)]
-            scene, placement = mosaic([view for view, _ in views], tiles, size), views[0][1]
+            views = [self._placed(row, augment, size, shape, rng) for row, shape in zip(rows, shapes, strict=True)]
+            sample, placement = mosaic([view for view, _ in views], tiles, size), views[0][1]
         else:
-            scene, placement = self._view(index, augment, size, size, rng)
-        for join, probability in ((copy_paste, augment.copy_paste), (mixup, augment.mixup)):
-            if joining and _happens(probability, rng):
+            sample, placement = self._placed(index, augment, size, size, rng)
+        for combine, probability in ((copy_paste, augment.copy_paste), (mixup, augment.mixup)):
+            if combining and _happens(probability, rng):
                 (partner,) = self._draw_partners(1, rng)
-                other, _ = self._view(partner, augment, size, size, rng)
-                scene = join(scene, other, rng)
-        return scene._replace(image=random_erasing(scene.image, augment.random_erasing, rng)), placement
+                other, _ = self._placed(partner, augment, size, size, rng)
+                sample = combine(sample, other, rng)
+        return sample._replace(image=random_erasing(sample.image, augment.random_erasing, rng)), placement
 
-    def _view(
+    def _placed(
         self,
         index: int,
         augment: DetectionAugment,
         size: tuple[int, int],
         canvas: tuple[int, int],
         rng: np.random.Generator,
-    ) -> tuple[Scene, Placement]:
-        """One row changed by itself in a canvas (H, W): that of the sample's `size`, or a tile of it."""
+    ) -> tuple[Sample, Placement]:
+        """One row changed by itself on a canvas (H, W): that of the sample's `size`, or a tile of it."""
         boxes, labels = self._objects(index)
-        height, width = (int(side) for side in self.annotations.sizes[index])
-        # RandAugment changes whole images; and where no size is annotated, the whole image tells it.
-        whole = self._decoded(index, 1) if augment.rand_augment.layers or min(height, width) <= 0 else None
+        height, width = (int(side) for side in self.table.sizes[index])
+        # RandAugment changes whole images; and without an annotated size, it is known only from the whole image.
+        whole = self.decoded(index, 1) if augment.rand_augment.layers or min(height, width) <= 0 else None
         original = (height, width) if whole is None else whole.shape[:2]
         if augment.scale_jitter is None:
             scale = fitting_scale(original, canvas)
         else:  # relative to the whole sample, in a tile too: objects are as large as without the mosaic
             scale = rng.uniform(*augment.scale_jitter) * fitting_scale(original, size)
-        coarsest = REDUCTIONS[0] if whole is None else 1
-        placement = draw_placement(original, canvas, scale, augment.horizontal_flip, coarsest, rng)
-        image = self._decoded(index, placement.reduction) if whole is None else whole
-        scene = Scene(photometric_distortion(image, augment.photometric, rng), boxes, labels)
+        largest_reduction = REDUCTIONS[0] if whole is None else 1
+        placement = draw_placement(original, canvas, scale, augment.horizontal_flip, largest_reduction, rng)
+        image = self.decoded(index, placement.reduction) if whole is None else whole
+        sample = Sample(photometric_distortion(image, augment.photometric, rng), boxes, labels)
         if augment.rand_augment.layers:
-            scene = rand_augment_boxes(scene, augment.rand_augment.layers, augment.rand_augment.magnitude, rng)
-        return apply_placement(scene, placement, canvas, self.fill), placement
+            sample = rand_augment_boxes(sample, augment.rand_augment.layers, augment.rand_augment.magnitude, rng)
+        return apply_placement(sample, placement, canvas, self.fill), placement
 
     def _draw_partners(self, count: int, rng: np.random.Generator) -> list[int]:
-        """Rows of images to join."""
+        """Rows of images to combine with."""
         rows: list[int] = self.partners[rng.integers(len(self.partners), size=count)].tolist()
         return rows
 
-    def _objects(self, index: int) -> tuple[Boxes, Labels]:
+    def _objects(self, index: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Boxes, in pixels of the original, and labels of a row."""
-        rows = self.annotations.rows(index)
-        objects = ~self.annotations.crowd[rows]
-        return self.annotations.boxes[rows][objects], self.annotations.labels[rows][objects]
-
-    def _decoded(self, index: int, reduction: int) -> Image:
-        """The image of a row at a reduction, not to be written to.
-
-        Raises:
-            DataError: the file is faulty, or not as annotated.
-        """
-
-        def decode() -> Image:
-            return decode_image(self.annotations.read(index), str(self.annotations.path(index)), reduction)
-
-        cache = self.cache
-        image = cache.image(index, self.annotations.identity(index), reduction, decode) if cache else decode()
-        self._check_size(image, index, reduction)
-        return image
+        rows = self.table.rows(index)
+        objects = ~self.table.crowd[rows]
+        return self.table.boxes[rows][objects], self.table.labels[rows][objects]
 
     def _check_size(self, image: Image, index: int, reduction: int) -> None:
-        height, width = (int(side) for side in self.annotations.sizes[index])
+        height, width = (int(side) for side in self.table.sizes[index])
         if min(height, width) <= 0 or image.shape[:2] == (-(-height // reduction), -(-width // reduction)):
             return
         if reduction > 1:
-            image = self._decoded(index, 1)  # which tells the size that it has
+            image = self.decoded(index, 1)  # for its full size
         message = (
-            f"{self.annotations.path(index)}: the image is {image.shape[1]} x {image.shape[0]} pixels, "
+            f"{self.table.path(index)}: the image is {image.shape[1]} x {image.shape[0]} pixels, "
             f"its annotation says {width} x {height} (width x height)"
         )
         if image.shape[:2] == (width, height):
@@ -199,5 +180,5 @@ class DetectionDataset(Dataset[Sample | DataError]):
 
 
 def _happens(probability: float, rng: np.random.Generator) -> bool:
-    """Whether something of a probability happens; what never does draws nothing, so that other draws stay the same."""
+    """Whether an event of a probability happens; 0 draws nothing, so that other draws stay equal."""
     return probability > 0 and rng.random() < probability

@@ -1,7 +1,6 @@
-"""Samples to batches: the processes that load ahead, what happens when one dies, and the way to the GPU.
+"""Samples to batches: the loader processes, errors when one of them dies, and prefetching to the GPU.
 
-Which samples make a batch is in `data/sampling.py`; what a sample is stands with the data sets, in `data/dataset.py`
-and `data/classify.py`.
+Which samples make a batch is in `train_order.py`; the samples are made by the data sets, see `dataset.py`.
 """
 
 from __future__ import annotations
@@ -18,45 +17,22 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from types import FrameType
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, default_collate
 
-from effdet.data.sampling import Key, TrainOrder, rank_share
+from effdet.data.dataset import BatchType, ImageDataset
+from effdet.data.train_order import Key, TrainOrder, per_process
 from effdet.errors import DataError
-from effdet.structures import Batch, LabelBatch
 
 LONGEST_WAIT = 600.0  # seconds for a batch of the loader processes
-DYING = 1.0  # seconds in which a process whose connection broke is seen to end
-
-BatchType = TypeVar("BatchType", covariant=True)
-Movable = TypeVar("Movable", bound=Batch | LabelBatch)
-
-
-class BatchSource(Protocol[BatchType]):
-    """What the loader asks of a data set, whose samples are tuples that begin with an image, uint8 [3, H, W].
-
-    A tensor that crosses a process boundary holds an open file; arrays go by value. So only the images travel as a
-    tensor in shared memory, and what belongs to them, which is many and small, is packed as arrays and plain values.
-    """
-
-    def __len__(self) -> int:
-        """Rows of the table."""
-
-    def __getitem__(self, key: Key) -> Any:
-        """Sample of a key; or the DataError that says what is wrong with the file."""
-
-    def pack(self, samples: list[Any]) -> Any:
-        """All of the samples but their images, without tensors."""
-
-    def unpack(self, images: Tensor, packed: Any) -> BatchType:
-        """Batch of images [B, 3, H, W] and of what `pack` gave for them."""
+DYING = 1.0  # seconds within which a process whose connection broke ends
 
 
 def train_batches(
-    dataset: BatchSource[BatchType],
+    dataset: ImageDataset[Any, BatchType],
     order: TrainOrder,
     start_step: int,
     total_steps: int,
@@ -68,26 +44,26 @@ def train_batches(
     """The batches of a run from `start_step` on, the same for any number of workers.
 
     Args:
-        dataset: where the samples come from.
+        dataset: makes the samples.
         order: which samples make the batches.
         start_step: first batch, counted from the beginning of the run.
         total_steps: batches of the whole run.
-        workers: processes that load ahead, for the whole run; 0 loads in this one.
-        pin_memory: whether the images come in page-locked memory, for the way to a GPU.
-        rank: which of `world_size` processes this is, each of which gets its part of every batch.
+        workers: loader processes, for the whole run; 0 loads in this one.
+        pin_memory: whether the images are in page-locked memory, for copying to a GPU.
+        rank: which of `world_size` processes this is; each gets its per-process batch of every batch.
         world_size: processes that train together.
 
     Raises:
-        ConfigError: the processes cannot share a batch equally.
+        ConfigError: the batch cannot be divided equally among the processes.
         DataError: an image is missing, broken, or not as annotated; or a loader process dies or hangs.
     """
     order.check_processes(world_size)
-    keys = (rank_share(batch, rank, world_size) for batch in order.batches(start_step, total_steps))
+    keys = (per_process(batch, rank, world_size) for batch in order.batches(start_step, total_steps))
     return _batches(dataset, keys, workers, pin_memory)
 
 
 def evaluation_batches(
-    dataset: BatchSource[BatchType],
+    dataset: ImageDataset[Any, BatchType],
     batch_size: int,
     workers: int,
     pin_memory: bool,
@@ -96,8 +72,8 @@ def evaluation_batches(
 ) -> Generator[BatchType, None, None]:
     """All images once, in the order of the table; the last batch may be smaller. See `train_batches`.
 
-    Of several processes each gets every `world_size`-th batch, whole and as one process would see it, some one batch
-    fewer than others or none at all.
+    Of several processes each gets every `world_size`-th batch, the same as with one process; some get one batch fewer
+    than others or none at all.
     """
     rows = range(len(dataset))
     firsts = rows[::batch_size][rank::world_size]
@@ -105,12 +81,14 @@ def evaluation_batches(
     return _batches(dataset, keys, workers, pin_memory)
 
 
-def prefetch_to_device(batches: Generator[Movable, None, None], device: torch.device) -> Generator[Movable, None, None]:
-    """Batches on `device`: to a GPU each is copied while the one before is computed; for others, as they come."""
+def prefetch_to_device(
+    batches: Generator[BatchType, None, None], device: torch.device
+) -> Generator[BatchType, None, None]:
+    """Batches on `device`: each is copied to a GPU while the one before is computed; other devices do not prefetch."""
     return _prefetch(batches, device) if device.type == "cuda" else batches
 
 
-def _prefetch(batches: Generator[Movable, None, None], device: torch.device) -> Generator[Movable, None, None]:
+def _prefetch(batches: Generator[BatchType, None, None], device: torch.device) -> Generator[BatchType, None, None]:
     copying = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     with contextlib.closing(batches):
         following = _copied(batches, device, copying)
@@ -121,24 +99,24 @@ def _prefetch(batches: Generator[Movable, None, None], device: torch.device) -> 
             yield batch
 
 
-def _copied(batches: Iterator[Movable], device: torch.device, copying: torch.cuda.Stream) -> Movable | None:
+def _copied(batches: Iterator[BatchType], device: torch.device, copying: torch.cuda.Stream) -> BatchType | None:
     """The next batch on its way to the GPU."""
     batch = next(batches, None)
     if batch is None:
         return None
-    # Its memory may have been that of a batch that is still computed with: what is queued so far comes first.
+    # It may reuse the memory of a batch that is still in use: what is queued so far must finish first.
     copying.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(copying):
         return batch.to(device)  # type: ignore[return-value]
 
 
 def _batches(
-    dataset: BatchSource[BatchType], keys: Iterable[list[Key]], workers: int, pin_memory: bool
+    dataset: ImageDataset[Any, BatchType], keys: Iterable[list[Key]], workers: int, pin_memory: bool
 ) -> Generator[BatchType, None, None]:
-    # A forkserver, Linux's default from Python 3.14 on, shares no memory, and its processes die without telling us.
+    # A forkserver, Linux's default from Python 3.14 on, shares no memory, and its processes die without a signal.
     forked = workers > 0 and multiprocessing.get_start_method() == "forkserver"
     loader = DataLoader(
-        cast("Dataset[Any]", dataset),
+        dataset,
         batch_sampler=keys,
         num_workers=workers,
         collate_fn=functools.partial(_collate, dataset),
@@ -146,7 +124,7 @@ def _batches(
         timeout=LONGEST_WAIT if workers else 0,
         multiprocessing_context="fork" if forked else None,
         worker_init_fn=_start_worker,
-        generator=torch.Generator(),  # else the loader draws from the global stream and a resumed run goes another way
+        generator=torch.Generator(),  # else the loader draws from the global stream, and a resumed run would differ
     )
     others = multiprocessing.active_children()
     iterator = iter(loader)
@@ -158,19 +136,19 @@ def _batches(
                     raise loaded
                 yield dataset.unpack(*loaded)
         finally:
-            processes.clear()  # what ends from now on does so because it is told to
-            del iterator  # the only one who holds it: it goes and ends its processes, however the loop is left
+            processes.clear()  # those that end from now on were stopped by us
+            del iterator  # the last reference: its processes end, however the loop is left
 
 
 def _next(iterator: Iterator[Any], processes: Sequence[BaseProcess], waiting: threading.Event) -> Any:
-    """What the loader gives next, None at its end; or the error that tells why nothing comes."""
+    """The next batch of the loader, None at its end; or an error that explains why none comes."""
     started = time.monotonic()
     try:
         waiting.set()
         dead = [process for process in processes if process.exitcode]
         return DataError(_death(dead)) if dead else next(iterator, None)
     except DataError as error:
-        return DataError(str(error))  # without the frames of the first, which hold the iterator
+        return DataError(str(error))  # without the frames of the original, which refer to the iterator
     except (RuntimeError, OSError, EOFError):
         waited = time.monotonic() - started
         ended = connection.wait([process.sentinel for process in processes], DYING)
@@ -181,8 +159,8 @@ def _next(iterator: Iterator[Any], processes: Sequence[BaseProcess], waiting: th
             return DataError(_death(dead))
         if processes and waited >= LONGEST_WAIT:
             return DataError(
-                f"the loader processes gave no batch within {LONGEST_WAIT / 60:g} minutes; see whether the disk or the "
-                "network drive with the images still answers"
+                f"the loader processes gave no batch within {LONGEST_WAIT / 60:g} minutes; check whether the disk or "
+                "the network drive with the images still responds"
             )
         raise
     finally:
@@ -191,10 +169,10 @@ def _next(iterator: Iterator[Any], processes: Sequence[BaseProcess], waiting: th
 
 @contextlib.contextmanager
 def _watched(processes: Sequence[BaseProcess]) -> Iterator[threading.Event]:
-    """An event to be set while this process waits for `processes`; when one of them dies then, a DataError is raised.
+    """An event to be set while this process waits for `processes`; if one dies meanwhile, a DataError is raised.
 
-    PyTorch has a handler of the signal for this, which raises a RuntimeError wherever the main process is, even in the
-    middle of a step; this one goes before it.
+    PyTorch has its own signal handler for this, which raises a RuntimeError wherever the main process is, even in the
+    middle of a step; this handler runs before it.
     """
     waiting = threading.Event()
     if not processes or not hasattr(signal, "SIGCHLD") or threading.current_thread() is not threading.main_thread():
@@ -233,27 +211,27 @@ def _death(dead: Sequence[BaseProcess]) -> str:
     return f"{len(dead)} of the loader processes died (process {how}); {advice}"
 
 
-def _collate(dataset: BatchSource[BatchType], samples: list[Any]) -> tuple[Tensor, Any] | DataError:
+def _collate(dataset: ImageDataset[Any, BatchType], samples: list[Any]) -> tuple[Tensor, Any] | DataError:
     for sample in samples:
         if isinstance(sample, DataError):
             return sample
-    # Stacked as they lie in memory, [B, H, W, 3], and seen as [B, 3, H, W]: the channels_last layout without a copy.
-    images = default_collate([image.permute(1, 2, 0) for image, *_ in samples]).permute(0, 3, 1, 2)
-    return images, dataset.pack(samples)
+    # Stacked as they are in memory, [B, H, W, 3], and viewed as [B, 3, H, W]: channels_last without a copy.
+    images = default_collate([image.permute(1, 2, 0) for image, _ in samples]).permute(0, 3, 1, 2)
+    return images, dataset.pack([target for _, target in samples])
 
 
 def _start_worker(worker: int) -> None:
-    """Settle a loader process: one thread, and the signals to all of a group left to the main process."""
+    """Prepares a loader process: one thread, and signals to the process group are left to the main process."""
     import cv2
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform == "linux":  # elsewhere nothing tells who sent a signal
+    if sys.platform == "linux":  # other systems do not say who sent a signal
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_leave_when_told, args=(os.getppid(),), daemon=True).start()
+        threading.Thread(target=_exit_on_sigterm, args=(os.getppid(),), daemon=True).start()
     cv2.setNumThreads(0)
 
 
-def _leave_when_told(parent: int) -> None:
+def _exit_on_sigterm(parent: int) -> None:
     """Ends the process on the parent's SIGTERM, but not on that of others, after which the parent still saves."""
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
         pass

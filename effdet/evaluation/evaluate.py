@@ -16,8 +16,8 @@ import torch
 from effdet.data.annotations import Annotations
 from effdet.data.classification_dataset import ClassificationDataset
 from effdet.data.detection_dataset import DetectionDataset
-from effdet.data.images import undo_letterbox
 from effdet.data.labels import ImageLabels
+from effdet.data.letterbox import undo_letterbox
 from effdet.data.loader import evaluation_batches
 from effdet.distributed import SINGLE, Processes
 from effdet.errors import WeightsError

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from effdet.config import DetectionConfig, make_config
-from effdet.data.images import Image, letterbox, read_image, undo_letterbox
+from effdet.data.images import Image, read_image
 from effdet.data.label_map import LabelMap
+from effdet.data.letterbox import letterbox, undo_letterbox
 from effdet.data.resize import classification_view
 from effdet.devices import move_to_device, pick_device
 from effdet.errors import ConfigError, DataError

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from effdet.config import OptimConfig, TrainConfig
-from effdet.data.sampling import steps_per_epoch
+from effdet.data.train_order import steps_per_epoch
 from effdet.errors import ConfigError
 from effdet.models import EfficientDet, EfficientNet
 from effdet.training.rmsprop import RMSProp

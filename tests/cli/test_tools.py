@@ -15,8 +15,8 @@ import torch
 
 from effdet.cli import main
 from effdet.cli.train import run_folder
-from effdet.data.sampling import TrainOrder
 from effdet.data.synthetic import write_video
+from effdet.data.train_order import TrainOrder
 from effdet.weights.checkpoint import load_checkpoint
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
@@ -402,10 +402,10 @@ def test_faulty_boxes_are_counted_once_and_the_run_goes_on(capsys, train, data):
     assert run(*train, f"data.root={data}", "train.max_steps=2", "data.val=null") == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if line.startswith("instances_train2017.json")] == [
-        "instances_train2017.json: boxes with coordinates that are no numbers dropped: 1",
+        "instances_train2017.json: boxes with NaN or infinite coordinates dropped: 1",
         "instances_train2017.json: boxes without area dropped: 2",
         "instances_train2017.json: boxes outside their image dropped: 2",
-        "instances_train2017.json: boxes reaching beyond their image cut to it: 1",
+        "instances_train2017.json: boxes extending beyond their image clipped to it: 1",
     ]
 
 

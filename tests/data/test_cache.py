@@ -124,7 +124,7 @@ def test_the_bound_holds_and_what_is_kept_stays(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", ["memory", "disk"])
-def test_a_file_that_changed_is_decoded_anew(tmp_path, kind):
+def test_a_file_that_changed_is_decoded_again(tmp_path, kind):
     annotations = table(tmp_path)
     dataset = made(annotations, cache_of(kind, tmp_path), augment=None)
     before = dataset[0, 1][0]
@@ -150,7 +150,7 @@ def test_images_in_a_shard_go_by_the_shard(tmp_path):
             cache.image(0, shard / name, 1, never)
 
 
-def test_other_images_in_the_place_of_a_shard_are_decoded_anew(tmp_path):
+def test_images_of_a_replaced_shard_are_decoded_again(tmp_path):
     annotations = table(tmp_path)
     sizes = set()
     for value in (1, 200):
@@ -167,7 +167,7 @@ def test_other_images_in_the_place_of_a_shard_are_decoded_anew(tmp_path):
     assert len(sizes) == 1
 
 
-def test_loader_processes_share_what_is_in_memory(tmp_path):
+def test_loader_processes_share_the_memory_cache(tmp_path):
     if multiprocessing.get_start_method() != "fork":
         pytest.skip("processes start anew here and have a cache each")
     annotations = table(tmp_path)
@@ -179,7 +179,7 @@ def test_loader_processes_share_what_is_in_memory(tmp_path):
         assert (dataset.cache.image(row, annotations.path(row), 1, never) == wanted).all()
 
 
-def test_a_process_that_starts_anew_has_a_part_of_the_memory():
+def test_a_spawned_process_has_its_fraction_of_the_memory():
     copy = pickle.loads(pickle.dumps(MemoryCache(COUNT, 10**6, workers=4)))
     assert (copy.num_images, copy.capacity, copy.workers) == (COUNT, 250_000, 1)
 
@@ -299,7 +299,7 @@ def test_memory_that_cannot_hold_anything_or_is_not_there_is_refused():
 
 
 @pytest.mark.parametrize("kind", ["memory", "disk"])
-def test_a_file_that_changed_without_a_trace_in_size_and_time_is_decoded_anew(tmp_path, kind):
+def test_a_file_that_changed_with_equal_size_and_time_is_decoded_again(tmp_path, kind):
     path = tmp_path / "image.bmp"
     path.write_bytes(b"one")
     status = path.stat()

@@ -7,18 +7,12 @@ import torch
 
 from effdet.config import ClassificationAugment, ProgressiveConfig
 from effdet.data.cache import DiskCache, MemoryCache
-from effdet.data.classification_dataset import (
-    ClassificationDataset,
-    StageSettings,
-    random_erasing,
-    random_window,
-    stage_of,
-)
+from effdet.data.classification_dataset import ClassificationDataset
 from effdet.data.images import read_image
 from effdet.data.label_map import LabelMap
 from effdet.data.labels import ImageLabels
 from effdet.data.resize import classification_view
-from effdet.data.sampling import Key
+from effdet.data.train_order import Key
 from effdet.errors import DataError
 
 PLAIN = ClassificationAugment(crop_area=None, horizontal_flip=0)
@@ -62,7 +56,7 @@ def test_a_sample_is_an_image_of_the_input_size_with_its_class(tmp_path, augment
     dataset = data_set(table(tmp_path), augment, size)
     assert len(dataset) == 4
     for row in range(4):
-        image, label, index = dataset[0, row]
+        image, (label, index) = dataset[0, row]
         assert image.shape == (3, *size)
         assert image.dtype == torch.uint8
         assert (label, index) == (row % 2, row)
@@ -70,7 +64,7 @@ def test_a_sample_is_an_image_of_the_input_size_with_its_class(tmp_path, augment
 
 
 @pytest.mark.parametrize("augment", [None, PLAIN])
-def test_evaluation_takes_the_view_and_so_does_training_without_crop(tmp_path, augment):
+def test_evaluation_and_training_without_crop_use_the_same_view(tmp_path, augment):
     labels = table(tmp_path)
     wanted = classification_view(read_image(labels.path(2)), (40, 40), 0.875, "bicubic")
     assert (data_set(labels, augment)[0, 2][0].permute(1, 2, 0).numpy() == wanted).all()
@@ -83,7 +77,7 @@ def test_a_flip_mirrors_the_image(tmp_path):
 
 
 def photos(folder, size=(600, 803)):
-    """Smooth photos, the same as JPEG and as BMP, which does not tell its size before it is decoded."""
+    """Smooth photos, the same as JPEG and as BMP, whose size is not read before it is decoded."""
     rng = np.random.default_rng(0)
     for index in range(3):
         image = cv2.resize(rng.integers(0, 256, (8, 8, 3), np.uint8), size[::-1], interpolation=cv2.INTER_CUBIC)
@@ -158,39 +152,6 @@ def test_a_broken_image_is_returned_as_its_error(tmp_path):
     assert isinstance(dataset[0, 2], DataError)
 
 
-def test_stages_share_the_epochs_as_the_reference_does():
-    starts = [next(epoch for epoch in range(350) if stage_of(epoch, 350, 4) == stage) for stage in range(4)]
-    assert starts == [0, 87, 175, 262]
-    stages = [stage_of(epoch, 350, 4) for epoch in range(350)]
-    assert stages == sorted(stages)
-    assert stage_of(400, 350, 4) == 3
-
-
-@pytest.mark.parametrize(("epochs", "num_stages"), [(1, 4), (2, 4), (3, 4), (4, 4), (5, 4), (7, 3), (10, 1)])
-def test_a_run_of_any_length_ends_in_the_last_stage(epochs, num_stages):
-    stages = [stage_of(epoch, epochs, num_stages) for epoch in range(epochs)]
-    assert stages[-1] == num_stages - 1
-    assert set(stages) <= set(range(num_stages))
-    if epochs >= num_stages:
-        assert set(stages) == set(range(num_stages))
-
-
-def test_settings_of_an_epoch_are_those_of_its_stage(tmp_path):
-    dataset = data_set(table(tmp_path), ClassificationAugment(mixup_alpha=0.9), progressive=STAGES, epochs=9)
-    assert dataset.settings_of(0) == StageSettings((32, 32), 5, 0, 0, 0.1)
-    assert dataset.settings_of(3) == StageSettings((48, 48), 10, 0.1, 0.3, 0.2)
-    assert dataset.settings_of(8) == StageSettings((64, 64), 15, 0.2, 0.6, 0.3)
-
-
-def test_what_stages_do_not_tell_stays_as_the_recipe_says(tmp_path):
-    labels = table(tmp_path)
-    augment = ClassificationAugment(rand_augment={"magnitude": 7}, mixup_alpha=0.1, cutmix_alpha=0.2)
-    assert data_set(labels, augment).settings_of(3) == StageSettings((40, 40), 7, 0.1, 0.2, None)
-    sizes = ProgressiveConfig(image_size=(32, 48))
-    assert data_set(labels, augment, progressive=sizes).settings_of(9) == StageSettings((48, 48), 7, 0.1, 0.2, None)
-    assert data_set(labels).settings_of(0) == StageSettings((40, 40), 0, 0, 0, None)
-
-
 def test_images_have_the_size_and_strength_of_their_stage(tmp_path):
     labels = table(tmp_path)
     augment = ClassificationAugment(rand_augment={"layers": 1})
@@ -204,37 +165,13 @@ def test_images_have_the_size_and_strength_of_their_stage(tmp_path):
     assert any(not torch.equal(*pair) for pair in pairs)
 
 
-def test_random_windows_keep_their_ranges():
-    source = rng()
-    areas, aspects, corners = [], [], []
-    for _ in range(2000):
-        rows, columns = random_window((400, 400), (0.08, 1.0), (0.75, 4 / 3), source)
-        height, width = rows.stop - rows.start, columns.stop - columns.start
-        assert 0 <= rows.start < rows.stop <= 400
-        assert 0 <= columns.start < columns.stop <= 400
-        areas.append(height * width / 400**2)
-        aspects.append(width / height)
-        corners.append((rows.start, columns.start))
-    assert 0.078 < min(areas) < 0.1
-    assert 0.95 < max(areas) <= 1
-    assert 0.74 < min(aspects) < 0.77
-    assert 1.31 < max(aspects) < 1.35
-    assert np.median(aspects) == pytest.approx(1, abs=0.03)
-    assert len(set(corners)) > 1500
-
-
-def test_a_window_that_never_fits_is_none():
-    assert random_window((1, 300), (0.08, 1.0), (0.75, 1.33), rng()) is None
-    assert random_window((10, 10), (1.0, 1.0), (1.0, 1.0), rng()) == (slice(0, 10), slice(0, 10))
-
-
-def test_where_no_crop_fits_training_takes_the_view(tmp_path):
+def test_training_uses_the_view_of_evaluation_if_no_crop_fits(tmp_path):
     labels = table(tmp_path, size=(2, 300))
     augment = ClassificationAugment(horizontal_flip=0)
     assert torch.equal(data_set(labels, augment)[0, 0][0], data_set(labels)[0, 0][0])
 
 
-def test_a_crop_for_a_wide_input_is_wide_itself(tmp_path):
+def test_a_crop_for_a_wide_input_is_wide(tmp_path):
     for index in range(4):
         cv2.imwrite(
             str(tmp_path / f"{index}.png"),
@@ -258,30 +195,6 @@ def test_a_crop_for_a_wide_input_is_wide_itself(tmp_path):
         red, green, _ = dataset[epoch, epoch % 4][0].float()  # rows and columns of the original
         height, width = (red[-1] - red[0]).mean() / 39 * 40, (green[:, -1] - green[:, 0]).mean() / 79 * 80
         assert 0.7 * 2 < width / height < 1.4 * 2
-
-
-def test_erasing_fills_a_rectangle_with_noise():
-    image = np.full((100, 120, 3), 7, np.uint8)
-    areas = []
-    for seed in range(200):
-        erased = random_erasing(image, 1.0, rng(seed))
-        changed = (erased != 7).any(axis=2)
-        rows, columns = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(changed.any(axis=0))
-        part = erased[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        assert part.std() > 60
-        areas.append(part[..., 0].size / changed.size)
-        assert 0.27 < part.shape[1] / part.shape[0] < 3.6
-    assert 0.018 < min(areas) < 0.04
-    assert 0.3 < max(areas) < 0.35
-    assert (image == 7).all()
-
-
-def test_erasing_has_its_probability_and_spares_what_is_too_small():
-    image = np.full((50, 50, 3), 7, np.uint8)
-    source = rng()
-    assert 0.2 < np.mean([random_erasing(image, 0.25, source) is not image for _ in range(1000)]) < 0.3
-    assert random_erasing(image, 0.0, source) is image
-    assert random_erasing(np.zeros((1, 1, 3), np.uint8), 1.0, source).shape == (1, 1, 3)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (3, 5)])

@@ -7,12 +7,14 @@ import torch
 
 from effdet.config import DetectionAugment
 from effdet.data.annotations import Annotations
-from effdet.data.augment.placement import Scene, apply_placement, draw_placement
+from effdet.data.augment.placement import apply_placement, draw_placement
+from effdet.data.augment.sample import Sample
 from effdet.data.detection_dataset import DetectionDataset
-from effdet.data.images import decode_image, fitting_scale, letterbox
+from effdet.data.images import decode_image
 from effdet.data.label_map import LabelMap
+from effdet.data.letterbox import fitting_scale, letterbox
 from effdet.data.loader import train_batches
-from effdet.data.sampling import Key, TrainOrder
+from effdet.data.train_order import Key, TrainOrder
 from effdet.errors import DataError
 
 SIZE = (128, 160)
@@ -104,7 +106,7 @@ def test_by_default_images_are_flipped_and_scaled_alone(tmp_path):
         scale = rng.uniform(0.1, 2.0) * fitting_scale(original, SIZE)
         placement = draw_placement(original, SIZE, scale, 0.5, 8, rng)
         image = decode_image((tmp_path / f"{row}.png").read_bytes(), "x", placement.reduction)
-        scene = Scene(image, annotations.boxes[row : row + 1], np.array([row]))
+        scene = Sample(image, annotations.boxes[row : row + 1], np.array([row]))
         image, boxes, labels = apply_placement(scene, placement, SIZE, FILL)
         sample, target = made(annotations, DetectionAugment(), epochs=7)[4, row]
         assert (sample.permute(1, 2, 0).numpy() == image).all()
@@ -123,7 +125,7 @@ def test_changes_that_never_happen_leave_the_other_draws_as_they_are(tmp_path, c
 
 
 @pytest.mark.parametrize("scales", [None, (0.5, 1.5)])
-def test_the_boxes_of_a_mosaic_lie_on_their_objects(tmp_path, scales):
+def test_the_boxes_of_a_mosaic_are_on_their_objects(tmp_path, scales):
     # With this seed no image shows twice, once as a sliver, which has no box.
     dataset = made(coloured(tmp_path), DetectionAugment(mosaic=1, scale_jitter=scales), seed=4)
     seen = 0
@@ -143,7 +145,7 @@ def test_the_boxes_of_a_mosaic_lie_on_their_objects(tmp_path, scales):
 
 
 @pytest.mark.parametrize("change", ["copy_paste", "mixup"])
-def test_the_boxes_of_two_joined_images_lie_on_their_objects(tmp_path, change):
+def test_the_boxes_of_two_combined_images_are_on_their_objects(tmp_path, change):
     annotations = coloured(tmp_path)
     dataset = made(annotations, DetectionAugment(**NOTHING_ELSE, **{change: 1}))
     alone = made(annotations, DetectionAugment(**NOTHING_ELSE))
@@ -160,7 +162,7 @@ def test_the_boxes_of_two_joined_images_lie_on_their_objects(tmp_path, change):
 
 
 @pytest.mark.parametrize("change", ["mosaic", "copy_paste", "mixup"])
-def test_images_are_joined_with_partners_alone(tmp_path, change):
+def test_images_are_combined_with_partners_only(tmp_path, change):
     augment = DetectionAugment(scale_jitter=None, **{change: 1.0})
     dataset = DetectionDataset(coloured(tmp_path), SIZE, FILL, augment, seed=3, partners=np.array([1, 4]))
     labels = {label for epoch in range(20) for label in dataset[epoch, 2][1].labels.tolist()}
@@ -227,7 +229,7 @@ def test_a_key_may_name_the_size_of_its_sample(tmp_path, augment):
 
 
 @pytest.mark.parametrize("augment", [None, DetectionAugment(scale_jitter=(0.1, 0.1)), DetectionAugment()])
-def test_an_image_that_goes_or_is_replaced_during_the_run_is_one_sentence(tmp_path, augment):
+def test_an_image_removed_or_replaced_during_the_run_is_one_message(tmp_path, augment):
     dataset = made(photos(tmp_path), augment)
     dataset[0, 1]
     cv2.imwrite(str(tmp_path / "1.jpg"), np.zeros((470, 650, 3), np.uint8))
@@ -293,8 +295,8 @@ def test_a_broken_image_that_is_joined_is_one_sentence(tmp_path, change):
 @pytest.mark.parametrize("change", ["mosaic", "copy_paste", "mixup"])
 def test_crowds_of_other_images_are_no_targets_and_are_not_pasted(tmp_path, change):
     dataset = made(coloured(tmp_path, crowd=(1, 2, 3, 4)), DetectionAugment(**{change: 1.0}))
-    plain = made(dataset.annotations, DetectionAugment(**NOTHING_ELSE))
-    pasting = made(dataset.annotations, DetectionAugment(**NOTHING_ELSE, copy_paste=1.0))
+    plain = made(dataset.table, DetectionAugment(**NOTHING_ELSE))
+    pasting = made(dataset.table, DetectionAugment(**NOTHING_ELSE, copy_paste=1.0))
     for epoch in range(20):
         assert set(dataset[epoch, 0][1].labels.tolist()) <= {0}
         (image, target), (before, _) = pasting[epoch, 1], plain[epoch, 1]

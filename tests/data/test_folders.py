@@ -38,7 +38,7 @@ def test_every_folder_is_a_class_and_holds_its_images(tmp_path):
     assert table.notes() == []
 
 
-def test_validation_follows_the_classes_of_the_training_part_and_may_lack_some(tmp_path):
+def test_validation_follows_the_classes_of_the_training_split_and_may_lack_some(tmp_path):
     data = ClassificationData(root=pets(tmp_path))
     classes = read_table(data, "train").label_map
     table = read_table(data, "val", classes)
@@ -52,7 +52,7 @@ def test_the_order_of_the_model_is_kept_where_it_is_another(tmp_path):
     assert dict(zip(table.file_names.tolist(), table.labels.tolist(), strict=True)) == {"cat/7.jpg": 2, "dog/8.jpg": 0}
 
 
-def test_a_validation_part_of_one_class_is_no_fault(tmp_path):
+def test_a_validation_split_of_one_class_is_no_fault(tmp_path):
     write(tmp_path, "cat/1.jpg")
     assert read_folders(tmp_path, LabelMap(("cat", "dog"), (0, 1))).labels.tolist() == [0]
 
@@ -64,7 +64,7 @@ def test_numbers_are_sorted_as_numbers(tmp_path):
     assert read_folders(tmp_path).label_map.names == ("1", "10", "2", "x")
 
 
-def test_hidden_names_are_ignored_and_other_files_counted(tmp_path):
+def test_hidden_names_and_other_files_are_left_out_and_counted(tmp_path):
     write(
         tmp_path,
         "a/1.jpg",
@@ -78,7 +78,10 @@ def test_hidden_names_are_ignored_and_other_files_counted(tmp_path):
     )
     table = read_folders(tmp_path)
     assert table.file_names.tolist() == ["a/1.jpg", "b/1.png"]
-    assert table.notes() == [f"{tmp_path.name}: files that are no images left out: 3"]
+    assert table.notes() == [
+        f"{tmp_path.name}: files that are no images left out: 3",
+        f"{tmp_path.name}: hidden images and folders left out: 2",
+    ]
 
 
 def test_paths_may_be_given_one_by_one(tmp_path):
@@ -128,7 +131,7 @@ def test_a_folder_that_may_not_be_read_is_named(tmp_path):
         (["cat/1.jpg", "dog/notes.txt"], "dog: the class folder has no images"),
     ],
 )
-def test_folders_that_are_no_data_set_are_told(tmp_path, names, message):
+def test_folders_that_are_no_data_set_are_reported(tmp_path, names, message):
     write(tmp_path, *names)
     with pytest.raises(DataError, match=message) as error:
         read_folders(tmp_path)
@@ -143,14 +146,14 @@ def test_folders_that_are_no_data_set_are_told(tmp_path, names, message):
         ("zebra", "the class 'zebra' is not among the 2 classes of the model; known are cat, dog"),
     ],
 )
-def test_an_unknown_class_is_told_with_the_nearest_known(tmp_path, name, message):
+def test_an_unknown_class_is_reported_with_the_nearest_known(tmp_path, name, message):
     write(tmp_path, f"{name}/1.jpg")
     with pytest.raises(DataError) as error:
         read_folders(tmp_path, LabelMap(("cat", "dog"), (0, 1)))
     assert message in str(error.value)
 
 
-def test_what_is_missing_is_told_with_the_setting_that_says_where_it_is(tmp_path):
+def test_missing_files_are_reported_with_the_setting_of_their_path(tmp_path):
     pets(tmp_path)
     for data, part, message in (
         (ClassificationData(), "train", r"no data set is given: set data.root=FOLDER, or data.train.images=FOLDER$"),

@@ -63,7 +63,10 @@ def test_a_coco_file_becomes_a_table_in_the_order_of_its_images(tmp_path):
     assert table.areas.tolist() == [2400, 150.5, 7.25 * 8.75]
     assert table.label_map == LabelMap(NAMES, (1, 2, 3))
     assert [table.boxes.dtype, table.labels.dtype, table.areas.dtype] == [np.float32, np.int64, np.float64]
-    assert table.notes() == []
+    assert table.notes() == ["instances.json: crowd regions, which are not trained on: 1"]
+    assert [table.image_id(row) for row in range(3)] == [30, 10, 20]
+    assert [table.file_name(row) for row in range(3)] == ["30.png", "10.png", "20.png"]
+    assert table.counts() == {"images": 3, "objects": 3}
 
 
 @pytest.mark.parametrize("ids", [(0, 1, 2), (1, 2, 3), (3, 7, 90), ("3", "7", "90"), (-1, 0, 5)])
@@ -119,10 +122,10 @@ def test_bad_boxes_are_repaired_and_counted(tmp_path):
     assert table.boxes.tolist() == [[1, 1, 6, 6], [-1, -1, 61, 41], [0, 0, 60, 40], [50, 30, 60, 40]]
     assert table.areas.tolist() == [9, 9, 9, 9]
     assert table.notes() == [
-        "instances.json: boxes with coordinates that are no numbers dropped: 3",
+        "instances.json: boxes with NaN or infinite coordinates dropped: 3",
         "instances.json: boxes without area dropped: 2",
         "instances.json: boxes outside their image dropped: 2",
-        "instances.json: boxes reaching beyond their image cut to it: 1",
+        "instances.json: boxes extending beyond their image clipped to it: 1",
     ]
 
 
@@ -319,7 +322,7 @@ def voc(root, label_map=None, **settings):
 
 def test_voc_becomes_a_table_in_the_order_of_its_list(tmp_path):
     table = voc(write_voc(tmp_path))
-    assert table.image_ids.tolist() == [1, 2]
+    assert table.image_ids.tolist() == ["b", "a"]
     assert table.file_names.tolist() == ["b.JPG", "a.png"]
     assert table.sizes.tolist() == [[40, 60]] * 2
     assert table.offsets.tolist() == [0, 0, 2]
@@ -328,9 +331,19 @@ def test_voc_becomes_a_table_in_the_order_of_its_list(tmp_path):
     assert table.label_map == LabelMap(("ant", "cow"), (1, 2))
     assert table.labels.tolist() == [1, 0]
     assert not table.crowd.any()
+    assert table.notes() == []
 
 
-def test_sizes_and_names_of_voc_files_beyond_reason_are_passed_over(tmp_path):
+def test_images_without_an_xml_file_are_left_out_and_counted(tmp_path):
+    write_voc(tmp_path)
+    (tmp_path / "Annotations/b.xml").unlink()
+    split = SplitConfig(images=tmp_path / "JPEGImages", annotations=tmp_path / "Annotations")
+    table = read_table(DetectionData(format="voc", train=split), "train")
+    assert table.file_names.tolist() == ["a.png"]
+    assert table.notes() == ["Annotations: images without an XML file left out: 1"]
+
+
+def test_absurd_sizes_and_names_in_voc_files_are_ignored(tmp_path):
     write_voc(tmp_path)
     (tmp_path / "Annotations/b.xml").write_text(voc_xml([], "n" * 300 + ".jpg", size=(10**11, 60)))
     (tmp_path / "Annotations/._a.xml").write_bytes(b"\0\5\26\7")  # as macOS puts into archives
@@ -421,7 +434,7 @@ def coco_layout(root):
     return root
 
 
-def test_the_coco_layout_is_found_below_the_root(tmp_path):
+def test_the_coco_layout_is_recognized_below_the_root(tmp_path):
     coco_layout(tmp_path)
     assert read_table(DetectionData(root=tmp_path), "train").image_folder == tmp_path / "train2017"
     assert read_table(DetectionData(root=tmp_path), "val").image_folder == tmp_path / "val2017"

@@ -94,7 +94,7 @@ def test_a_class_of_the_model_may_be_missing_but_none_be_unknown(tmp_path):
         ("image,label\nd,e.jpg,cat\n", "line 2 has 3 columns, the header 2; put names that hold a comma in quotes"),
         ("image,label\na.jpg,\n", "line 2 has no class"),
         ("image,label\n,cat\n", "line 2 has no image"),
-        ("image,label\na.jpg,cat\n\nb.jpg,dog\na.jpg,dog\n", "line 5: a.jpg is 'dog' here and 'cat' further up"),
+        ("image,label\na.jpg,cat\n\nb.jpg,dog\na.jpg,dog\n", "line 5: a.jpg is 'dog' here and 'cat' above"),
         ("image,label\na.jpg,cat\nb.jpg,cat\n", "all images are of the class 'cat'; a classifier needs at least two"),
         (b"image,label\na.jpg,caf\xe9\n", "line 2 is not UTF-8 text; save the list as a UTF-8 CSV file"),
         ("image,label\na.jpg,cat\n".encode("utf-16"), "line 1 is not UTF-8 text"),
@@ -113,7 +113,7 @@ def test_lists_that_cannot_be_used_are_one_sentence(tmp_path, content, message):
     assert "\n" not in str(error.value)
 
 
-def test_the_lists_lie_in_the_root_beside_their_images(tmp_path):
+def test_the_lists_are_in_the_root_beside_their_images(tmp_path):
     folder_of_images(tmp_path)
     (tmp_path / "train.csv").write_text("image,label\na.jpg,cat\nb.jpg,dog\n")
     (tmp_path / "small.csv").write_text("image,label\nb.jpg,dog\n")
@@ -138,7 +138,7 @@ def test_list_and_images_may_be_given_one_by_one(tmp_path):
         assert read_table(data, "train").path(1) == tmp_path / "photos" / "b.jpg"
 
 
-def test_what_is_missing_is_told_with_the_setting_that_says_where_it_is(tmp_path):
+def test_missing_files_are_reported_with_the_setting_of_their_path(tmp_path):
     (tmp_path / "here.csv").write_text("image,label\na.jpg,cat\n")
     for split, root, message in (
         (SplitConfig(), None, r"no data set is given: set data.root=FOLDER, or data.train.annotations=FILE$"),

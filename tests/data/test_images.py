@@ -9,7 +9,10 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from effdet.data.images import decode_image, find_image, jpeg_size, letterbox, read_image, undo_letterbox
+from effdet.data.formats.image_files import find_image
+from effdet.data.images import decode_image, read_image
+from effdet.data.jpeg import jpeg_size
+from effdet.data.letterbox import letterbox, undo_letterbox
 from effdet.errors import DataError
 
 FILL = (10, 20, 30)
@@ -102,7 +105,7 @@ def test_a_reduced_image_is_the_mean_of_squares(file_format, size, reduction):
 
 @pytest.mark.parametrize("reduction", [2, 4, 8])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_the_squares_of_a_turned_photo_lie_as_those_of_an_upright_one(orientation, reduction):
+def test_the_squares_of_a_rotated_photo_are_those_of_an_upright_one(orientation, reduction):
     exif = Image.Exif()
     exif[0x0112] = orientation
     for size in ((61, 83), (64, 80)):
@@ -113,7 +116,7 @@ def test_the_squares_of_a_turned_photo_lie_as_those_of_an_upright_one(orientatio
 
 @pytest.mark.parametrize("orientation", range(10))
 @pytest.mark.parametrize("order", ["II", "MM"])
-def test_a_jpeg_tells_its_upright_size(orientation, order):
+def test_the_size_of_a_jpeg_is_upright(orientation, order):
     sign = "<" if order == "II" else ">"
     entries = struct.pack(sign + "HHIHH", 0x0100, 3, 1, 7, 0) + struct.pack(
         sign + "HHIHH", 0x0112, 3, 1, orientation, 0
@@ -124,7 +127,7 @@ def test_a_jpeg_tells_its_upright_size(orientation, order):
         assert jpeg_size(data) == decode_image(data, "x").shape[:2]
 
 
-def test_what_does_not_tell_its_size_gives_none():
+def test_other_data_has_no_jpeg_size():
     data = encoded(picture(), "JPEG")
     assert jpeg_size(with_thumbnail(data)) == (60, 80)
     assert jpeg_size(encoded(picture(), "PNG")) is None
@@ -228,7 +231,7 @@ def test_the_letterbox_and_its_undo_are_inverse_at_any_size():
         assert (undo_letterbox(there, scale, original) - boxes).abs().max() < 1e-3
 
 
-def test_a_drawn_box_is_found_where_the_letterbox_says():
+def test_a_drawn_box_is_where_the_letterbox_says():
     rng = np.random.default_rng(0)
     for _ in range(50):
         height, width = rng.integers(100, 700, 2)
@@ -312,6 +315,6 @@ def test_an_image_that_is_not_there_is_not_found(tmp_path):
         assert find_image(tmp_path, name) is None
 
 
-def test_absolute_paths_that_exist_are_taken(tmp_path):
+def test_existing_absolute_paths_are_used(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"x")
     assert find_image(Path("/nowhere"), str(tmp_path / "a.jpg")) == tmp_path / "a.jpg"

@@ -26,7 +26,7 @@ def test_a_table_knows_its_images():
     assert labels.notes() == []
 
 
-def test_what_was_left_out_is_told_once_for_each_kind():
+def test_repairs_are_one_line_for_each_kind():
     assert table(1, **{"files that are no images left out": 4}).notes() == [
         "train: files that are no images left out: 4"
     ]

@@ -22,7 +22,7 @@ from effdet.data.formats import read_table
 from effdet.data.label_map import LabelMap
 from effdet.data.labels import ImageLabels
 from effdet.data.loader import evaluation_batches, prefetch_to_device, train_batches
-from effdet.data.sampling import Shapes, TrainOrder
+from effdet.data.train_order import TrainOrder
 from effdet.errors import ConfigError, DataError
 from effdet.structures import Batch, LabelBatch
 
@@ -106,13 +106,13 @@ def test_crowds_are_no_targets(tmp_path):
     assert [len(dataset[0, row][1].labels) for row in range(5)] == [0, 0, 1, 2, 3]
 
 
-def test_evaluation_takes_the_letterbox(tmp_path):
+def test_evaluation_uses_the_letterbox(tmp_path):
     dataset = DetectionDataset(table(tmp_path), SIZE, FILL, None, seed=0)
     image, target = dataset[0, 3]
     assert target.scale == (64 / 50, 90 / 70)
     assert (image[:, :, 90:] == torch.tensor(FILL)[:, None, None]).all()
     vertical, horizontal = target.scale
-    wanted = dataset.annotations.boxes[1 + 2 : 1 + 2 + 2] * np.array([horizontal, vertical] * 2, np.float32)
+    wanted = dataset.table.boxes[1 + 2 : 1 + 2 + 2] * np.array([horizontal, vertical] * 2, np.float32)
     assert np.allclose(target.boxes.numpy(), wanted)
 
 
@@ -142,8 +142,8 @@ def test_batches_do_not_depend_on_the_number_of_workers(tmp_path):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_batch_has_the_size_of_its_step(tmp_path, workers):
-    dataset, shapes = training(tmp_path), Shapes(((64, 96), (64, 64)), np.array([0, 1, 0, 1, 0]))
-    order = TrainOrder(5, 2, 0, shapes=shapes, scales=(1.0, 2.0))
+    dataset, sizes = training(tmp_path), ((64, 96), (64, 64))
+    order = TrainOrder(5, 2, 0, sizes=sizes, size_of_row=np.array([0, 1, 0, 1, 0]), scales=(1.0, 2.0))
     batches = list(train_batches(dataset, order, 0, 6, workers, pin_memory=False))
     for batch, keys in zip(batches, order.batches(0, 6), strict=True):
         assert {key.size for key in keys} == {tuple(batch.images.shape[2:])}
@@ -272,7 +272,7 @@ def test_the_size_may_change_from_epoch_to_epoch(tmp_path, workers):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_broken_image_of_a_classifier_is_one_sentence_too(tmp_path, workers):
+def test_a_broken_image_of_a_classifier_is_one_message_too(tmp_path, workers):
     dataset = classifying(tmp_path)
     (tmp_path / "3.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"3\.png: not a whole image"):
@@ -284,7 +284,7 @@ def test_images_with_boxes_come_as_batches(tmp_path):
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 4])
-def test_the_parts_of_all_processes_are_the_batches_of_one(tmp_path, world_size):
+def test_per_process_batches_together_are_the_batches_of_one_process(tmp_path, world_size):
     dataset = classifying(tmp_path, ClassificationAugment())
     whole = list(run_batches(dataset, 4, 0, 3, 0))
     parts = [list(run_batches(dataset, 4, 0, 3, 0, rank=rank, world_size=world_size)) for rank in range(world_size)]
@@ -294,7 +294,7 @@ def test_the_parts_of_all_processes_are_the_batches_of_one(tmp_path, world_size)
         assert [index for share in shares for index in share.indices] == batch.indices
 
 
-def test_processes_that_cannot_share_a_batch_are_refused_at_once(tmp_path):
+def test_an_indivisible_batch_is_refused_at_once(tmp_path):
     with pytest.raises(ConfigError, match=r"set train\.batch_size to 3$"):
         run_batches(training(tmp_path), 4, 0, 3, 0, rank=0, world_size=3)
 
@@ -325,8 +325,8 @@ class Rows:
             self.event()
         return torch.zeros(3, 4, 4, dtype=torch.uint8), key.row
 
-    def pack(self, samples):
-        return [row for _, row in samples]
+    def pack(self, targets):
+        return targets
 
     def unpack(self, images, packed):
         return packed
@@ -346,7 +346,7 @@ def leave():
     ("event", "how", "advice"),
     [(kill, "SIGKILL", r"memory ran out: lower data\.workers"), (leave, "exit code 3", r"data\.workers=0")],
 )
-def test_a_loader_process_that_dies_is_one_sentence(event, how, advice):
+def test_a_loader_process_that_dies_is_one_message(event, how, advice):
     with pytest.raises(
         DataError, match=rf"^1 of the loader processes died \(process \d+: {how}\); .*{advice}"
     ) as error:
@@ -355,7 +355,7 @@ def test_a_loader_process_that_dies_is_one_sentence(event, how, advice):
     assert not multiprocessing.active_children()
 
 
-def test_a_loader_process_that_dies_during_a_step_is_told_after_it():
+def test_a_loader_process_that_dies_during_a_step_is_reported_after_it():
     list(evaluation_batches(Rows(), 10, 1, False))
     handler = signal.getsignal(signal.SIGCHLD)
     batches = evaluation_batches(Rows(kill), 4, 1, False)
@@ -369,13 +369,13 @@ def test_a_loader_process_that_dies_during_a_step_is_told_after_it():
     assert signal.getsignal(signal.SIGCHLD) is handler
 
 
-def test_a_loader_that_gives_nothing_for_long_is_one_sentence(monkeypatch):
+def test_a_loader_that_hangs_is_one_message(monkeypatch):
     monkeypatch.setattr(loader, "LONGEST_WAIT", 0.3)
-    with pytest.raises(DataError, match=r"gave no batch within 0\.005 minutes; see whether the disk"):
+    with pytest.raises(DataError, match=r"gave no batch within 0\.005 minutes; check whether the disk"):
         list(evaluation_batches(Rows(functools.partial(time.sleep, 1)), 10, 1, False))
 
 
-def test_loader_processes_that_ended_well_are_no_error():
+def test_loader_processes_that_exit_normally_are_no_error():
     for _ in range(2):
         assert list(evaluation_batches(Rows(), 5, 2, False)) == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
     subprocess.run([sys.executable, "-c", ""], check=True)  # the end of any other process is none either
@@ -383,7 +383,7 @@ def test_loader_processes_that_ended_well_are_no_error():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing tells who sent a signal")
-def test_loader_processes_end_on_the_signal_of_their_parent_alone():
+def test_loader_processes_end_only_on_the_signal_of_their_parent():
     batches = evaluation_batches(Rows(), 1, 1, False)
     next(batches)
     (worker,) = multiprocessing.active_children()

@@ -36,7 +36,7 @@ def test_resizing_equals_pillows(size, interpolation):
     assert distance(resized, pillow(image, size, interpolation)) <= (2 if enlarged else 1)
 
 
-def test_a_part_of_an_image_is_resized_like_its_copy():
+def test_a_view_of_an_image_is_resized_like_its_copy():
     image = photo(240, 320)
     for part in (image[17:170, 40:301], image[::-1, :, ::-1]):
         assert (resize(part, (64, 96), "bicubic") == resize(part.copy(), (64, 96), "bicubic")).all()

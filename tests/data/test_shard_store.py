@@ -126,7 +126,7 @@ def test_the_table_of_shards_is_that_of_the_files(table, tmp_path):
     assert table.shards is None
 
 
-def test_places_in_the_index_are_those_that_tarfile_finds(table, tmp_path):
+def test_positions_in_the_index_are_those_of_tarfile(table, tmp_path):
     paths = write(table, tmp_path)
     store = read_table(detection(tmp_path), "train").store
     for row in range(len(table)):
@@ -164,7 +164,7 @@ def test_webdataset_reads_the_shards(table, labelled, tmp_path):
     assert samples[5]["jpg"] == labelled.read(5)
 
 
-def test_shards_are_never_written_over(table, tmp_path):
+def test_shards_are_never_overwritten(table, tmp_path):
     write(table, tmp_path)
     with pytest.raises(DataError, match=r"train\.index\.npz: exists already"):
         write(table, tmp_path)
@@ -257,7 +257,7 @@ def test_few_shards_are_open_at_a_time(table, tmp_path, monkeypatch):
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_a_part_of_a_table_keeps_its_images(table, labelled, tmp_path):
+def test_a_subset_of_a_table_keeps_its_images(table, labelled, tmp_path):
     write(table, tmp_path)
     write(labelled, tmp_path / "classes")
     rows = np.array([8, 3, 3, 0])
@@ -347,7 +347,7 @@ def test_a_network_that_fails_is_asked_again(table, address, monkeypatch):
         read.read(0)
 
 
-def test_what_is_missing_at_an_address_is_told(address):
+def test_files_missing_at_an_address_are_reported(address):
     with pytest.raises(DataError, match=r"memory://coco/val\.index\.npz: no such file"):
         read_table(detection(None, root=None, url=address), "val")
     import fsspec
@@ -357,7 +357,7 @@ def test_what_is_missing_at_an_address_is_told(address):
         read_table(detection(None, root=None, url=address), "train")
 
 
-def test_an_address_without_its_package_is_told(monkeypatch):
+def test_an_address_without_its_package_is_reported(monkeypatch):
     import fsspec.core
 
     def missing(url, **_):
@@ -368,7 +368,7 @@ def test_an_address_without_its_package_is_told(monkeypatch):
         read_table(detection(None, root=None, url="s3://bucket/coco/"), "train")
 
 
-def test_an_address_of_no_known_kind_is_told():
+def test_an_address_of_an_unknown_kind_is_reported():
     with pytest.raises(DataError, match="nowhere://coco: not an address that can be read: Protocol not known"):
         read_table(detection(None, root=None, url="nowhere://coco"), "train")
 
@@ -393,7 +393,7 @@ def test_a_recipe_that_contradicts_itself_is_refused(data, message):
 # What is wrong
 
 
-def test_a_missing_index_is_told_with_those_that_are_there(table, tmp_path):
+def test_a_missing_index_is_reported_with_those_that_exist(table, tmp_path):
     with pytest.raises(DataError, match=r"no data set is given: set data\.root=FOLDER, or data\.url=ADDRESS"):
         read_table(detection(None, root=None), "train")
     with pytest.raises(DataError, match=r"train\.index\.npz: no such index .* a folder that `effdet shards`"):
@@ -404,7 +404,7 @@ def test_a_missing_index_is_told_with_those_that_are_there(table, tmp_path):
     assert len(read_table(detection(tmp_path, train={"split": "train2017"}), "train")) == NUM_IMAGES
 
 
-def test_an_index_that_is_none_is_told(table, tmp_path):
+def test_a_damaged_index_is_reported(table, tmp_path):
     write(table, tmp_path)
     path = tmp_path / "train.index.npz"
     whole, array = path.read_bytes(), io.BytesIO()
@@ -416,14 +416,14 @@ def test_an_index_that_is_none_is_told(table, tmp_path):
             read_table(detection(tmp_path), "train")
 
 
-def test_an_index_of_another_version_is_told(table, tmp_path):
+def test_an_index_of_another_version_is_reported(table, tmp_path):
     write(table, tmp_path)
     rewrite_index(tmp_path, version=2)
     with pytest.raises(DataError, match="the index is of version 2, expected 1"):
         read_table(detection(tmp_path), "train")
 
 
-def test_shards_of_another_task_are_told(table, labelled, tmp_path):
+def test_shards_of_another_task_are_reported(table, labelled, tmp_path):
     write(table, tmp_path / "boxes")
     write(labelled, tmp_path / "classes")
     with pytest.raises(DataError, match="hold images with a class each, expected images with boxes"):
@@ -432,7 +432,7 @@ def test_shards_of_another_task_are_told(table, labelled, tmp_path):
         read_table(classification(tmp_path / "boxes"), "train")
 
 
-def test_missing_shards_are_told(table, tmp_path):
+def test_missing_shards_are_reported(table, tmp_path):
     write(table, tmp_path)
     (tmp_path / "train-000001.tar").unlink()
     (tmp_path / "train-000004.tar").unlink()
@@ -440,7 +440,7 @@ def test_missing_shards_are_told(table, tmp_path):
         read_table(detection(tmp_path), "train")
 
 
-def test_a_shard_of_another_size_is_told(table, tmp_path):
+def test_a_shard_of_another_size_is_reported(table, tmp_path):
     path = write(table, tmp_path)[1]
     whole = path.read_bytes()
     path.write_bytes(whole[:-512])
@@ -453,7 +453,7 @@ def test_a_shard_of_another_size_is_told(table, tmp_path):
         read_table(detection(tmp_path), "train")
 
 
-def test_a_shard_that_changes_during_the_run_is_told(table, tmp_path):
+def test_a_shard_that_changes_during_the_run_is_reported(table, tmp_path):
     path = write(table, tmp_path)[0]
     read = read_table(detection(tmp_path), "train")
     os.truncate(path, read.store.starts[1] + 10)
@@ -465,7 +465,7 @@ def test_a_shard_that_changes_during_the_run_is_told(table, tmp_path):
         elsewhere.read(1)
 
 
-def test_other_images_of_the_same_size_are_told(table, tmp_path):
+def test_other_images_of_the_same_size_are_reported(table, tmp_path):
     path = write(table, tmp_path)[0]
     read = read_table(detection(tmp_path), "train")
     content = bytearray(path.read_bytes())
@@ -478,7 +478,7 @@ def test_other_images_of_the_same_size_are_told(table, tmp_path):
     assert again.read(1) == table.read(1)
 
 
-def test_classes_that_the_model_lacks_are_told(table, labelled, tmp_path):
+def test_classes_that_the_model_lacks_are_reported(table, labelled, tmp_path):
     write(table, tmp_path)
     write(labelled, tmp_path / "classes")
     with pytest.raises(DataError, match="the class 'dog' is annotated but is not among the classes of the model"):
@@ -497,7 +497,7 @@ def test_files_and_shards_of_the_same_data_have_the_same_fingerprint(table, labe
     assert read_table(classification(tmp_path / "classes"), "train").fingerprint() == labelled.fingerprint()
 
 
-def test_a_fingerprint_tells_the_order_from_another(table, labelled):
+def test_fingerprints_of_different_orders_differ(table, labelled):
     order = np.arange(len(table))[::-1]
     assert len(table.fingerprint()) == 64
     assert table.subset(order).fingerprint() != table.fingerprint()
@@ -506,18 +506,18 @@ def test_a_fingerprint_tells_the_order_from_another(table, labelled):
 
 
 @pytest.mark.parametrize("column", ["file_names", "image_ids", "sizes", "boxes", "labels", "crowd", "areas"])
-def test_a_fingerprint_tells_a_changed_value(table, column):
+def test_fingerprints_of_different_values_differ(table, column):
     changed = columns(table)[column].copy()
     changed[0] = "z.jpg" if column == "file_names" else changed[0] + 1 if column != "crowd" else ~changed[0]
     assert replace(table, **{column: changed}).fingerprint() != table.fingerprint()
 
 
-def test_a_fingerprint_tells_other_classes(table):
+def test_fingerprints_of_different_classes_differ(table):
     for label_map in (LabelMap(("cat", "cow"), (3, 9)), LabelMap(("cat", "dog"), (3, 10))):
         assert replace(table, label_map=label_map).fingerprint() != table.fingerprint()
 
 
-def test_a_fingerprint_does_not_know_where_the_images_lie(table):
+def test_a_fingerprint_does_not_depend_on_the_folder(table):
     moved = replace(table, image_folder=Path("/elsewhere"), source=Path("other.json"))
     assert moved.fingerprint() == table.fingerprint()
     names = [np.array([f"{folder}/{row}.jpg" for row in range(len(table))]) for folder in ("/here", "/there/too")]

@@ -63,7 +63,7 @@ def test_any_size_gives_typed_arrays_of_that_size(size: tuple[int, int]) -> None
         assert scene.boxes.shape == (len(scene.labels), 4)
 
 
-def test_boxes_lie_within_the_image(scenes: list[Scene]) -> None:
+def test_boxes_are_within_the_image(scenes: list[Scene]) -> None:
     boxes = np.concatenate([scene.boxes for scene in scenes])
     assert boxes.min() >= 0
     assert boxes.max() <= 256
@@ -87,7 +87,7 @@ def test_every_class_appears_about_as_often(scenes: list[Scene]) -> None:
     assert counts.min() > 0.6 * counts.mean()
 
 
-def test_a_small_share_of_scenes_is_empty(scenes: list[Scene]) -> None:
+def test_a_small_fraction_of_scenes_is_empty(scenes: list[Scene]) -> None:
     assert 0.03 < np.mean([len(scene.labels) == 0 for scene in scenes]) < 0.14
 
 
@@ -149,9 +149,7 @@ def test_other_parameters_replace_the_set(tmp_path: Path) -> None:
     assert snapshot(tmp_path / "a") == snapshot(tmp_path / "b")
 
 
-def test_an_interrupted_writing_is_not_taken_for_a_finished_set(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_write_leaves_no_finished_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_data_set(tmp_path / "whole", 4, 2, (64, 64))
     write_data_set(tmp_path / "broken", 4, 2, (64, 64), seed=9)
     with monkeypatch.context() as patch:

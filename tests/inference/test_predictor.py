@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from effdet.cli import predict
-from effdet.data.images import letterbox, read_image, undo_letterbox
+from effdet.data.images import read_image
+from effdet.data.letterbox import letterbox, undo_letterbox
 from effdet.data.resize import classification_view
 from effdet.errors import ConfigError, DataError, WeightsError
 from effdet.inference.predictor import Predictor

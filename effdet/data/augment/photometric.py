@@ -1,7 +1,6 @@
-"""Random changes of colour that leave boxes where they are: brightness, contrast, saturation and hue.
+"""Photometric distortion: random changes of brightness, contrast, saturation and hue. Boxes stay as they are.
 
-RandAugment, which changes colours too, is in `data/rand_augment.py`, and for images with boxes in
-`data/rand_augment_boxes.py`.
+RandAugment, which changes colours too, is in `rand_augment.py`, and for images with boxes in `rand_augment_boxes.py`.
 """
 
 from __future__ import annotations
@@ -15,13 +14,13 @@ from effdet.data.images import Image
 
 LARGEST_BRIGHTENING = 32  # of 255
 FACTORS = (0.5, 1.5)  # of contrast and saturation
-LARGEST_TURN = 18  # degrees of the colour circle
+LARGEST_TURN = 18  # degrees on the colour circle
 
 
 def photometric_distortion(image: Image, probability: float, rng: np.random.Generator) -> Image:
     """Image with brightness, contrast, saturation and hue changed in a random order, each with `probability`.
 
-    Source: SSD, whose ranges these are, each change there with a probability of 0.5.
+    Source: SSD, with its ranges; its probability is 0.5.
     """
     if not probability:
         return image
@@ -32,17 +31,17 @@ def photometric_distortion(image: Image, probability: float, rng: np.random.Gene
 
 
 def brighten(image: Image, addition: float) -> Image:
-    """Every value raised by `addition`, which may be negative; cut to 0..255."""
+    """`addition`, which may be negative, added to every value; clipped to 0..255."""
     import cv2
 
     return cv2.LUT(image, np.clip(np.arange(256) + addition, 0, 255).astype(np.uint8))  # type: ignore[return-value]
 
 
 def turn_hue(image: Image, degrees: float) -> Image:
-    """Every colour moved along the colour circle, greys left as they are."""
+    """Every colour moved along the colour circle; greys stay."""
     import cv2
 
-    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)  # the circle in 256 steps, which wrap around by themselves
+    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)  # the circle in 256 steps, so that uint8 wraps around it
     hsv[..., 0] += np.uint8(round(degrees * 256 / 360) % 256)
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL)  # type: ignore[return-value]
 

@@ -1,7 +1,7 @@
-"""RandAugment: changes of colour and shape drawn at random, all of one strength.
+"""RandAugment: random operations on colours and geometry, all of one magnitude. Source: arXiv:1909.13719.
 
 The operations and their strengths are those of the EfficientNet reference. Images are uint8 RGB [H, W, 3] and never
-changed in place; the other random changes of training images are in `data/classify.py`.
+changed in place. Images with boxes are in `rand_augment_boxes.py`.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from numpy.typing import NDArray
 
 from effdet.data.images import Image
 
-FULL_MAGNITUDE = 10.0  # strengths are given relative to it; larger ones extrapolate
+FULL_MAGNITUDE = 10.0  # magnitudes are relative to it; larger ones extrapolate
 LARGEST_ANGLE = 30.0  # degrees
 LARGEST_SHEAR = 0.3
-LARGEST_SHIFT = 100 / 384  # of the side; the reference's 100 pixels at the size that V2-M and V2-L are trained at
-GREY = 128  # shows where an image was moved away
+LARGEST_SHIFT = 100 / 384  # of the side; the reference's 100 pixels at the training size of V2-M and V2-L
+GREY = 128  # fills what an image is moved away from
 
 
 def rand_augment(image: Image, layers: int, magnitude: float, rng: np.random.Generator) -> Image:
-    """Image changed by `layers` operations in a row, each drawn from all with the same probability.
+    """Image after `layers` operations, each drawn from all with the same probability.
 
     Args:
         image: uint8 RGB [H, W, 3].
-        layers: how many changes.
-        magnitude: their strength: 0..10, and beyond that as far as an operation can go.
+        layers: number of operations.
+        magnitude: their strength, 0..10, or more as far as an operation allows.
         rng: source of the randomness.
     """
     strength = magnitude / FULL_MAGNITUDE
@@ -45,7 +45,7 @@ def autocontrast(image: Image) -> Image:
 
 
 def equalize(image: Image) -> Image:
-    """Each channel with its grey levels spread so that all are about equally frequent."""
+    """Each channel with its histogram equalized."""
     table = np.empty((256, 3))
     for channel in range(3):
         counts = np.bincount(image[..., channel].ravel(), minlength=256)
@@ -61,13 +61,13 @@ def posterize(image: Image, bits: int) -> Image:
 
 
 def solarize(image: Image, threshold: float) -> Image:
-    """Values from `threshold` on inverted."""
+    """Values of `threshold` and above inverted."""
     values = np.arange(256)
     return _look_up(image, np.where(values < threshold, values, 255 - values))
 
 
 def solarize_add(image: Image, addition: float) -> Image:
-    """Values of the darker half raised by `addition`."""
+    """`addition` added to values below 128."""
     values = np.arange(256)
     return _look_up(image, np.where(values < 128, values + addition, values))
 
@@ -94,7 +94,7 @@ def brightness(image: Image, factor: float) -> Image:
 
 
 def sharpness(image: Image, factor: float) -> Image:
-    """Distance of every pixel from its smoothed surroundings times `factor`; the outermost pixels stay."""
+    """Distance of every pixel from its smoothed surroundings times `factor`; the border pixels stay."""
     import cv2
 
     if min(image.shape[:2]) < 3:
@@ -107,7 +107,7 @@ def sharpness(image: Image, factor: float) -> Image:
 
 
 def rotate(image: Image, angle: float) -> Image:
-    """Image turned about its centre by `angle` degrees, counter-clockwise."""
+    """Image rotated about its centre by `angle` degrees, counter-clockwise."""
     import cv2
 
     height, width = image.shape[:2]
@@ -115,18 +115,18 @@ def rotate(image: Image, angle: float) -> Image:
 
 
 def shear(image: Image, horizontal: float, vertical: float) -> Image:
-    """Image slanted about its top left corner: pixels are taken from so much further right and down per pixel."""
+    """Image sheared about its top left corner: each pixel comes from so much further right and down per pixel."""
     return _move(image, np.array([[1, horizontal, 0], [vertical, 1, 0]]), inverse=True)
 
 
 def translate(image: Image, horizontal: float, vertical: float) -> Image:
-    """Image moved right and down by shares of its width and height."""
+    """Image moved right and down by fractions of its width and height."""
     height, width = image.shape[:2]
     return _move(image, np.array([[1, 0, horizontal * width], [0, 1, vertical * height]]))
 
 
 def _look_up(image: Image, table: NDArray[Any]) -> Image:
-    """Every value replaced by its entry in `table`, [256] or one column for each channel [256, 3]; cut to 0..255."""
+    """Every value replaced by its entry in `table`, [256] or one column per channel [256, 3]; clipped to 0..255."""
     import cv2
 
     values = np.clip(table, 0, 255).astype(np.uint8)
@@ -134,14 +134,14 @@ def _look_up(image: Image, table: NDArray[Any]) -> Image:
 
 
 def _blend(plain: Image, image: Image, factor: float) -> Image:
-    """From `plain` at 0 over `image` at 1 to more than it."""
+    """`plain` at factor 0, `image` at 1, extrapolated beyond."""
     import cv2
 
     return cv2.addWeighted(image, factor, plain, 1 - factor, 0)  # type: ignore[return-value]
 
 
 def _move(image: Image, matrix: NDArray[Any], inverse: bool = False) -> Image:
-    """Image under an affine map [2, 3] of (x, y): from old to new pixels, or the other way if `inverse`."""
+    """Image under an affine map [2, 3] of (x, y): from old to new pixels, or from new to old if `inverse`."""
     import cv2
 
     flags = cv2.INTER_NEAREST | (cv2.WARP_INVERSE_MAP if inverse else 0)
@@ -157,7 +157,7 @@ def _enhancing(strength: float) -> float:
     return 0.1 + 1.8 * strength
 
 
-# What is drawn from: each takes an image, the strength (1 at the full magnitude) and a source of random signs.
+# Each takes an image, the strength (1 at the full magnitude) and a source of random signs.
 OPERATIONS: tuple[Callable[[Image, float, np.random.Generator], Image], ...] = (
     lambda image, strength, rng: autocontrast(image),
     lambda image, strength, rng: equalize(image),

@@ -45,8 +45,8 @@ def read_coco(json_path: Path, image_folder: Path, label_map: LabelMap | None = 
     Args:
         json_path: the file.
         image_folder: folder that its `file_name` entries are relative to.
-        label_map: classes that the labels must follow; categories are then matched by name. None takes the categories
-            of the file by rising id.
+        label_map: classes that the labels must follow; categories are then matched by name. None uses the categories of
+            the file in ascending order of their ids.
 
     Raises:
         DataError: the file is missing, no COCO file, contradicts itself, names images that do not exist, or has
@@ -108,7 +108,7 @@ def _column(path: Path, table: str, rows: list[dict[str, Any]], key: str) -> lis
 
 
 def _categories(path: Path, categories: list[dict[str, Any]]) -> dict[int, str]:
-    """Name of every category id, by rising id."""
+    """Name of every category id, in ascending order of the ids."""
     names: dict[int, str] = {}
     for value, name in zip(
         _column(path, "categories", categories, "id"), _column(path, "categories", categories, "name"), strict=True
@@ -128,12 +128,12 @@ def _categories(path: Path, categories: list[dict[str, Any]]) -> dict[int, str]:
     return dict(sorted(names.items()))
 
 
-def _match(own: LabelMap, wanted: LabelMap | None) -> tuple[dict[int, int], dict[int, str]]:
-    """Label of every category id of the file, and what is wrong with those that have none; matched by name."""
-    if wanted is None:
+def _match(own: LabelMap, label_map: LabelMap | None) -> tuple[dict[int, int], dict[int, str]]:
+    """Label of every category id of the file, matched by name; and why the others have none."""
+    if label_map is None:
         return own.label_of(), {}
-    label_of_name = {name: label for label, name in enumerate(wanted.names)}
-    name_of_id = dict(zip(wanted.category_ids, wanted.names, strict=True))
+    label_of_name = {name: label for label, name in enumerate(label_map.names)}
+    name_of_id = dict(zip(label_map.category_ids, label_map.names, strict=True))
     label_of, problems = {}, {}
     for category_id, name in zip(own.category_ids, own.names, strict=True):
         if name in label_of_name:
@@ -146,13 +146,13 @@ def _match(own: LabelMap, wanted: LabelMap | None) -> tuple[dict[int, int], dict
         else:
             problems[category_id] = (
                 f"category {category_id} '{name}' is annotated but is not among the classes of the model; "
-                f"add it to the training set or take its boxes out"
+                f"add it to the training set or remove its boxes"
             )
     return label_of, problems
 
 
 def _integer(value: Any) -> int | None:
-    """The integer that a number or a text stands for, None where it is something else."""
+    """The integer that a number or a text stands for, None if it is something else."""
     try:
         number = int(value)
     except (TypeError, ValueError, OverflowError):
@@ -175,7 +175,7 @@ def _image_ids(path: Path, images: list[dict[str, Any]]) -> tuple[NDArray[Any], 
 
 
 def _sizes(path: Path, images: list[dict[str, Any]]) -> NDArray[np.int32]:
-    """Sizes [I, 2] (H, W); 0 where the file does not tell."""
+    """Sizes [I, 2] (H, W); 0 if the file does not say."""
     values = [row.get(key) for row in images for key in ("height", "width")]
     sizes = _numbers(path, "images", "height or width", values).reshape(-1, 2)
     return np.where(np.isfinite(sizes) & (sizes < 2**31), sizes, 0).astype(np.int32)
@@ -189,7 +189,7 @@ def _image_rows(path: Path, annotations: list[dict[str, Any]], row_of_image: dic
         number = rows.index(-1)
         raise DataError(
             f"{path}: annotations[{number}] is of image {ids[number]!r}, which 'images' does not list; "
-            f"add the image or take out the {rows.count(-1)} annotations without one"
+            f"add the image or remove the {rows.count(-1)} annotations without one"
         )
     return np.array(rows, np.int64)
 
@@ -207,7 +207,7 @@ def _boxes(path: Path, annotations: list[dict[str, Any]]) -> NDArray[np.float64]
 
 
 def _crowd(path: Path, annotations: list[dict[str, Any]]) -> NDArray[np.bool_]:
-    """Whether every annotation, [N], is a crowd; those that do not tell are none."""
+    """Whether every annotation, [N], is a crowd; without `iscrowd` it is none."""
     given = _numbers(path, "annotations", "iscrowd", [row.get("iscrowd") or 0 for row in annotations])
     crowd: NDArray[np.bool_] = given != 0
     return crowd

@@ -1,6 +1,6 @@
-"""Reader of image folders: one folder per class, whose name is the class and in which its images lie.
+"""Reader of image folders: one folder per class, whose name is the class and which holds its images.
 
-Names that begin with a dot are left out.
+Where the folders are is in `location.py`, how their names become labels in `classes.py`.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ def read_folders_split(data: ClassificationData, split: Part, label_map: LabelMa
 def read_folders(folder: Path, label_map: LabelMap | None = None) -> ImageLabels:
     """Table of the images FOLDER/CLASS/*.jpg, sub-folders of a class included.
 
-    Names that begin with a dot are ignored; other files that are no images are counted in the repairs.
+    Names that begin with a dot and files that are no images are left out and counted in the repairs.
 
     Args:
         folder: folder of the class folders.
-        label_map: classes that the labels must follow; not all of them need a folder. None takes the names of the
+        label_map: classes that the labels must follow; not all of them need a folder. None uses the names of the
             folders, sorted.
 
     Raises:
@@ -44,7 +44,7 @@ def read_folders(folder: Path, label_map: LabelMap | None = None) -> ImageLabels
             them, or there is only one class.
     """
     try:
-        class_folders, images, others = _contents(folder)
+        class_folders, images, others, hidden = _contents(folder)
         if images:
             raise DataError(
                 f"{folder}: {len(images)} images lie in no class folder, such as {images[0]}; "
@@ -55,46 +55,54 @@ def read_folders(folder: Path, label_map: LabelMap | None = None) -> ImageLabels
         label_map, label_of = match_classes(folder, class_folders, label_map)
         file_names: list[str] = []
         labels: list[int] = []
-        num_others = len(others)
         for name, label in label_of.items():
-            found, left_out = _images_below(folder, name)
-            if not found:
+            images, more_others, more_hidden = _images_below(folder, name)
+            if not images:
                 raise DataError(f"{folder / name}: the class folder has no images; add some or remove the folder")
-            file_names += found
-            labels += [label] * len(found)
-            num_others += left_out
+            file_names += images
+            labels += [label] * len(images)
+            others, hidden = others + more_others, hidden + more_hidden
     except OSError as error:
         raise DataError(f"{error.filename}: the folder cannot be read: {error.strerror}") from None
+    repairs = {"files that are no images left out": others, "hidden images and folders left out": hidden}
     return ImageLabels(
         source=folder,
         image_folder=folder,
         file_names=np.array(file_names, np.str_),
         labels=np.array(labels, np.int64),
         label_map=label_map,
-        repairs={"files that are no images left out": num_others} if num_others else {},
+        repairs={what: count for what, count in repairs.items() if count},
     )
 
 
-def _images_below(folder: Path, name: str) -> tuple[list[str], int]:
-    """Images in the folder of a class and below, sorted, relative to `folder`; and how many other files lie there."""
-    class_folders, images, others = _contents(folder / name)
-    found, num_others = [f"{name}/{image}" for image in images], len(others)
-    for inner in class_folders:
-        images_there, others_there = _images_below(folder, f"{name}/{inner}")
-        found += images_there
-        num_others += others_there
-    return found, num_others
+def _images_below(folder: Path, name: str) -> tuple[list[str], int, int]:
+    """Images in the folder of a class and below, sorted, relative to `folder`; and the counts of `_contents`."""
+    folders, names, others, hidden = _contents(folder / name)
+    images = [f"{name}/{image}" for image in names]
+    for inner in folders:
+        more_images, more_others, more_hidden = _images_below(folder, f"{name}/{inner}")
+        images += more_images
+        others, hidden = others + more_others, hidden + more_hidden
+    return images, others, hidden
 
 
-def _contents(folder: Path) -> tuple[list[str], list[str], list[str]]:
-    """Sorted names of the folders, images and other files in a folder, hidden ones left out."""
+def _contents(folder: Path) -> tuple[list[str], list[str], int, int]:
+    """Sorted names of the folders and of the images in a folder; counts of its other files, and of hidden ones.
+
+    Of names that begin with a dot those of images and folders are counted.
+    """
     folders: list[str] = []
     images: list[str] = []
-    others: list[str] = []
+    others = hidden = 0
     with os.scandir(folder) as entries:
         for entry in entries:
+            is_image = entry.name.lower().endswith(IMAGE_SUFFIXES)
             if entry.name.startswith("."):
-                continue
-            kind = folders if entry.is_dir() else images if entry.name.lower().endswith(IMAGE_SUFFIXES) else others
-            kind.append(entry.name)
-    return sorted(folders), sorted(images), sorted(others)
+                hidden += is_image or entry.is_dir()
+            elif entry.is_dir():
+                folders.append(entry.name)
+            elif is_image:
+                images.append(entry.name)
+            else:
+                others += 1
+    return sorted(folders), sorted(images), others, hidden

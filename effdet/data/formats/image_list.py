@@ -13,8 +13,8 @@ import numpy as np
 
 from effdet.config import ClassificationData
 from effdet.data.formats.classes import match_classes
+from effdet.data.formats.image_files import find_images
 from effdet.data.formats.location import locate, require_file, require_folder, root_folder, split_section
-from effdet.data.formats.table import find_images
 from effdet.data.label_map import LabelMap
 from effdet.data.labels import ImageLabels
 from effdet.errors import DataError
@@ -38,14 +38,14 @@ def read_image_list_split(data: ClassificationData, split: Part, label_map: Labe
 def read_image_list(csv_path: Path, image_folder: Path, label_map: LabelMap | None = None) -> ImageLabels:
     """Table of the images of a list.
 
-    The first line names the columns; of each kind the first that the file has is read, in the order of `IMAGE_COLUMNS`
-    and `CLASS_COLUMNS`, and all others are ignored. Repeated and empty lines are counted in the repairs.
+    The first line names the columns; the image is in the first of `IMAGE_COLUMNS` that the file has, its class in the
+    first of `CLASS_COLUMNS`, and all other columns are ignored. Repeated and empty lines are counted in the repairs.
 
     Args:
         csv_path: the list, UTF-8 with commas.
         image_folder: folder that its images are relative to.
-        label_map: classes that the labels must follow; not all of them need an image. None takes the names found,
-            sorted.
+        label_map: classes that the labels must follow; not all of them need an image. None uses the names in
+            the list, sorted.
 
     Raises:
         DataError: the file is missing or no such list, an image does not exist or has two classes, a class is not among
@@ -92,7 +92,7 @@ def _read_classes(path: Path) -> tuple[dict[str, str], dict[str, int]]:
                 )
             if class_of.setdefault(image, name) != name:
                 raise DataError(
-                    f"{line}: {image} is '{name}' here and '{class_of[image]}' further up; "
+                    f"{line}: {image} is '{name}' here and '{class_of[image]}' above; "
                     f"an image has one class, keep one of the lines"
                 )
     except csv.Error as error:

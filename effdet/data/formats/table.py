@@ -1,6 +1,6 @@
-"""What all readers end with: images are looked for, faulty boxes repaired and counted, rows sorted into one table.
+"""The last step of every reader of boxes: repair and count faulty boxes, sort all by image, and build the table.
 
-What the files look like is the business of the readers beside this file.
+The file formats themselves are read in the files beside this one.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effdet.data.annotations import Annotations
-from effdet.data.images import find_image
+from effdet.data.formats.image_files import find_images
 from effdet.data.label_map import LabelMap
-from effdet.errors import DataError
 
-OUTSIDE = "boxes outside their image dropped"  # of the repairs
-OVERHANGING = "boxes reaching beyond their image cut to it"
-ALLOWED_OVERHANG = 1.0  # pixels by which a box may reach beyond its image and still be kept as it is
+# Kinds of repairs.
+NOT_FINITE = "boxes with NaN or infinite coordinates dropped"
+NO_AREA = "boxes without area dropped"
+OUTSIDE = "boxes outside their image dropped"
+OVERHANGING = "boxes extending beyond their image clipped to it"
+ALLOWED_OVERHANG = 1.0  # pixels by which a box may extend beyond its image without being clipped
 
 
 def build_table(
@@ -35,25 +37,25 @@ def build_table(
     areas: NDArray[np.float64],
     label_map: LabelMap,
 ) -> Annotations:
-    """The table of I images and of N boxes in any order; see `Annotations` for what is not told here.
+    """The table of I images and of N boxes in any order; see `Annotations` for more on the columns.
 
     Args:
         source: file or folder that was read.
         image_folder: folder of the images.
         file_names: I names as the file spells them.
         image_ids: [I].
-        sizes: [I, 2] (H, W), 0 where unknown.
+        sizes: [I, 2] (H, W), 0 if unknown.
         image_of_box: [N] row of the image that each box belongs to.
         boxes: [N, 4] xyxy as written.
         labels: [N].
         crowd: [N].
-        areas: [N]; NaN takes the area of the box.
+        areas: [N]; NaN uses the area of the box.
         label_map: the classes.
 
     Raises:
         DataError: an image does not exist, or there are none.
     """
-    found = find_images(source, image_folder, file_names)
+    existing = find_images(source, image_folder, file_names)
     boxes, kept, repairs = _repair(boxes, sizes[image_of_box])
     order = np.flatnonzero(kept)
     order = order[np.argsort(image_of_box[order], kind="stable")]
@@ -63,7 +65,7 @@ def build_table(
     return Annotations(
         source=source,
         image_folder=image_folder,
-        file_names=np.array(found, np.str_),
+        file_names=np.array(existing, np.str_),
         image_ids=image_ids,
         sizes=sizes,
         offsets=np.concatenate([[0], np.cumsum(per_image)]).astype(np.int64),
@@ -76,28 +78,10 @@ def build_table(
     )
 
 
-def find_images(source: Path, folder: Path, file_names: Sequence[str]) -> list[str]:
-    """The file names in the spelling that exists, relative to `folder` where they lie in it."""
-    found, missing = [], []
-    for name in file_names:
-        path = find_image(folder, name)
-        if path is None:
-            missing.append(name)
-        else:
-            found.append(str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path))
-    if missing:
-        some = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-        raise DataError(
-            f"{source}: {len(missing)} of {len(file_names)} images do not exist in {folder}: {some}; "
-            f"correct the image folder, or take the images out of the annotations"
-        )
-    return found
-
-
 def _repair(
     boxes: NDArray[np.float64], sizes: NDArray[np.int32]
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_], dict[str, int]]:
-    """Boxes [N, 4] cut to their images of `sizes` [N, 2] (H, W); which of them to keep [N]; what was done how often."""
+    """Boxes [N, 4] clipped to images of `sizes` [N, 2] (H, W); which to keep, [N]; count of each kind of repair."""
     finite: NDArray[np.bool_] = np.all(np.isfinite(boxes), axis=1)
     with np.errstate(invalid="ignore"):
         flat = finite & ~(boxes[:, 2:] > boxes[:, :2]).all(axis=1)
@@ -110,11 +94,6 @@ def _repair(
     clipped = np.concatenate([start, end], axis=1)
     with np.errstate(invalid="ignore"):
         overhanging = kept & (np.abs(clipped - boxes) > ALLOWED_OVERHANG).any(axis=1)
-    counts = {
-        "boxes with coordinates that are no numbers dropped": ~finite,
-        "boxes without area dropped": flat,
-        OUTSIDE: outside,
-        OVERHANGING: overhanging,
-    }
-    repairs = {what: int(which.sum()) for what, which in counts.items() if which.any()}
+    counts = {NOT_FINITE: ~finite, NO_AREA: flat, OUTSIDE: outside, OVERHANGING: overhanging}
+    repairs = {kind: int(which.sum()) for kind, which in counts.items() if which.any()}
     return np.where(overhanging[:, None], clipped, boxes), kept, repairs

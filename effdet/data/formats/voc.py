@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 
@@ -16,9 +16,10 @@ import numpy as np
 
 from effdet.config import DetectionData
 from effdet.data.annotations import Annotations
+from effdet.data.formats.image_files import find_image
 from effdet.data.formats.location import locate, require_file, require_folder, root_folder, split_section
 from effdet.data.formats.table import build_table
-from effdet.data.images import IMAGE_SUFFIXES, find_image
+from effdet.data.images import IMAGE_SUFFIXES
 from effdet.data.label_map import LabelMap
 from effdet.errors import DataError
 from effdet.types import Part
@@ -53,15 +54,15 @@ def read_voc(
 ) -> Annotations:
     """Table of the images of a list.
 
-    Objects marked as difficult are kept as ordinary ones. Image ids are 1..I in the order of the list, category ids
-    1..K.
+    Objects marked as difficult are kept as ordinary ones. Image ids are the names of the XML files without suffix,
+    category ids 1..K.
 
     Args:
         image_folder: folder of the images, JPEGImages in the devkit.
         annotation_folder: folder of the XML files.
         image_list: text file with the name of an image in each line, without extension; a second column, as in the
-            lists of single classes, is ignored. None takes every XML file of the folder.
-        classes: class names in label order; None takes the sorted names found in the files.
+            lists of single classes, is ignored. None reads every XML file of the folder.
+        classes: class names in label order; None uses the names in the files, sorted.
         label_map: classes that the labels must follow, in place of `classes`.
 
     Raises:
@@ -82,11 +83,11 @@ def read_voc(
                 f"correct the name or add it to data.classes"
             )
     boxes = np.array([box for file in files for box in file.boxes], np.float64).reshape(-1, 4)
-    return build_table(
+    table = build_table(
         source=source,
         image_folder=image_folder,
         file_names=[_image_name(image_folder, stem, file) for stem, file in zip(stems, files, strict=True)],
-        image_ids=np.arange(1, len(files) + 1),
+        image_ids=np.array(stems, np.str_),
         sizes=np.array([file.size for file in files], np.int32).reshape(-1, 2),
         image_of_box=np.repeat(np.arange(len(files)), [len(file.boxes) for file in files]),
         boxes=boxes,
@@ -95,11 +96,13 @@ def read_voc(
         areas=np.full(len(boxes), np.nan),
         label_map=label_map,
     )
+    unused = 0 if image_list else _num_without_xml(image_folder, set(stems))
+    return replace(table, repairs={**table.repairs, "images without an XML file left out": unused}) if unused else table
 
 
 @dataclass(frozen=True)
 class _File:
-    """What one XML file says: `names` and `boxes` of its objects, (H, W) or zeros, and its image's name or nothing."""
+    """Content of an XML file: `names` and `boxes` of its objects, (H, W) or zeros, and the image's name or nothing."""
 
     path: Path
     file_name: str
@@ -177,8 +180,14 @@ def _all_stems(annotation_folder: Path) -> list[str]:
     return stems
 
 
-def _label_map(source: Path, classes: Sequence[str] | None, found: set[str]) -> LabelMap:
-    names = tuple(sorted(found) if classes is None else classes)
+def _num_without_xml(image_folder: Path, stems: set[str]) -> int:
+    return sum(
+        path.suffix.lower() in IMAGE_SUFFIXES and path.stem not in stems for path in image_folder.glob("[!.]*.*")
+    )
+
+
+def _label_map(source: Path, classes: Sequence[str] | None, used: set[str]) -> LabelMap:
+    names = tuple(sorted(used) if classes is None else classes)
     if not names:
         raise DataError(f"{source}: the images have no objects, so the classes are not known; set data.classes=[...]")
     if len(set(names)) < len(names):
@@ -188,9 +197,8 @@ def _label_map(source: Path, classes: Sequence[str] | None, found: set[str]) -> 
 
 
 def _image_name(folder: Path, stem: str, file: _File) -> str:
-    """Name of the image of an XML file: what it says, if that agrees with its own name or nothing else does."""
-    said = file.file_name
-    agreed = _stem(said) == stem and find_image(folder, said) is not None
-    if not agreed and find_image(folder, stem) is not None:
+    """Name of the image of an XML file: its `filename`, unless only the name of the XML file itself fits an image."""
+    same = _stem(file.file_name) == stem and find_image(folder, file.file_name) is not None
+    if not same and find_image(folder, stem) is not None:
         return stem
-    return said or stem
+    return file.file_name or stem

@@ -17,7 +17,7 @@ from effdet.data.cache import make_cache
 from effdet.data.classification_dataset import ClassificationDataset
 from effdet.data.formats import read_table
 from effdet.data.images import Image
-from effdet.data.sampling import TrainOrder
+from effdet.data.sampling import classification_order
 from effdet.distributed import SINGLE, Processes
 from effdet.evaluation.accuracy import METRIC_NAMES, AccuracyEvaluator
 from effdet.evaluation.evaluate import evaluate_classifier
@@ -60,7 +60,7 @@ class ClassificationTask:
         self.model, self.loaded_norms, new_head = initial_model(config.model, names, console)
         self.first_loss = "loss" if new_head else None
         spec = self.model.spec
-        order = TrainOrder(len(train_table), config.train.batch_size, config.seed, shards=train_table.shards)
+        order = classification_order(config, train_table)
         order.check_processes(processes.size)
         self.criterion = self.make_criterion(config.loss, names)
         schedule = make_schedule(config.optim, config.train, len(train_table))

@@ -14,7 +14,7 @@ from rich.console import Console
 from effdet.config import DataConfig
 from effdet.data.label_map import LabelMap
 from effdet.data.loader import train_batches
-from effdet.data.sampling import TrainOrder
+from effdet.data.train_order import TrainOrder
 from effdet.distributed import Processes
 from effdet.types import Part
 

@@ -17,7 +17,8 @@ from effdet.data.cache import make_cache
 from effdet.data.detection_dataset import DetectionDataset
 from effdet.data.formats import read_table
 from effdet.data.images import Image
-from effdet.data.sampling import SIDE_STEP, detection_order
+from effdet.data.sampling import detection_order
+from effdet.data.train_order import SIDE_STEP
 from effdet.distributed import SINGLE, Processes
 from effdet.errors import ConfigError
 from effdet.evaluation.coco import METRIC_NAMES, CocoEvaluator

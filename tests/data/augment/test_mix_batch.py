@@ -25,7 +25,7 @@ def test_without_mixing_images_stay_and_targets_are_one_hot():
 
 
 @pytest.mark.parametrize("alpha", [0.067, 0.2, 1.0, 5.0])
-def test_mixup_blends_with_the_reversed_batch_and_targets_tell_the_shares(alpha):
+def test_mixup_blends_with_the_reversed_batch_and_targets_are_the_weights(alpha):
     images, labels = batch(6)
     labels = torch.arange(6)
     result, targets = mixed(images, labels, alpha, 0, classes=6)
@@ -38,7 +38,7 @@ def test_mixup_blends_with_the_reversed_batch_and_targets_tell_the_shares(alpha)
     assert len(set(targets.max(dim=1).values.tolist())) > 1
 
 
-def test_cutmix_pastes_a_rectangle_of_the_partner_and_targets_tell_its_area():
+def test_cutmix_pastes_a_rectangle_of_the_partner_and_targets_are_its_area():
     images, _ = batch(6)
     seen = set()
     for seed in range(50):
@@ -58,7 +58,7 @@ def test_cutmix_pastes_a_rectangle_of_the_partner_and_targets_tell_its_area():
     assert {0.0, 0.2, 0.5, 0.8} <= seen
 
 
-def test_the_pasted_share_follows_its_beta_distribution_where_it_does_not_reach_over_the_edge():
+def test_the_pasted_fraction_is_beta_distributed_unless_clipped_at_the_edge():
     images, _ = batch(2000, (32, 32))
     shares = 1 - mixed(images, torch.arange(2000), 0, 1.0, classes=2000)[1].diagonal()
     assert 0.2 < shares.mean().item() < 0.45  # 0.5 without the edge

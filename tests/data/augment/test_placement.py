@@ -2,8 +2,10 @@ import cv2
 import numpy as np
 import pytest
 
-from effdet.data.augment.placement import Placement, Scene, apply_placement, draw_placement, visible_boxes
-from effdet.data.images import decode_image, fitting_scale, letterbox
+from effdet.data.augment.placement import Placement, apply_placement, draw_placement
+from effdet.data.augment.sample import Sample, visible_boxes
+from effdet.data.images import decode_image
+from effdet.data.letterbox import fitting_scale, letterbox
 
 FILL = (10, 20, 30)
 BLACK = (0, 0, 0)
@@ -14,18 +16,18 @@ def drawn(height, width, *boxes):
     image = np.zeros((height, width, 3), np.uint8)
     for left, top, right, bottom in boxes:
         image[top:bottom, left:right] = 255
-    return Scene(image, np.array(boxes, np.float32).reshape(-1, 4), np.arange(len(boxes)) + 7)
+    return Sample(image, np.array(boxes, np.float32).reshape(-1, 4), np.arange(len(boxes)) + 7)
 
 
 def rng(seed=0):
     return np.random.default_rng(seed)
 
 
-def placed(scene, size, scale, source, flip=0.0, fill=BLACK):
-    """A scene at a scale relative to the letterbox's, not reduced, and its placement."""
-    original = scene.image.shape[:2]
+def placed(sample, size, scale, source, flip=0.0, fill=BLACK):
+    """A sample at a scale relative to the letterbox's, not reduced, and its placement."""
+    original = sample.image.shape[:2]
     placement = draw_placement(original, size, scale * fitting_scale(original, size), flip, 1, source)
-    return apply_placement(scene, placement, size, fill), placement
+    return apply_placement(sample, placement, size, fill), placement
 
 
 def extents(image):
@@ -93,8 +95,8 @@ def test_the_scale_is_as_wanted_and_keeps_the_aspect():
 def test_at_a_scale_of_one_an_image_is_in_the_letterbox():
     image = rng().integers(0, 256, (70, 90, 3), np.uint8)
     for size in ((50, 80), (70, 90), (140, 180), (300, 100), (31, 200)):
-        scene = Scene(image, np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
-        (result, _, _), placement = placed(scene, size, 1, rng(), fill=FILL)
+        sample = Sample(image, np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
+        (result, _, _), placement = placed(sample, size, 1, rng(), fill=FILL)
         wanted, scale = letterbox(image, size, FILL)
         assert (result == wanted).all()
         assert placement.scale == scale
@@ -112,10 +114,10 @@ def test_a_smaller_image_is_padded_below_and_right():
 def test_a_larger_image_is_cropped_anywhere():
     image = np.zeros((100, 100, 3), np.uint8)
     image[..., 0], image[..., 1] = np.arange(100)[:, None], np.arange(100)
-    scene = Scene(image, np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
+    sample = Sample(image, np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
     corners = set()
     for seed in range(400):
-        (result, *_), placement = placed(scene, (50, 50), 2, rng(seed))
+        (result, *_), placement = placed(sample, (50, 50), 2, rng(seed))
         corners.add(tuple(result[0, 0, :2].tolist()))
         assert tuple(result[0, 0, :2].tolist()) == placement.corner
     rows, columns = {row for row, _ in corners}, {column for _, column in corners}
@@ -124,7 +126,7 @@ def test_a_larger_image_is_cropped_anywhere():
     assert len(corners) > 300
 
 
-def test_boxes_outside_the_crop_go_and_take_their_labels():
+def test_boxes_outside_the_crop_are_dropped_with_their_labels():
     boxes = np.array([[0, 0, 10, 10], [20, 20, 60, 60], [49.5, 0, 80, 40], [5, 5, 5.5, 30]], np.float32)
     visible, labels = visible_boxes(boxes, np.arange(4), (50, 50))
     assert visible.tolist() == [[0, 0, 10, 10], [20, 20, 50, 50]]
@@ -139,29 +141,29 @@ def test_an_image_without_objects_has_empty_boxes():
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 2000), (2000, 1), (3, 5), (1, 9000), (17, 4000)])
 def test_degenerate_images_are_placed_too(shape):
-    scene = drawn(*shape, (0, 0, shape[1], shape[0]))
+    sample = drawn(*shape, (0, 0, shape[1], shape[0]))
     for seed in range(30):
         source = rng(seed)
         scale = source.uniform(0.1, 2) * fitting_scale(shape, (64, 96))
         placement = draw_placement(shape, (64, 96), scale, 0.5, 8, source)
-        reduced = scene.image[:: placement.reduction, :: placement.reduction]
-        result, boxes, _ = apply_placement(scene._replace(image=reduced), placement, (64, 96), FILL)
+        reduced = sample.image[:: placement.reduction, :: placement.reduction]
+        result, boxes, _ = apply_placement(sample._replace(image=reduced), placement, (64, 96), FILL)
         assert result.shape == (64, 96, 3)
         assert (boxes >= 0).all()
         assert (boxes <= [96, 64, 96, 64]).all()
 
 
 def test_inputs_are_never_changed():
-    scene = drawn(100, 100, (10, 10, 90, 90))
-    copies = [array.copy() for array in scene]
-    for array in scene:
+    sample = drawn(100, 100, (10, 10, 90, 90))
+    copies = [array.copy() for array in sample]
+    for array in sample:
         array.setflags(write=False)
     for scale in (0.5, 2.0):
-        for fresh in placed(scene, (100, 100), scale, rng(), flip=1)[0]:
+        for fresh in placed(sample, (100, 100), scale, rng(), flip=1)[0]:
             fresh[...] = 0
-    unchanged, _ = placed(scene, (100, 100), 1, rng())  # nothing is done: the same pixels
+    unchanged, _ = placed(sample, (100, 100), 1, rng())  # nothing is done: the same pixels
     assert not unchanged.image.flags.writeable
-    assert all((now == before).all() for now, before in zip(scene, copies, strict=True))
+    assert all((now == before).all() for now, before in zip(sample, copies, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -203,7 +205,7 @@ def encoded(image, suffix):
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
-def test_a_reduced_image_lies_where_the_whole_one_does(suffix):
+def test_a_reduced_image_is_placed_like_the_whole_one(suffix):
     source = rng()
     differences, moves = [], []
     for _ in range(30):
@@ -217,7 +219,7 @@ def test_a_reduced_image_lies_where_the_whole_one_does(suffix):
             continue
         data = encoded(image, suffix)
         boxes = np.array([[30, 40, 140, 120]], np.float32)
-        whole = Scene(decode_image(data, "x"), boxes, np.zeros(1, np.int64))
+        whole = Sample(decode_image(data, "x"), boxes, np.zeros(1, np.int64))
         reduced = whole._replace(image=decode_image(data, "x", placement.reduction))
         wanted = apply_placement(whole, placement._replace(reduction=1), size, FILL)
         result = apply_placement(reduced, placement, size, FILL)
@@ -230,12 +232,12 @@ def test_a_reduced_image_lies_where_the_whole_one_does(suffix):
     assert np.mean(differences) < min(0.3 * np.mean(moves), 1)
 
 
-def test_a_placement_tells_pixels_per_original_pixel():
+def test_the_scale_of_a_placement_is_pixels_per_original_pixel():
     placement = Placement((100, 200), (0, 10), (50, 80), (25, 20), False, 2)
     assert placement.scale == (0.5, 0.25)
-    scene = apply_placement(
+    sample = apply_placement(
         drawn(100, 200, (10, 0, 90, 50))._replace(image=np.full((50, 100, 3), 255, np.uint8)), placement, (30, 30), FILL
     )
-    assert scene.boxes.tolist() == [[0, 0, 20, 25]]
-    assert (scene.image[:25, :20] == 255).all()
-    assert (scene.image[25:] == FILL).all()
+    assert sample.boxes.tolist() == [[0, 0, 20, 25]]
+    assert (sample.image[:25, :20] == 255).all()
+    assert (sample.image[25:] == FILL).all()

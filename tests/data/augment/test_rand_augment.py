@@ -81,7 +81,7 @@ def test_a_shear_takes_pixels_from_further_along():
     assert (slanted[:14, 30] == 128).all()
 
 
-def test_a_translation_moves_by_shares_of_the_sides_and_leaves_grey():
+def test_a_translation_moves_by_fractions_of_the_sides_and_leaves_grey():
     image = coordinates()
     moved = ra.translate(image, 0.25, 0)
     assert (moved[:, 20:] == image[:, :60]).all()

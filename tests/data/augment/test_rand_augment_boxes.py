@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from effdet.data.augment.placement import Scene
 from effdet.data.augment.rand_augment_boxes import (
     OPERATIONS,
     cutout,
@@ -11,6 +10,7 @@ from effdet.data.augment.rand_augment_boxes import (
     shear,
     translate,
 )
+from effdet.data.augment.sample import Sample
 
 
 def drawn(height, width, *boxes):
@@ -18,7 +18,7 @@ def drawn(height, width, *boxes):
     image = np.zeros((height, width, 3), np.uint8)
     for left, top, right, bottom in boxes:
         image[top:bottom, left:right] = 255
-    return Scene(image, np.array(boxes, np.float32).reshape(-1, 4), np.arange(len(boxes)))
+    return Sample(image, np.array(boxes, np.float32).reshape(-1, 4), np.arange(len(boxes)))
 
 
 def extent(image):
@@ -34,32 +34,32 @@ def rng(seed=0):
 
 @pytest.mark.parametrize("angle", [-90, -45, -30, -7, 0, 12, 30, 45, 90])
 def test_a_rotated_box_is_around_its_rotated_pixels(angle):
-    scene = drawn(300, 320, (120, 110, 190, 170))
-    turned = rotate(scene, angle)
+    sample = drawn(300, 320, (120, 110, 190, 170))
+    turned = rotate(sample, angle)
     assert np.abs(turned.boxes[0] - extent(turned.image)).max() <= 1.01  # the tip of a corner covers no pixel
     assert turned.labels.tolist() == [0]
 
 
 @pytest.mark.parametrize(("horizontal", "vertical"), [(0.3, 0), (-0.45, 0), (0, 0.3), (0, -0.45), (0.0, 0)])
 def test_a_sheared_box_is_around_its_sheared_pixels(horizontal, vertical):
-    scene = drawn(400, 400, (180, 170, 230, 240))
-    slanted = shear(scene, horizontal, vertical)
+    sample = drawn(400, 400, (180, 170, 230, 240))
+    slanted = shear(sample, horizontal, vertical)
     assert np.abs(slanted.boxes[0] - extent(slanted.image)).max() <= 1.01
 
 
 @pytest.mark.parametrize(("horizontal", "vertical"), [(0.21, 0), (-0.33, 0), (0, 0.123), (0, -0.2)])
 def test_a_translated_box_is_exactly_around_its_pixels(horizontal, vertical):
-    scene = drawn(200, 310, (120, 90, 160, 121))
-    moved = translate(scene, horizontal, vertical)
+    sample = drawn(200, 310, (120, 90, 160, 121))
+    moved = translate(sample, horizontal, vertical)
     assert moved.boxes.tolist() == [extent(moved.image).tolist()]
 
 
-def test_boxes_are_cut_to_the_image_and_what_leaves_it_takes_its_label_along():
-    scene = drawn(100, 100, (0, 10, 30, 40), (40, 10, 60, 40), (90, 50, 100, 60))
-    moved = translate(scene, 0.2, 0)
+def test_boxes_are_clipped_to_the_image_and_those_outside_are_dropped_with_their_labels():
+    sample = drawn(100, 100, (0, 10, 30, 40), (40, 10, 60, 40), (90, 50, 100, 60))
+    moved = translate(sample, 0.2, 0)
     assert moved.boxes.tolist() == [[20, 10, 50, 40], [60, 10, 80, 40]]
     assert moved.labels.tolist() == [0, 1]
-    moved = translate(scene, -0.5, 0)
+    moved = translate(sample, -0.5, 0)
     assert moved.boxes.tolist() == [[0, 10, 10, 40], [40, 50, 50, 60]]
     assert moved.labels.tolist() == [1, 2]
 
@@ -85,15 +85,15 @@ def test_a_cutout_is_grey_and_leaves_the_rest():
 
 
 def test_every_operation_is_drawn():
-    scene = drawn(40, 60, (10, 10, 40, 30))
-    scene = scene._replace(image=rng().integers(20, 200, scene.image.shape, np.uint8))
-    results = {rand_augment_boxes(scene, 1, 9, rng(seed)).image.tobytes() for seed in range(300)}
+    sample = drawn(40, 60, (10, 10, 40, 30))
+    sample = sample._replace(image=rng().integers(20, 200, sample.image.shape, np.uint8))
+    results = {rand_augment_boxes(sample, 1, 9, rng(seed)).image.tobytes() for seed in range(300)}
     assert len(results) >= len(OPERATIONS)
 
 
 def test_without_layers_nothing_is_changed_or_drawn():
-    scene, source = drawn(20, 30, (5, 5, 10, 10)), rng()
-    assert rand_augment_boxes(scene, 0, 15, source) is scene
+    sample, source = drawn(20, 30, (5, 5, 10, 10)), rng()
+    assert rand_augment_boxes(sample, 0, 15, source) is sample
     assert source.random() == rng().random()
 
 
@@ -101,17 +101,17 @@ def test_without_layers_nothing_is_changed_or_drawn():
 @pytest.mark.parametrize("boxes", [False, True])
 def test_any_image_is_changed_at_any_strength(shape, boxes):
     height, width = shape
-    scene = drawn(height, width, *([(0, 0, width, height)] if boxes else []))
-    copies = [array.copy() for array in scene]
-    for array in scene:
+    sample = drawn(height, width, *([(0, 0, width, height)] if boxes else []))
+    copies = [array.copy() for array in sample]
+    for array in sample:
         array.setflags(write=False)
     for seed in range(60):
         magnitude = (0, 10, 15, 30)[seed % 4]
-        first, second = (rand_augment_boxes(scene, 2, magnitude, rng(seed)) for _ in range(2))
+        first, second = (rand_augment_boxes(sample, 2, magnitude, rng(seed)) for _ in range(2))
         assert all((one == other).all() for one, other in zip(first, second, strict=True))
         assert first.image.shape == (*shape, 3)
         assert first.boxes.shape == (len(first.labels), 4)
         assert (first.boxes.dtype, first.labels.dtype) == (np.float32, np.int64)
         assert (first.boxes >= 0).all()
         assert (first.boxes <= [width, height, width, height]).all()
-    assert all((now == before).all() for now, before in zip(scene, copies, strict=True))
+    assert all((now == before).all() for now, before in zip(sample, copies, strict=True))

@@ -1,10 +1,10 @@
-"""Copy a data set into shards: tar files of about one size that are trained on as they are, here or far away.
+"""Copy a data set into shards: tar files of equal size, to train on from a network drive or an object store.
 
   effdet shards configs/d0.yaml data.root=/data/coco --out /data/coco-shards
 
-Images are copied byte by byte; beside the tar files, which follow the WebDataset convention, an index of each part
-holds boxes and classes. Training images are shuffled by the recipe's seed, so that reading in the order of the shards
-is reading at random; --order table keeps them as they are listed.
+Images are copied byte by byte into tar files of the WebDataset convention; an index of each split holds boxes and
+classes. Training images are shuffled with the recipe's seed, so that reading shards in order gives random images;
+--order table keeps the order of the data set.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_recipe_arguments(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where to write")
     parser.add_argument(
-        "--part", choices=("train", "val", "both"), default="both", help="which part to write (%(default)s)"
+        "--split", choices=("train", "val", "both"), default="both", help="which split to write (%(default)s)"
     )
     parser.add_argument(
-        "--shard-mb", type=float, default=256, metavar="MB", help="size at which a tar file is full (%(default)s)"
+        "--shard-mb", type=float, default=256, metavar="MB", help="size of a tar file in MB (%(default)s)"
     )
     parser.add_argument(
         "--order", choices=("shuffled", "table"), default="shuffled", help="of the training images (%(default)s)"
@@ -57,33 +57,33 @@ def run(args: argparse.Namespace) -> int:
 
     from effdet.data.shard_writer import check_free
 
-    parts: list[Part] = [args.part]
-    if args.part == "both":
-        parts = ["train", "val"] if config.data.val is not None else ["train"]
-    for part in parts:
-        check_free(args.out, part)
+    splits: list[Part] = [args.split]
+    if args.split == "both":
+        splits = ["train", "val"] if config.data.val is not None else ["train"]
+    for split in splits:
+        check_free(args.out, split)
     console = Console(soft_wrap=True, markup=False, highlight=False)
-    tables = _tables(config, parts, console)
+    tables = _tables(config, splits, console)
     if "train" in tables and args.order == "shuffled":
         tables["train"] = _shuffled(tables["train"], config.seed)
-    for part, table in tables.items():
-        console.print(_write(table, args.out, part, int(args.shard_mb * MEGABYTE)))
+    for split, table in tables.items():
+        console.print(_write(table, args.out, split, int(args.shard_mb * MEGABYTE)))
     if "train" in tables:
-        console.print(f"train on them by {' '.join(_overrides(config, args.out, parts))}")
+        console.print(f"train on them with {' '.join(_overrides(config, args.out, splits))}")
     return 0
 
 
 def _tables(
-    config: DetectionConfig | ClassificationConfig, parts: list[Part], console: Console
+    config: DetectionConfig | ClassificationConfig, splits: list[Part], console: Console
 ) -> dict[Part, ImageTable]:
-    """The table of each part, labelled as the first; shows what was repaired in them."""
+    """The table of each split, with the labels of the first; prints their notes."""
     from effdet.data.formats import read_table
 
     tables: dict[Part, ImageTable] = {}
-    for part in parts:
+    for split in splits:
         label_map = next((table.label_map for table in tables.values()), None)
-        tables[part] = read_table(config.data, part, label_map)
-        for note in tables[part].notes():
+        tables[split] = read_table(config.data, split, label_map)
+        for note in tables[split].notes():
             console.print(note, style="yellow")
     return tables
 
@@ -94,8 +94,8 @@ def _shuffled(table: ImageTable, seed: int) -> ImageTable:
     return table.subset(np.random.Generator(np.random.PCG64(seed)).permutation(len(table)))
 
 
-def _write(table: ImageTable, folder: Path, part: str, shard_bytes: int) -> str:
-    """Writes a part while a bar on the error stream shows how far, and says what was written."""
+def _write(table: ImageTable, folder: Path, split: str, shard_bytes: int) -> str:
+    """Writes a split with a progress bar on stderr; returns a line on what was written."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -104,20 +104,20 @@ def _write(table: ImageTable, folder: Path, part: str, shard_bytes: int) -> str:
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        bar = progress.add_task(part, total=len(table))
-        paths = write_shards(table, folder, part, shard_bytes, lambda: progress.advance(bar))
+        bar = progress.add_task(split, total=len(table))
+        paths = write_shards(table, folder, split, shard_bytes, lambda: progress.advance(bar))
     size = sum(path.stat().st_size for path in paths) / MEGABYTE
     shards = "1 shard" if len(paths) == 1 else f"{len(paths)} shards"
-    return f"{part}: {len(table)} images in {shards} of {size:.1f} MB together, in {folder}"
+    return f"{split}: {len(table)} images in {shards} of {size:.1f} MB in total, in {folder}"
 
 
-def _overrides(config: DetectionConfig | ClassificationConfig, folder: Path, parts: list[Part]) -> list[str]:
-    """What to change in the recipe so that it trains on the shards."""
+def _overrides(config: DetectionConfig | ClassificationConfig, folder: Path, splits: list[Part]) -> list[str]:
+    """The changes of the recipe with which it trains on the shards."""
     changes = ["data.format=shards", shlex.quote(f"data.root={folder}")]
     if config.data.url is not None:
         changes.append("data.url=null")
     changes += [f"data.train.{key}=null" for key, value in config.data.train if value is not None]
-    if "val" not in parts:
+    if "val" not in splits:
         changes.append("data.val=null")
     else:
         changes += [f"data.val.{key}=null" for key, value in config.data.val or () if value is not None]

@@ -2,7 +2,7 @@
 
   effdet synthetic runs/demo/data --train 768 --val 96
 
-The same numbers give the same scenes on every machine; the folder is trained on like any other by data.root=FOLDER.
+The same numbers give the same scenes on every machine; train on the folder like on any other with data.root=FOLDER.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Decoded images kept for the next epochs, in memory or on a disk, within a bound.
 
-An entry is the image as `decode_image` gave it at one reduction, so that a sample is the same with and without a cache;
-an image that is shown in many sizes may take four entries, a third more room than the full one alone. When a cache is
-full, what is in it stays and nothing is added: in a random order of all images, throwing out what came first would
-throw out what comes next. Entries go by the path, the size and the time of change of the image's file; of one in a
-shard by those of the shard, as far as they are known, and by place and checksum in it.
+An entry is the output of `decode_image` at one reduction, so that a sample is the same with and without a cache; an
+image used at many sizes may have four entries, a third more bytes than the full one alone. A full cache keeps its
+entries and adds none: in a random order of all images, evicting the oldest would evict those that are needed next. The
+key of an entry is the path, size and modification time of the image's file; of one in a shard those of the shard, as
+far as they are known, and position and checksum in it.
 """
 
 from __future__ import annotations
@@ -27,24 +27,22 @@ from effdet.data.images import REDUCTIONS, Image
 from effdet.errors import DataError
 from effdet.files import HOME_VARIABLE, atomic_write, home_folder
 
-VERSION = 1  # of what is kept; another one where decoding changes
-LONGEST_WAIT = 300.0  # seconds for the other processes to let go of the folder
-LONGEST_WRITING = 3600.0  # seconds after which nobody writes an image any more
-ENTRY = np.dtype([("size", "i8"), ("changed", "i8"), ("start", "i8"), ("height", "i4"), ("width", "i4")])
-
-Decode = Callable[[], Image]
+VERSION = 1  # of the entries; raised when decoding changes
+LONGEST_WAIT = 300.0  # seconds for other processes to release the lock of the folder
+LONGEST_WRITING = 3600.0  # seconds after which a partial file is abandoned
+ENTRY = np.dtype([("size", "i8"), ("modified", "i8"), ("start", "i8"), ("height", "i4"), ("width", "i4")])
 
 
 class MemoryCache:
-    """Images in memory that the loader processes share: each is decoded once, whichever process needs it.
+    """Images in memory shared by the loader processes: each is decoded once, whichever process needs it.
 
-    They share it where they are forked, as on Linux; where processes start anew, as on Windows and macOS, each has a
-    part of the room for itself.
+    Forked processes, as on Linux, share one cache; spawned processes, as on Windows and macOS, each have a cache of
+    their own with a fraction of the capacity.
 
     Attributes:
         num_images: rows of the table.
         capacity: bytes, the index of the images included.
-        workers: processes among which the room is divided where they cannot share it.
+        workers: processes among which the capacity is divided if they cannot share it.
     """
 
     def __init__(self, num_images: int, capacity: int, workers: int) -> None:
@@ -52,20 +50,20 @@ class MemoryCache:
         self.capacity = capacity
         self.workers = workers
         num_entries = num_images * len(REDUCTIONS)
-        # One more entry: its `start` is where the free room begins.
-        self._room = capacity - (num_entries + 1) * ENTRY.itemsize
-        if self._room <= 0:
+        # One more entry: its `start` is where the free space begins.
+        self._capacity = capacity - (num_entries + 1) * ENTRY.itemsize
+        if self._capacity <= 0:
             raise DataError(
                 f"{capacity / 1e9:g} GB for the cache are less than the index of {num_images} images; "
                 f"raise data.cache_gb"
             )
         try:
-            # Anonymous shared memory: zeros, taken from the system where it is written to.
-            self._pixels = mmap.mmap(-1, self._room)
+            # Anonymous shared memory: zeros, allocated by the system when written to.
+            self._pixels = mmap.mmap(-1, self._capacity)
             index = np.frombuffer(mmap.mmap(-1, (num_entries + 1) * ENTRY.itemsize), ENTRY)
         except OSError as error:
             raise DataError(
-                f"{capacity / 1e9:g} GB for the cache are more than the system gives ({error.strerror}); "
+                f"{capacity / 1e9:g} GB for the cache are more than the system has ({error.strerror}); "
                 f"lower data.cache_gb"
             ) from None
         self._entries, self._end = index[:-1].reshape(num_images, len(REDUCTIONS)), index[-1:]
@@ -74,25 +72,25 @@ class MemoryCache:
     def __reduce__(self) -> tuple[type[MemoryCache], tuple[int, int, int]]:
         return MemoryCache, (self.num_images, self.capacity // max(self.workers, 1), 1)
 
-    def image(self, index: int, path: Path, reduction: int, decode: Decode) -> Image:
-        """The image of row `index`, kept or else decoded and, if there is room, kept; not to be written to.
+    def image(self, index: int, path: Path, reduction: int, decode: Callable[[], Image]) -> Image:
+        """The image of row `index` from the cache, else decoded and, if there is space, added; not to be written to.
 
         Args:
             index: row of the table.
-            path: its file, or its shard with a name in it that tells it from others.
+            path: its file, or its shard with a name in it that identifies it.
             reduction: at which it is decoded.
-            decode: gives the image.
+            decode: decodes the image.
         """
         stamp = _stamp(path)
         column = REDUCTIONS.index(reduction)
         with self._lock:
-            size, changed, start, height, width = self._entries[index, column].item()
-        if height and (size, changed) == stamp:
+            size, modified, start, height, width = self._entries[index, column].item()
+        if height and (size, modified) == stamp:
             return self._view(start, (height, width, 3))
         image = decode()
         with self._lock:
             start = int(self._end["start"][0])
-            if start + image.nbytes > self._room:
+            if start + image.nbytes > self._capacity:
                 return image
             self._end["start"] = start + image.nbytes
         self._view(start, image.shape, writeable=True)[...] = image
@@ -107,18 +105,18 @@ class MemoryCache:
 
 
 class DiskCache:
-    """Images in a folder, a file each, which stay for later runs; processes and runs may share it.
+    """Images in a folder, a file each, which later runs use too; processes and runs may share it.
 
     Attributes:
-        folder: where they are.
-        capacity: bytes of all of them together.
+        folder: holds the files.
+        capacity: bytes of all files together.
     """
 
     def __init__(self, folder: Path, capacity: int) -> None:
         self.folder = folder
         self.capacity = capacity
         self._full = False
-        with self._telling():
+        with self._disk_errors():
             folder.mkdir(parents=True, exist_ok=True)
         with self._locked():
             for partial in folder.glob(".*.partial"):
@@ -127,17 +125,17 @@ class DiskCache:
                         partial.unlink()
             self._write_used(self._count_used())
 
-    def image(self, index: int, path: Path, reduction: int, decode: Decode) -> Image:
-        """The image of a file, kept or else decoded and, if there is room, kept. See `MemoryCache.image`.
+    def image(self, index: int, path: Path, reduction: int, decode: Callable[[], Image]) -> Image:
+        """The image of a file from the cache, else decoded and, if there is space, added. See `MemoryCache.image`.
 
         Raises:
             DataError: the folder cannot be read or written, or the disk is full.
         """
         key = f"{VERSION} {os.path.abspath(path)} {_stamp(path)} {reduction}"
         file = self.folder / f"{hashlib.blake2b(key.encode(), digest_size=16).hexdigest()}.npy"
-        kept = self._read(file)
-        if kept is not None:
-            return kept
+        cached = self._read(file)
+        if cached is not None:
+            return cached
         image = decode()
         if not self._full:
             self._add(file, image)
@@ -150,7 +148,7 @@ class DiskCache:
             return None
         except OSError as error:
             raise self._unusable(error) from None
-        with self._telling(), stream:
+        with self._disk_errors(), stream:
             try:
                 image: Image = np.load(stream, allow_pickle=False)
             except (ValueError, EOFError):
@@ -164,21 +162,21 @@ class DiskCache:
             if self._full or file.exists():
                 return
             self._write_used(used)
-        # Others go on while the disk writes; a process that is killed here leaves a little room unused, until the next
-        # run counts anew.
-        with self._telling(), atomic_write(file) as partial, partial.open("wb") as stream:
+        # Outside of the lock, so that others continue while the disk writes. A process that is killed here leaves some
+        # capacity unused, until the next run counts the files.
+        with self._disk_errors(), atomic_write(file) as partial, partial.open("wb") as stream:
             np.save(stream, image)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         from filelock import FileLock
 
-        with self._telling(), FileLock(str(self.folder / "lock"), timeout=LONGEST_WAIT):
+        with self._disk_errors(), FileLock(str(self.folder / "lock"), timeout=LONGEST_WAIT):
             yield
 
     @contextlib.contextmanager
-    def _telling(self) -> Iterator[None]:
-        """Turns errors of the disk into sentences."""
+    def _disk_errors(self) -> Iterator[None]:
+        """Turns errors of the disk into messages."""
         try:
             yield
         except OSError as error:
@@ -187,7 +185,7 @@ class DiskCache:
     def _unusable(self, error: OSError) -> DataError:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return DataError(
-                f"{self.folder}: the disk is full before the cache of images has reached data.cache_gb; make room, "
+                f"{self.folder}: the disk is full before the cache of images has reached data.cache_gb; free space, "
                 f"lower data.cache_gb, or set data.cache_folder to a folder on another disk"
             )
         return DataError(
@@ -197,7 +195,7 @@ class DiskCache:
 
     def _read_used(self) -> int:
         text = (self.folder / "used").read_text(encoding="ascii")
-        return int(text) if text else self._count_used()  # empty where a process was killed while it wrote
+        return int(text) if text else self._count_used()  # empty if a process was killed while it wrote
 
     def _count_used(self) -> int:
         return sum(entry.stat().st_size for entry in os.scandir(self.folder) if entry.name.endswith(".npy"))
@@ -210,7 +208,7 @@ Cache = MemoryCache | DiskCache
 
 
 def make_cache(config: DataConfig, num_images: int, processes: int = 1) -> Cache | None:
-    """The cache that a recipe asks for; None for none.
+    """The cache of a recipe; None for none.
 
     Args:
         config: the `data` section.
@@ -218,7 +216,7 @@ def make_cache(config: DataConfig, num_images: int, processes: int = 1) -> Cache
         processes: training processes on this machine, among which the memory is divided.
 
     Raises:
-        DataError: there is no such memory, or the folder cannot be used.
+        DataError: there is not enough memory, or the folder cannot be used.
     """
     capacity = int(config.cache_gb * 1e9)
     if config.cache == "memory":
@@ -230,10 +228,10 @@ def make_cache(config: DataConfig, num_images: int, processes: int = 1) -> Cache
 
 
 def _stamp(path: Path) -> tuple[int, int]:
-    """Size, and time of change in nanoseconds, of an image's file or of the shard it is in; zeros where neither is."""
-    for place in (path, path.parent):
-        with contextlib.suppress(OSError):  # that an image is missing is told where it is read
-            status = os.stat(place)
+    """Size, and modification time in nanoseconds, of an image's file or of its shard; zeros if neither exists."""
+    for file in (path, path.parent):
+        with contextlib.suppress(OSError):  # a missing image is reported where it is read
+            status = os.stat(file)
             if stat.S_ISREG(status.st_mode):
-                return status.st_size, max(status.st_mtime_ns, status.st_ctime_ns)  # copying may keep the first
+                return status.st_size, max(status.st_mtime_ns, status.st_ctime_ns)  # copying may keep the first of them
     return 0, 0

@@ -1,6 +1,6 @@
-"""Antialiased resizing, equal to Pillow's up to rounding, and the part of an image that a classifier is shown.
+"""Antialiased resizing, equal to Pillow's up to rounding, and the view of an image that a classifier is evaluated on.
 
-Published classifiers were trained and tested this way; detectors take the letterbox of `data/images.py`.
+Published classifiers were trained and evaluated this way; detectors use the letterbox of `letterbox.py`.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ def resize(image: Image, size: tuple[int, int], interpolation: str) -> Image:
     Args:
         image: uint8 RGB.
         size: (height, width) of the result.
-        interpolation: 'bilinear' or 'bicubic', widened where the image shrinks.
+        interpolation: 'bilinear' or 'bicubic', with a wider filter when the image shrinks.
     """
     if image.shape[:2] == size:
         return image
-    whole = np.require(image, requirements=("C", "W"))  # torch takes neither reversed nor read-only arrays
-    # Seen as one channels_last image, which torch resizes without a copy.
+    whole = np.require(image, requirements=("C", "W"))  # torch accepts neither reversed nor read-only arrays
+    # Viewed as one channels_last image, which torch resizes without a copy.
     pixels = torch.from_numpy(whole).reshape(1, *image.shape).permute(0, 3, 1, 2)
     resized = interpolate(pixels, size=size, mode=interpolation, antialias=True)
     return resized[0].permute(1, 2, 0).contiguous().numpy()
 
 
 def classification_view(image: Image, size: tuple[int, int], crop: float, interpolation: str) -> Image:
-    """The centre of an image, uint8 RGB of `size`: what a classifier is tested on.
+    """The centre of an image, uint8 RGB of `size`: what a classifier is evaluated on.
 
-    The image is resized, its aspect kept, until it just covers `size` / `crop`; then the middle is cut out.
+    The image is resized, its aspect kept, so that it just covers `size` / `crop`; then the centre is cropped.
 
     Args:
         image: uint8 RGB [H, W, 3].
         size: (height, width) of the result.
-        crop: share of the resized image's covered side that is kept, in 0..1.
+        crop: fraction of the covered side of the resized image that is kept, in 0..1.
         interpolation: 'bilinear' or 'bicubic'.
     """
     height, width = image.shape[:2]

@@ -1,7 +1,6 @@
-"""Images inside tar files, the shards: where each of them lies, and its bytes out of a folder or from an address.
+"""Images inside tar files, the shards: the position of each, and its bytes from a folder or from an address.
 
-What the images mean is in the tables; their index is read in `data/formats/shards.py` and written beside the shards by
-`data/shard_writer.py`.
+Labels are in the tables, whose index is read in `formats/shard_index.py`; shards are written in `shard_writer.py`.
 """
 
 from __future__ import annotations
@@ -19,17 +18,17 @@ from numpy.typing import NDArray
 
 from effdet.errors import DataError
 
-OPEN_SHARDS = 64  # that a process keeps open at a time; opening is what costs on a file system in a network
-CHECKED_BYTES = 4096  # at the end of an image: they tell images apart, and all would cost a twentieth of decoding it
-PAUSES = (1.0, 4.0, 15.0)  # seconds after a failed attempt to read from an address
-READ_ONLY = os.O_RDONLY | getattr(os, "O_BINARY", 0)  # Windows reads text unless told otherwise
+OPEN_SHARDS = 64  # that a process keeps open; on network file systems opening is the expensive operation
+CHECKED_BYTES = 4096  # at the end of an image: enough to distinguish images; all bytes would cost 5% of decoding
+PAUSES = (1.0, 4.0, 15.0)  # seconds between attempts to read from an address
+READ_ONLY = os.O_RDONLY | getattr(os, "O_BINARY", 0)  # Windows opens files as text without it
 
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class ShardStore:
-    """Where the images of a table lie in its shards.
+    """Where the images of a table are in its shards.
 
     Attributes:
         location: folder or address of the shards.
@@ -38,7 +37,7 @@ class ShardStore:
         starts: [I] int64, first byte of the image in its shard.
         lengths: [I] int64, bytes of the image.
         checksums: [I] uint32, see `checksum`.
-        members: [I] str, what the image is called in its shard.
+        members: [I] str, name of the image in its shard.
     """
 
     location: ShardFolder | ShardAddress
@@ -54,7 +53,7 @@ class ShardStore:
         return Path(self.names[self.shards[index]], str(self.members[index]))
 
     def identity(self, index: int) -> Path:
-        """Shard, place and checksum of image `index`, which tell it from an image that takes its place one day."""
+        """Shard, position and checksum of image `index`, which distinguish it from an image that replaces it later."""
         return Path(
             self.names[self.shards[index]], f"{self.starts[index]} {self.lengths[index]} {self.checksums[index]}"
         )
@@ -86,12 +85,12 @@ class ShardStore:
 
 
 def checksum(data: bytes) -> int:
-    """CRC-32 of the end of an image, by which a shard is known to be the one of the index."""
+    """CRC-32 of the end of an image, which shows whether a shard is the one of the index."""
     return zlib.crc32(data[-CHECKED_BYTES:])
 
 
 class ShardFolder:
-    """Shards in a folder. Works in forked and in spawned processes, each of which opens the files for itself.
+    """Shards in a folder. Works in forked and in spawned processes; each opens the files itself.
 
     Attributes:
         folder: the folder.
@@ -99,7 +98,7 @@ class ShardFolder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._open: dict[str, _Descriptor] = {}  # the one used last stands last
+        self._open: dict[str, _Descriptor] = {}  # the most recently used is last
 
     def __str__(self) -> str:
         return str(self.folder)
@@ -160,7 +159,7 @@ class ShardAddress:
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
-        # By process. What a forked process inherits stays here untouched: to close it there would cut off its parent.
+        # By process. A forked process never uses what it inherits: closing it there would disconnect its parent.
         self._systems: dict[int, tuple[Any, str]] = {}
 
     def __str__(self) -> str:
@@ -188,13 +187,13 @@ class ShardAddress:
         )
         if len(data) > length:
             raise DataError(
-                f"{self}/{name}: the server sends {len(data)} bytes where {length} were asked for; use one that gives "
-                f"parts of files (HTTP range requests)"
+                f"{self}/{name}: the server sends {len(data)} bytes instead of {length}; use one that supports HTTP "
+                f"range requests"
             )
         return data
 
     def sizes(self, names: Sequence[str]) -> list[int | None]:
-        """Bytes of each file, None where the server does not tell.
+        """Bytes of each file, None if the server does not say.
 
         Raises:
             DataError: one does not exist.
@@ -202,7 +201,7 @@ class ShardAddress:
         return self._ask("", lambda system, root: list(system.sizes([f"{root}/{name}" for name in names])))
 
     def _ask(self, name: str, question: Callable[[Any, str], Result]) -> Result:
-        """The answer of the file system, given the path of the folder in it; asked again where the network fails."""
+        """The answer of the file system, given the path of the folder in it; asked again if the network fails."""
         where = f"{self}/{name}".rstrip("/")
         system, root = self._file_system()
         for pause in (*PAUSES, None):
@@ -212,7 +211,7 @@ class ShardAddress:
                 raise DataError(f"{where}: no such file ({error}); check data.url and what lies there") from None
             except PermissionError as error:
                 raise DataError(f"{where}: access is refused ({error}); check the credentials") from None
-            except Exception as error:  # every kind of file system has errors of its own
+            except Exception as error:  # every kind of file system has its own errors
                 if pause is None:
                     attempts = len(PAUSES) + 1
                     raise DataError(
@@ -245,14 +244,14 @@ class ShardAddress:
 
 def _read_at(descriptor: int, start: int, length: int) -> bytes:
     """Bytes `start:start + length` of an open file; fewer where it ends before."""
-    if hasattr(os, "pread"):  # leaves alone the position, which forked processes share
+    if hasattr(os, "pread"):  # does not move the position, which forked processes share
         return os.pread(descriptor, length, start)
     os.lseek(descriptor, start, os.SEEK_SET)  # on Windows, where no process inherits the file
     return os.read(descriptor, length)
 
 
 class _Descriptor:
-    """An open file, closed when nobody holds it any more."""
+    """An open file, closed when nothing refers to it any more."""
 
     def __init__(self, number: int) -> None:
         self.number = number

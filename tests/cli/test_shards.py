@@ -29,8 +29,8 @@ def numbers(run, *keys):
 
 def test_a_detector_trains_on_shards_as_on_files(tiny_recipe, tiny_run, tmp_path, capsys):
     said = shards(capsys, tiny_recipe, "--out", tmp_path / "shards", "--order", "table", "--shard-mb", 0.02)
-    assert re.search(r"^train: 12 images in \d+ shards of \d\.\d MB together, in ", said)
-    changes = said.splitlines()[-1].removeprefix("train on them by ").split()
+    assert re.search(r"^train: 12 images in \d+ shards of \d\.\d MB in total, in ", said)
+    changes = said.splitlines()[-1].removeprefix("train on them with ").split()
     assert changes == ["data.format=shards", f"data.root={tmp_path / 'shards'}"]
     run = tmp_path / "run"
     assert main(["train", str(tiny_recipe), *changes, f"output_dir={run}", "--device", "cpu"]) == 0
@@ -67,7 +67,7 @@ def test_labelled_images_keep_their_classes(shapes_recipe, tmp_path, capsys):
 
 
 def test_a_single_part_can_be_written(tiny_recipe, tmp_path, capsys):
-    shards(capsys, tiny_recipe, "--out", tmp_path, "--part", "val")
+    shards(capsys, tiny_recipe, "--out", tmp_path, "--split", "val")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["val-000000.tar", "val.index.npz"]
     shards(capsys, tiny_recipe, "data.val=null", "--out", tmp_path)
     assert (tmp_path / "train.index.npz").exists()
@@ -80,7 +80,7 @@ def test_it_says_which_settings_the_shards_do_without(tiny_recipe, tiny_data, tm
 
 
 def test_existing_shards_are_refused_before_anything_is_written(tiny_recipe, tmp_path, capsys):
-    shards(capsys, tiny_recipe, "--out", tmp_path, "--part", "val")
+    shards(capsys, tiny_recipe, "--out", tmp_path, "--split", "val")
     assert "val.index.npz: exists already; shards are never overwritten" in refused(
         capsys, tiny_recipe, "--out", tmp_path
     )
@@ -101,9 +101,11 @@ def test_a_folder_that_cannot_be_written_is_told(tiny_recipe, tmp_path, capsys):
 
 
 def test_what_to_change_in_a_recipe_fits_the_parts_that_were_written(tiny_recipe, tmp_path, capsys):
-    said = shards(capsys, tiny_recipe, "--part", "train", "--out", tmp_path / "train")
-    assert said.splitlines()[-1] == f"train on them by data.format=shards data.root={tmp_path / 'train'} data.val=null"
-    assert "train on them" not in shards(capsys, tiny_recipe, "--part", "val", "--out", tmp_path / "val")
+    said = shards(capsys, tiny_recipe, "--split", "train", "--out", tmp_path / "train")
+    assert (
+        said.splitlines()[-1] == f"train on them with data.format=shards data.root={tmp_path / 'train'} data.val=null"
+    )
+    assert "train on them" not in shards(capsys, tiny_recipe, "--split", "val", "--out", tmp_path / "val")
     at = ["data.format=shards", "data.root=null", f"data.url=file://{tmp_path / 'train'}", "data.val=null"]
     said = shards(capsys, tiny_recipe, *at, "--out", tmp_path / "again")
     assert said.splitlines()[-1].endswith(f"data.root={tmp_path / 'again'} data.url=null data.val=null")

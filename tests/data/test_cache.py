@@ -263,7 +263,7 @@ def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    assert "cache: the disk is full before the cache of images has reached data.cache_gb; make room" in str(
+    assert "cache: the disk is full before the cache of images has reached data.cache_gb; free space" in str(
         dataset[0, 0]
     )
     assert not list((tmp_path / "cache").glob("*.npy"))
@@ -294,7 +294,7 @@ def test_a_recipe_chooses_its_cache(tmp_path, monkeypatch):
 def test_memory_that_cannot_hold_anything_or_is_not_there_is_refused():
     with pytest.raises(DataError, match=r"^5e-07 GB for the cache are less than the index of 6 images; raise"):
         MemoryCache(COUNT, 500, 0)
-    with pytest.raises(DataError, match=r"^1e\+06 GB for the cache are more than the system gives \(.*\); lower"):
+    with pytest.raises(DataError, match=r"^1e\+06 GB for the cache are more than the system has \(.*\); lower"):
         MemoryCache(COUNT, 10**15, 0)
 
 

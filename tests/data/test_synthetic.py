@@ -108,7 +108,7 @@ def test_no_object_is_mostly_covered_by_later_ones() -> None:
     rng = np.random.default_rng(0)
     layout, disc = Layout((64, 64)), np.zeros((40, 40), np.uint8)
     cv2.circle(disc, (20, 20), 19, 1, -1)
-    placed = [layout.place(rng, disc > 0) for _ in range(30)]
+    placed = [layout.add(rng, disc > 0) for _ in range(30)]
     shown = np.bincount(layout.owner.ravel())[1:]
     assert None in placed
     assert len(shown) >= 2
@@ -203,7 +203,7 @@ def test_parameters_without_sense_are_refused(tmp_path: Path) -> None:
         draw_scene(0, 0, (256, 32))
     with pytest.raises(DataError, match="seed of the demo images is -1"):
         write_data_set(tmp_path, 1, 1, seed=-1)
-    with pytest.raises(DataError, match="val2017 is to have 0 scenes"):
+    with pytest.raises(DataError, match="val2017 would have 0 scenes"):
         write_data_set(tmp_path, 1, 0)
     assert not list(tmp_path.iterdir())
 

@@ -1,6 +1,6 @@
 """The embedded demo data set: cluttered scenes of simple shapes, drawn from a seed, for trying the tools offline.
 
-Here live the drawing, the COCO folder and the video made of it; reading the folder back is the work of `data/formats`.
+Drawing, the COCO folder and the video are here; the folder is read like any other by `data/formats`.
 """
 
 from effdet.data.synthetic.files import write_data_set

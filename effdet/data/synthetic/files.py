@@ -1,6 +1,6 @@
-"""The demo data set on disk, in the layout of COCO: two folders of pictures and their annotation files.
+"""The demo data set on disk, in the layout of COCO: two folders of images and their annotation files.
 
-What the pictures show is drawn in `scenes`; reading the folder back is the work of `data/formats`.
+The images are drawn in `scenes`; the folder is read like any other by `data/formats`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from effdet.data.synthetic.shapes import CLASS_NAMES, Pixels
 from effdet.errors import DataError
 from effdet.files import write_json
 
-DRAWING_VERSION = 3  # to be raised whenever the same seed gives other pictures
+DRAWING_VERSION = 3  # raised whenever the same seed gives other images
 SPLITS = {"train2017": 0, "val2017": 1}  # folder -> second word of the seed
 JPEG_QUALITY = 92
 
@@ -26,17 +26,17 @@ def write_data_set(root: Path, num_train: int, num_val: int, size: tuple[int, in
     """Write `num_train` and `num_val` scenes of `size` (H, W) in the layout of COCO.
 
     The folder holds train2017/, val2017/ and annotations/ afterwards. A finished set of the same parameters is left as
-    it is. The annotations are written last, so that an interrupted writing leaves no set that looks finished.
+    it is. The annotations are written last, so that an interrupted write leaves no set that looks finished.
 
     Raises:
         DataError: the size or the seed is too small, a split has no images, `root` holds the annotations of another
-            data set, or the disk refuses.
+            data set, or the disk cannot be written.
     """
     check_parameters(size, seed)
     plans = []
     for split, number in zip(SPLITS, (num_train, num_val), strict=True):
         if number < 1:
-            raise DataError(f"{root}: {split} is to have {number} scenes; expected at least 1")
+            raise DataError(f"{root}: {split} would have {number} scenes; expected at least 1")
         plans.append({"version": DRAWING_VERSION, "seed": seed, "scenes": number, "size": list(size), "split": split})
     try:
         for plan in [plan for plan in plans if not _is_written(root, plan)]:
@@ -54,19 +54,19 @@ def _file_names(plan: dict[str, Any]) -> list[str]:
 
 
 def _is_written(root: Path, plan: dict[str, Any]) -> bool:
-    """Whether the part of the data set that a plan asks for is there already, whole."""
+    """Whether the split of a plan exists already, complete."""
     path = _annotation_file(root, plan["split"])
     if not path.exists():
         return False
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))["info"]["demo"]
+        written = json.loads(path.read_text(encoding="utf-8"))["info"]["demo"]
     except (ValueError, KeyError, TypeError):
         raise DataError(f"{path}: belongs to another data set; name another folder for the demo data") from None
-    return bool(found == plan and all((root / plan["split"] / name).is_file() for name in _file_names(plan)))
+    return bool(written == plan and all((root / plan["split"] / name).is_file() for name in _file_names(plan)))
 
 
 def _write_split(root: Path, plan: dict[str, Any]) -> None:
-    """Write one part in place of an earlier or half-written one: images first, annotations last."""
+    """Write one split in place of an earlier or incomplete one: images first, annotations last."""
     folder, annotations = root / plan["split"], _annotation_file(root, plan["split"])
     annotations.unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)

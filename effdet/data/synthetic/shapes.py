@@ -1,6 +1,6 @@
-"""The shapes of the classes: their outlines, and the turned, squeezed and blurred masks drawn from them.
+"""The shapes of the classes: their outlines [P, 2] of (x, y), and the rotated, squeezed and blurred masks of them.
 
-Colour, and where in a picture a shape ends up, are decided in `textures` and `scenes`.
+Colours are chosen in `textures`, positions in `scenes`.
 """
 
 from __future__ import annotations
@@ -9,26 +9,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8]  # image [H, W, 3] or mask [H, W]
-Points = NDArray[np.float64]  # outline [P, 2] of (x, y)
-Rng = np.random.Generator
-SOLID = 64  # opacity from which a pixel counts as part of the shape
+SOLID = 64  # opacity from which a pixel belongs to the shape
 SUPERSAMPLING = 4
 SUBPIXEL_BITS = 4
 
 
-def radial(radii: list[float] | Points) -> Points:
-    """Outline whose points lie at even angles around the origin, at the given distances."""
+def radial(radii: list[float] | NDArray[np.float64]) -> NDArray[np.float64]:
+    """Outline with points at equal angles around the origin, at the given distances."""
     angles = np.arange(len(radii)) * (2 * np.pi / len(radii))
     return np.stack([radii * np.cos(angles), radii * np.sin(angles)], axis=1)
 
 
-def _cross() -> Points:
+def _cross() -> NDArray[np.float64]:
     arm = np.array([[1, -0.3], [1, 0.3], [0.3, 0.3]])
     turn = np.array([[0, 1], [-1, 0]])
     return np.concatenate([arm @ np.linalg.matrix_power(turn, quarter) for quarter in range(4)])
 
 
-def _crescent() -> Points:
+def _crescent() -> NDArray[np.float64]:
     circle = radial([1.0] * 96)
     shift, radius = np.array([0.5, 0]), 0.8
     bite = radius * circle + shift
@@ -37,7 +35,7 @@ def _crescent() -> Points:
 
 
 # Class name -> outline of about unit radius.
-OUTLINES: dict[str, Points] = {
+OUTLINES: dict[str, NDArray[np.float64]] = {
     "disc": radial([1.0] * 64),
     "triangle": radial([1.0] * 3),
     "square": radial([1.0] * 4),
@@ -48,8 +46,8 @@ OUTLINES: dict[str, Points] = {
 CLASS_NAMES: tuple[str, ...] = tuple(OUTLINES)
 
 
-def draw_shape(rng: Rng, label: int, extent: float) -> tuple[Pixels, NDArray[np.float32] | None]:
-    """Mask [h, w] of a turned, slightly squeezed shape, and the blur kernel that was used on it."""
+def draw_shape(rng: np.random.Generator, label: int, extent: float) -> tuple[Pixels, NDArray[np.float32] | None]:
+    """Mask [h, w] of a rotated, slightly squeezed shape, and the blur kernel that was applied to it."""
     import cv2
 
     angle, squeeze = rng.uniform(0, 2 * np.pi), rng.uniform(0.82, 1)
@@ -66,7 +64,7 @@ def draw_shape(rng: Rng, label: int, extent: float) -> tuple[Pixels, NDArray[np.
     return mask, kernel
 
 
-def _draw_blur(rng: Rng, extent: float) -> NDArray[np.float32] | None:
+def _draw_blur(rng: np.random.Generator, extent: float) -> NDArray[np.float32] | None:
     """Kernel of a defocused or moving object, in proportion to its extent; None for most objects."""
     import cv2
 
@@ -83,12 +81,12 @@ def _draw_blur(rng: Rng, extent: float) -> NDArray[np.float32] | None:
     return weights
 
 
-def _direction(rng: Rng) -> Points:
+def _direction(rng: np.random.Generator) -> NDArray[np.float64]:
     angle = rng.uniform(0, 2 * np.pi)
     return np.array([np.cos(angle), np.sin(angle)])
 
 
-def _rasterise(outline: Points, size: tuple[int, int]) -> Pixels:
+def _rasterise(outline: NDArray[np.float64], size: tuple[int, int]) -> Pixels:
     """Anti-aliased mask [H, W] of an outline in pixels."""
     import cv2
 
@@ -98,8 +96,8 @@ def _rasterise(outline: Points, size: tuple[int, int]) -> Pixels:
     return np.asarray(cv2.resize(fine, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def fixed(points: Points) -> NDArray[np.int32]:
-    """Points as OpenCV takes fractions of a pixel: in units of 2 ** -SUBPIXEL_BITS."""
+def fixed(points: NDArray[np.float64]) -> NDArray[np.int32]:
+    """Points in OpenCV's fixed-point format: in units of 2 ** -SUBPIXEL_BITS pixels."""
     return np.round(points * (1 << SUBPIXEL_BITS)).astype(np.int32)
 
 

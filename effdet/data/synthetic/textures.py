@@ -1,6 +1,6 @@
 """Paint, in integers so that all machines agree: patterns, colours, surfaces of objects, backgrounds with distractors.
 
-The masks that are painted through come from `shapes`; which objects a picture holds, and where, is decided in `scenes`.
+Masks are drawn in `shapes`; the objects of an image and their positions are chosen in `scenes`.
 """
 
 from __future__ import annotations
@@ -8,13 +8,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from effdet.data.synthetic.shapes import SUBPIXEL_BITS, Pixels, Rng, bounds, fixed, radial
+from effdet.data.synthetic.shapes import SUBPIXEL_BITS, Pixels, bounds, fixed, radial
 
-HUES = 180  # hues that OpenCV tells apart
-HUE_SPREAD = 7  # how far an object's colours may lie from the hue of its class
-ENOUGH_CONTRAST = 110  # RGB distance between an object and what lies under it
-# Letters that look like no class, each one stroke over the keys 1 to 9 of a number pad. The fonts of OpenCV differ from
-# version to version.
+HUES = 180  # hues that OpenCV distinguishes
+HUE_RANGE = 7  # largest difference of an object's colours from the hue of its class
+ENOUGH_CONTRAST = 110  # RGB distance between an object and what is under it
+# Letters that look like no class, each one stroke over the keys 1 to 9 of a number pad; OpenCV's fonts differ between
+# versions.
 LETTERS = {
     "E": "3146479",
     "F": "314647",
@@ -35,7 +35,7 @@ LETTERS = {
 }
 
 
-def draw_background(rng: Rng, size: tuple[int, int]) -> Pixels:
+def draw_background(rng: np.random.Generator, size: tuple[int, int]) -> Pixels:
     """Canvas [H, W, 3] of textures, clouds, blobs, scribbles and letters."""
     image = _texture(*_muted_pair(rng), _pattern(rng, size, rng.uniform(0.06, 0.25) * min(size)))
     blend(image, *_cloud(rng, size))
@@ -48,12 +48,14 @@ def draw_background(rng: Rng, size: tuple[int, int]) -> Pixels:
     return image
 
 
-def draw_surface(rng: Rng, window: Pixels, mask: Pixels, kernel: NDArray[np.float32] | None, hue: float) -> Pixels:
-    """Texture [h, w, 3] of an object that is to lie over `window`: flat or patterned, perhaps with an outline.
+def draw_surface(
+    rng: np.random.Generator, window: Pixels, mask: Pixels, kernel: NDArray[np.float32] | None, hue: float
+) -> Pixels:
+    """Texture [h, w, 3] of an object on top of `window`: flat or patterned, perhaps with an outline.
 
     Args:
         rng: source of all that is random.
-        window: what will lie around the object, [H, W, 3].
+        window: what surrounds the object, [H, W, 3].
         mask: opacity of the object, [h, w].
         kernel: motion blur of the object, or None.
         hue: of the object's colours, 0..1 around the colour circle.
@@ -80,13 +82,13 @@ def blend(canvas: Pixels, colour: Pixels, mask: Pixels) -> None:
 
 
 def _three_channels(mask: Pixels) -> Pixels:
-    """A mask [H, W] as [H, W, 3]: numpy is slow at broadcasting over the colours."""
+    """A mask [H, W] as [H, W, 3]: broadcasting over the colours is slow in numpy."""
     import cv2
 
     return np.asarray(cv2.cvtColor(mask, cv2.COLOR_GRAY2RGB), np.uint8)
 
 
-def _waves(rng: Rng, size: tuple[int, int], period: float) -> NDArray[np.int32]:
+def _waves(rng: np.random.Generator, size: tuple[int, int], period: float) -> NDArray[np.int32]:
     """Distance [H, W] of every pixel along a random direction, 256 to a period."""
     angle = rng.uniform(0, 2 * np.pi)
     dx, dy = round(65536 / period * np.cos(angle)), round(65536 / period * np.sin(angle))
@@ -96,17 +98,17 @@ def _waves(rng: Rng, size: tuple[int, int], period: float) -> NDArray[np.int32]:
     return waves
 
 
-def _ramp(rng: Rng, size: tuple[int, int]) -> Pixels:
+def _ramp(rng: np.random.Generator, size: tuple[int, int]) -> Pixels:
     rise = np.concatenate([np.arange(256), np.arange(255, -1, -1)]).astype(np.uint8)
     return rise.take(_waves(rng, size, 0.6 * max(size)) & 511)
 
 
-def _stripes(rng: Rng, size: tuple[int, int], period: float) -> Pixels:
+def _stripes(rng: np.random.Generator, size: tuple[int, int], period: float) -> Pixels:
     edges: Pixels = np.clip((np.abs(np.arange(256) - 128) - 64) * 8 + 128, 0, 255).astype(np.uint8)
     return edges.take(_waves(rng, size, period) & 255)
 
 
-def _noise(rng: Rng, size: tuple[int, int]) -> Pixels:
+def _noise(rng: np.random.Generator, size: tuple[int, int]) -> Pixels:
     """Clouds of three scales."""
     import cv2
 
@@ -117,8 +119,8 @@ def _noise(rng: Rng, size: tuple[int, int]) -> Pixels:
     return (total >> 3).astype(np.uint8)
 
 
-def _pattern(rng: Rng, size: tuple[int, int], period: float) -> Pixels:
-    """Opacity [H, W] of a second colour over a first: a gradient, clouds, stripes or checks."""
+def _pattern(rng: np.random.Generator, size: tuple[int, int], period: float) -> Pixels:
+    """Opacity [H, W] of a second colour over a first: a gradient, clouds, stripes or a checkerboard."""
     kind = rng.integers(4)
     if kind == 0:
         return _ramp(rng, size)
@@ -130,7 +132,7 @@ def _pattern(rng: Rng, size: tuple[int, int], period: float) -> Pixels:
 
 
 def _texture(first: Pixels, second: Pixels, pattern: Pixels) -> Pixels:
-    """Texture [H, W, 3] of two colours, mixed as the pattern [H, W] says."""
+    """Texture [H, W, 3] of two colours, mixed by the pattern [H, W]."""
     import cv2
 
     opacity = np.arange(256, dtype=np.int32)[:, None]
@@ -138,33 +140,33 @@ def _texture(first: Pixels, second: Pixels, pattern: Pixels) -> Pixels:
     return np.asarray(cv2.LUT(_three_channels(pattern), mixtures.astype(np.uint8)[None]), np.uint8)
 
 
-def _muted_pair(rng: Rng) -> tuple[Pixels, Pixels]:
+def _muted_pair(rng: np.random.Generator) -> tuple[Pixels, Pixels]:
     """Two colours of the background: not vivid, and near each other."""
     first = rng.integers(50, 206, 3)
     second = np.clip(first + rng.integers(-45, 46, 3), 0, 255)
     return first.astype(np.uint8), second.astype(np.uint8)
 
 
-def _contrasting_pair(rng: Rng, window: Pixels, hue: float) -> tuple[Pixels, Pixels]:
-    """Two vivid colours near a hue that differ, as does their mixture, from the colours of every part of a window."""
+def _contrasting_pair(rng: np.random.Generator, window: Pixels, hue: float) -> tuple[Pixels, Pixels]:
+    """Two vivid colours near a hue that differ, as does their mixture, from the colours of every region of a window."""
     import cv2
 
-    parts = np.asarray(cv2.resize(window, (4, 4), interpolation=cv2.INTER_AREA), np.int64).reshape(-1, 1, 1, 3)
-    hues = (round(HUES * hue) + rng.integers(-HUE_SPREAD, HUE_SPREAD + 1, (32, 2))) % HUES
+    regions = np.asarray(cv2.resize(window, (4, 4), interpolation=cv2.INTER_AREA), np.int64).reshape(-1, 1, 1, 3)
+    hues = (round(HUES * hue) + rng.integers(-HUE_RANGE, HUE_RANGE + 1, (32, 2))) % HUES
     vivid = np.stack([hues, rng.integers(150, 256, (32, 2)), rng.integers(100, 256, (32, 2))], axis=2)
     pairs = np.asarray(cv2.cvtColor(vivid.astype(np.uint8), cv2.COLOR_HSV2RGB), np.uint8)
     mixtures = np.add(pairs[:, :1], pairs[:, 1:], dtype=np.int64) // 2
-    distance = ((np.concatenate([pairs, mixtures], axis=1) - parts) ** 2).sum(axis=3).min(axis=(0, 2))
-    first, second = pairs[np.minimum(distance, ENOUGH_CONTRAST**2).argmax()]  # of those that are good enough, the first
+    distance = ((np.concatenate([pairs, mixtures], axis=1) - regions) ** 2).sum(axis=3).min(axis=(0, 2))
+    first, second = pairs[np.minimum(distance, ENOUGH_CONTRAST**2).argmax()]  # the first of those that differ enough
     return first, second
 
 
-def _cloud(rng: Rng, size: tuple[int, int]) -> tuple[Pixels, Pixels]:
+def _cloud(rng: np.random.Generator, size: tuple[int, int]) -> tuple[Pixels, Pixels]:
     """Colour and faint opacity of unevenly lit, stained surfaces."""
     return rng.integers(0, 256, 3, np.uint8), _noise(rng, size) // np.uint8(3)
 
 
-def _add_blob(rng: Rng, image: Pixels) -> None:
+def _add_blob(rng: np.random.Generator, image: Pixels) -> None:
     """An irregular patch of another texture, as large as an object or much larger."""
     import cv2
 
@@ -180,7 +182,7 @@ def _add_blob(rng: Rng, image: Pixels) -> None:
         blend(window, _texture(*_muted_pair(rng), pattern), mask[top:bottom, left:right])
 
 
-def _add_scribble(rng: Rng, image: Pixels) -> None:
+def _add_scribble(rng: np.random.Generator, image: Pixels) -> None:
     import cv2
 
     side = min(image.shape[:2])
@@ -190,7 +192,7 @@ def _add_scribble(rng: Rng, image: Pixels) -> None:
     cv2.polylines(image, [fixed(walk)], False, colour, int(rng.integers(1, 4)), cv2.LINE_AA, SUBPIXEL_BITS)
 
 
-def _add_word(rng: Rng, image: Pixels) -> None:
+def _add_word(rng: np.random.Generator, image: Pixels) -> None:
     """One to four capitals."""
     import cv2
 

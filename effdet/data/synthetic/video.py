@@ -1,4 +1,4 @@
-"""The demo video: objects of several classes that swing and turn over a fixed background.
+"""The demo video: objects of several classes that swing and rotate over a fixed background.
 
 Shapes, surfaces and the camera are those of the scenes, from `shapes`, `textures` and `scenes`.
 """
@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from effdet.data.synthetic.scenes import check_parameters, draw_camera, generator
-from effdet.data.synthetic.shapes import CLASS_NAMES, Pixels, Points, Rng, draw_shape
+from effdet.data.synthetic.shapes import CLASS_NAMES, Pixels, draw_shape
 from effdet.data.synthetic.textures import blend, draw_background, draw_surface
 from effdet.errors import DataError
 
-VIDEO_SPLIT = 2  # second word of the seed; those of the pictures are in `files.SPLITS`
+VIDEO_SPLIT = 2  # second word of the seed; those of the images are in `files.SPLITS`
 
 
 def write_video(path: Path, num_frames: int, size: tuple[int, int], seed: int, fps: float = 12) -> None:
@@ -31,7 +32,7 @@ def write_video(path: Path, num_frames: int, size: tuple[int, int], seed: int, f
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"{path}: the folder of the video cannot be made: {error}") from None
+        raise DataError(f"{path}: the folder of the video cannot be created: {error}") from None
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, (size[1], size[0]))
     if not writer.isOpened():
         raise DataError(f"{path}: the video cannot be written; expected a writable .mp4 file and OpenCV with MPEG-4")
@@ -44,24 +45,24 @@ def write_video(path: Path, num_frames: int, size: tuple[int, int], seed: int, f
 
 @dataclass(frozen=True)
 class _Mover:
-    """An object of the video, swinging to and fro within the frame while it turns.
+    """An object of the video, swinging to and fro within the frame while it rotates.
 
     Attributes:
         surface: [h, w, 3], its texture.
         mask: [h, w], its opacity.
         phase: (x, y) of its swing at the start, radians.
         speed: (x, y) change of the phase from frame to frame.
-        spin: radians it turns from frame to frame.
+        spin: radians it rotates from frame to frame.
     """
 
     surface: Pixels
     mask: Pixels
-    phase: Points
-    speed: Points
+    phase: NDArray[np.float64]
+    speed: NDArray[np.float64]
     spin: float
 
     def paint(self, image: Pixels, time: int) -> None:
-        """Paint the object where it is at frame `time`."""
+        """Paint the object at its position in frame `time`."""
         import cv2
 
         frame = np.array(image.shape[1::-1])
@@ -88,7 +89,7 @@ def _draw_frames(number: int, size: tuple[int, int], seed: int) -> Iterator[Pixe
         yield camera.photograph(rng, image)
 
 
-def _draw_mover(rng: Rng, background: Pixels, label: int) -> _Mover:
+def _draw_mover(rng: np.random.Generator, background: Pixels, label: int) -> _Mover:
     mask, kernel = draw_shape(rng, label, min(background.shape[:2]) * rng.uniform(0.15, 0.35))
     surface = draw_surface(rng, background, mask, kernel, label / len(CLASS_NAMES))
     phase, speed = rng.uniform(0, 2 * np.pi, 2), rng.uniform(0.02, 0.06, 2)

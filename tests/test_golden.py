@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from effdet.boxes import encode_boxes
-from effdet.losses import DetectionLoss, match_anchors
+from effdet.losses import DetectionLoss
+from effdet.losses.matching import match_anchors
 from effdet.models import efficientdet_spec, efficientnet_spec
 from effdet.models.anchors import anchor_boxes
 from effdet.postprocess import postprocess
 from effdet.structures import Outputs, Target
-from effdet.types import PostprocessOptions
+from effdet.types import DetectionLossOptions, PostprocessOptions
 from effdet.weights.names import translated
 
 TOLERANCE = 1e-4  # of an array's largest value
@@ -163,9 +164,8 @@ def test_targets_are_those_of_effdet(reference):
 
 @pytest.mark.parametrize(("name", "smoothing"), [("focal", 0.0), ("focal_smoothed", 0.1), ("legacy_focal", 0.0)])
 def test_losses_are_those_of_effdet(reference, name, smoothing):
-    criterion, outputs = DetectionLoss(0.25, 1.5, smoothing, 0.1, 50.0), recorded_outputs()
-    assignment = criterion.assign(outputs.anchors, recorded_targets(reference))
-    given = [value.item() for value in criterion(outputs, assignment, len(assignment)).values()]
+    criterion = DetectionLoss(DetectionLossOptions(label_smoothing=smoothing))
+    given = [value.item() for value in criterion(recorded_outputs(), recorded_targets(reference)).values()]
     assert given == pytest.approx(reference.arrays[f"loss/{name}/total_class_box"].tolist(), rel=TOLERANCE)
 
 

@@ -313,10 +313,9 @@ def test_before_training_every_score_is_near_the_prior(name):
 def test_before_training_the_class_loss_is_where_the_prior_puts_it():
     model = small(7).train()
     targets = [Target(torch.zeros(0, 4), torch.zeros(0).long(), row, (64, 96), (1.0, 1.0)) for row in range(2)]
-    loss = DetectionLoss(0.25, 1.5, 0.0, 0.1, 50.0)
     with torch.no_grad():
         outputs = model(pictures())
-        losses = loss(outputs, loss.assign(outputs.anchors, targets), 0)
+        losses = DetectionLoss()(outputs, targets)
     expected = outputs.class_logits.numel() * 0.75 * 0.01**1.5 * -math.log(0.99)
     assert expected / 2 < losses["class_loss"].item() < expected * 3
     assert losses["box_loss"].item() == 0
@@ -328,11 +327,9 @@ def test_every_parameter_gets_a_finite_gradient(autocast):
     targets = [
         Target(torch.tensor([[10.0, 12, 50, 60]]), torch.tensor([row]), row, (64, 96), (1.0, 1.0)) for row in (0, 1)
     ]
-    loss = DetectionLoss(0.25, 1.5, 0.0, 0.1, 50.0)
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         outputs = model(pictures())
-    assignment = loss.assign(outputs.anchors, targets)
-    losses = loss(outputs, assignment, len(assignment))
+    losses = DetectionLoss()(outputs, targets)
     assert losses["loss"].dtype == torch.float32
     losses["loss"].backward()
     for name, parameter in model.named_parameters():

@@ -8,10 +8,10 @@ from rich.console import Console
 from effdet.config import load_config
 from effdet.data.images import read_image
 from effdet.errors import TrainingError, WeightsError
-from effdet.training.debug.dump import FORMAT, leave_bundle, read_bundle, rerun
-from effdet.training.engine import backward, seed_of_step, train_step
+from effdet.training.debug.dump import FORMAT, dump_step, make_dump, read_dump, replay, write_dump
 from effdet.training.optim import train_mode
 from effdet.training.setup import set_up
+from effdet.training.step import compute_gradients, prepare, seed_of_step, train_step
 
 CPU = torch.device("cpu")
 QUIET = Console(quiet=True)
@@ -22,13 +22,14 @@ def start(recipe, folder, *overrides):
     """A run before its first step, and its first batch."""
     run, state = set_up(load_config(recipe, overrides), folder, "cpu", QUIET)
     train_mode(state.model, run.frozen)
-    return run, state, next(run.task.batches(0, 1, pin_memory=False))
+    return run, state, next(run.task.data.batches(0, 1, pin_memory=False))
 
 
 def failure(run, state, batch):
-    """The message of a step that cannot be taken."""
+    """The message of a step that ends the training."""
+    micro_batches, _ = prepare(run, state, batch)
     with pytest.raises(TrainingError) as caught:
-        train_step(run, state, batch)
+        train_step(run, state, micro_batches)
     return str(caught.value)
 
 
@@ -39,94 +40,106 @@ def spoil(model, name, value=float("nan")):
 
 
 def report(folder):
-    return json.loads((folder / "bundle-1" / "report.json").read_text())
+    return json.loads((folder / "debug-1" / "report.json").read_text())
 
 
-def taken(run, state, batch):
-    """Figures of a step forward and backward that is not taken, and its bundle."""
-    losses, norm = backward(run, state, batch)
-    figures = {"learning_rate": 0.0, **losses, "gradient_norm": norm}
-    leave_bundle(run, state, batch, figures, seed_of_step(run.config.seed, state.step, 0))
-    return losses, norm, read_bundle(run.folder / f"bundle-{state.step + 1}")
+def dumped(run, state, batch):
+    """Losses and gradient norm of a step without the optimizer's, and its dump."""
+    micro_batches, _ = prepare(run, state, batch)
+    losses, norm = compute_gradients(run, state, micro_batches)
+    metrics = {"learning_rate": 0.0, **losses, "gradient_norm": norm}
+    dump_step(run, state, micro_batches, metrics, seed_of_step(run.config.seed, state.step, 0))
+    return losses, norm, read_dump(run.folder / f"debug-{state.step + 1}")
 
 
 # Where it begins
 
 
 @pytest.mark.parametrize("name", ["backbone.blocks.2.0.conv_pw.weight", "neck.cells.1.nodes.3.conv.depthwise.weight"])
-def test_the_layer_is_named_in_which_the_first_value_is_not_finite(tiny_recipe, tmp_path, name):
+def test_the_layer_with_the_first_nan_is_named(tiny_recipe, tmp_path, name):
     run, state, batch = start(tiny_recipe, tmp_path, *SMALL)
     assert name in dict(state.model.named_parameters())
     spoil(state.model, name)
     layer, _, values = name.rpartition(".")
     message = failure(run, state, batch)
     assert f"it begins in layer {layer} (" in message
-    assert f"effdet replay {tmp_path / 'bundle-1'}" in message
+    assert f"rerun the step with `effdet replay {tmp_path / 'debug-1'}`" in message
     assert "\n" not in message
-    told = report(tmp_path)["first_not_finite"]
-    assert (told["kind"], told["name"]) == ("layer", layer)
-    assert f"{values} not finite" in told["detail"]
+    source = report(tmp_path)["first_not_finite"]
+    assert (source["kind"], source["name"]) == ("layer", layer)
+    assert f"NaN or Inf in {values}" in source["detail"]
 
 
-def test_with_checkpointing_the_layer_is_named_too(tiny_recipe, tmp_path):
+def test_with_activation_checkpointing_the_layer_is_named_too(tiny_recipe, tmp_path):
     run, state, batch = start(tiny_recipe, tmp_path, *SMALL, "train.activation_checkpointing=true")
     spoil(state.model, "backbone.blocks.2.0.conv_pw.weight")
     assert "it begins in layer backbone.blocks.2.0.conv_pw (" in failure(run, state, batch)
 
 
-def test_a_part_of_the_loss_is_named_where_the_outputs_are_finite(tiny_recipe, tmp_path):
+def test_the_loss_term_is_named_if_the_outputs_are_finite(tiny_recipe, tmp_path):
     run, state, batch = start(tiny_recipe, tmp_path, *SMALL, "loss.box_weight=1e39")
-    assert "it begins in the loss part loss (" in failure(run, state, batch)
-    told = report(tmp_path)
-    assert told["first_not_finite"]["kind"] == "loss"
-    assert told["figures"]["loss"] == "inf"
-    assert told["taken_again"]["losses"]["class_loss"] == told["figures"]["class_loss"]
-    assert all(spread["not_finite"] == 0 for spread in told["outputs"].values())
+    assert "it begins in the loss term loss (" in failure(run, state, batch)
+    content = report(tmp_path)
+    assert content["first_not_finite"]["kind"] == "loss"
+    assert content["metrics"]["loss"] == "inf"
+    assert content["replayed"]["losses"]["class_loss"] == content["metrics"]["class_loss"]
+    assert all(values["not_finite"] == 0 for values in content["outputs"].values())
 
 
-def test_a_parameter_is_named_where_the_loss_is_finite_and_gradients_are_not(tiny_recipe, tmp_path):
+def test_the_parameter_is_named_if_the_loss_is_finite_and_gradients_are_not(tiny_recipe, tmp_path):
     run, state, batch = start(tiny_recipe, tmp_path, *SMALL, "loss.box_weight=3e38")
     failure(run, state, batch)
-    told = report(tmp_path)
-    assert isinstance(told["figures"]["loss"], float)
-    assert told["first_not_finite"]["kind"] == "gradient"
-    assert told["first_not_finite"]["name"] in dict(state.model.named_parameters())
-    norms = list(told["gradient_norms"].values())
+    content = report(tmp_path)
+    assert isinstance(content["metrics"]["loss"], float)
+    assert content["first_not_finite"]["kind"] == "gradient"
+    assert content["first_not_finite"]["name"] in dict(state.model.named_parameters())
+    norms = list(content["gradient_norms"].values())
     finite = [isinstance(norm, float) for norm in norms]
-    assert finite == sorted(finite)  # those that are not, first
+    assert finite == sorted(finite)  # NaN and Inf come first
     assert norms[finite.index(True) :] == sorted(norms[finite.index(True) :], reverse=True)
 
 
-def test_gradients_that_are_only_too_large_are_told_too(tiny_recipe, tmp_path):
+def test_finite_gradients_whose_norm_overflows_are_named_too(tiny_recipe, tmp_path):
     run, state, batch = start(tiny_recipe, tmp_path, *SMALL, "loss.box_weight=1e25")
-    assert "too large for the norm of all" in failure(run, state, batch)
-    told = report(tmp_path)
-    assert told["first_not_finite"]["name"] == next(iter(told["gradient_norms"]))
+    assert "with which the norm of all gradients overflows" in failure(run, state, batch)
+    content = report(tmp_path)
+    assert content["first_not_finite"]["name"] == next(iter(content["gradient_norms"]))
 
 
-# What a bundle holds
+# What a dump holds
 
 
-def test_a_bundle_holds_the_batch_and_the_weights_before_the_step(tiny_recipe, tmp_path):
+def test_a_dump_has_the_batch_and_the_weights_before_the_step(tiny_recipe, tmp_path):
     run, state, batch = start(tiny_recipe, tmp_path, *SMALL)
     spoil(state.model, "backbone.conv_stem.weight")
-    (tmp_path / "bundle-1").mkdir()
-    (tmp_path / "bundle-1" / "old.txt").write_text("of an earlier failure of the same step, which is replaced")
+    (tmp_path / "debug-1").mkdir()
+    (tmp_path / "debug-1" / "old.txt").write_text("of an earlier failure of the same step, which is replaced")
     failure(run, state, batch)
-    content = torch.load(tmp_path / "bundle-1" / "bundle.pt", weights_only=True)
+    content = torch.load(tmp_path / "debug-1" / "dump.pt", weights_only=True)
     parameters = dict(state.model.named_parameters())
     assert all(torch.equal(content["weights"][name], value) for name, value in parameters.items() if value.ndim < 2)
     assert content["card"]["config"] == run.config.to_dict()
-    bundle = read_bundle(tmp_path / "bundle-1")
-    assert torch.equal(bundle.examples.images, batch.images)
-    for found, target in zip(bundle.examples.targets, batch.targets, strict=True):
-        assert torch.equal(found.boxes, target.boxes)
-        assert torch.equal(found.labels, target.labels)
-        assert (found.index, found.size, found.scale) == (target.index, target.size, target.scale)
-    assert bundle.examples.files == tuple(run.task.file_name(row) for row in batch.indices)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle-1"]
-    assert sorted(path.name for path in (tmp_path / "bundle-1").iterdir()) == ["batch.png", "bundle.pt", "report.json"]
-    assert read_image(tmp_path / "bundle-1" / "batch.png").std() > 10
+    dump = read_dump(tmp_path / "debug-1")
+    assert torch.equal(dump.images, batch.images)
+    restored = run.task.restore_targets(dump.targets, CPU)
+    for saved, target in zip(restored, batch.targets, strict=True):
+        assert torch.equal(saved.boxes, target.boxes)
+        assert torch.equal(saved.labels, target.labels)
+        assert (saved.index, saved.size, saved.scale) == (target.index, target.size, target.scale)
+    assert dump.files == tuple(run.task.data.file_name(row) for row in batch.indices)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["debug-1"]
+    assert sorted(path.name for path in (tmp_path / "debug-1").iterdir()) == ["batch.png", "dump.pt", "report.json"]
+    assert read_image(tmp_path / "debug-1" / "batch.png").std() > 10
+
+
+def test_a_dump_has_the_micro_batches_and_their_normalizer(tiny_recipe, tmp_path):
+    run, state, batch = start(tiny_recipe, tmp_path, *SMALL, "train.accumulation_steps=2")
+    micro_batches, _ = prepare(run, state, batch)
+    dump = make_dump(run, state, micro_batches, {}, seed=3)
+    assert dump.sizes == (2, 2)
+    assert dump.normalizer == sum(micro_batch.count for micro_batch in micro_batches)
+    assert dump.rows == tuple(row for micro_batch in micro_batches for row in micro_batch.rows)
+    assert (dump.seed, dump.step, dump.epoch, dump.process, dump.device) == (3, 0, 0, (0, 1), "cpu")
 
 
 def test_the_boxes_of_a_batch_are_described(tiny_recipe, tmp_path):
@@ -134,35 +147,35 @@ def test_the_boxes_of_a_batch_are_described(tiny_recipe, tmp_path):
     boxes = torch.tensor([[10.0, 10.0, 10.0, 40.0], [70.0, 5.0, 80.0, 9.0], [20.0, 30.0, 26.0, 60.0]])
     targets = (replace(batch.targets[0], boxes=boxes, labels=torch.tensor([0, 5, 2])), *batch.targets[1:])
     failure(run, state, replace(batch, targets=targets))
-    told = report(tmp_path)
+    content = report(tmp_path)
     count = sum(len(target.boxes) for target in targets)
-    assert told["boxes"]["count"] == count
-    assert told["boxes"]["without_area"] == 1
-    assert told["boxes"]["outside_their_image"] == 1
-    assert told["boxes"]["smallest_side"] == 0
-    assert told["boxes"]["labels"] == [0, 5]
-    assert told["batch"][0] == {
-        "file": run.task.file_name(batch.indices[0]),
-        "image_id": run.task.train_table.image_ids[batch.indices[0]],
+    assert content["boxes"]["count"] == count
+    assert content["boxes"]["without_area"] == 1
+    assert content["boxes"]["outside_their_image"] == 1
+    assert content["boxes"]["smallest_side"] == 0
+    assert content["boxes"]["labels"] == [0, 5]
+    assert content["batch"][0] == {
+        "file": run.task.data.file_name(batch.indices[0]),
+        "image_id": run.task.data.train_table.image_ids[batch.indices[0]],
         "row": batch.indices[0],
         "objects": 3,
         "smallest_side": 0,
     }
 
 
-def test_where_no_bundle_can_be_written_the_error_is_told_all_the_same(tiny_recipe, tmp_path):
+def test_if_no_dump_can_be_written_the_message_names_the_layer_all_the_same(tiny_recipe, tmp_path):
     (tmp_path / "file").write_text("")
     run, state, batch = start(tiny_recipe, tmp_path / "file", *SMALL)
     spoil(state.model, "backbone.conv_stem.weight")
     message = failure(run, state, batch)
     assert "it begins in layer backbone.conv_stem" in message
-    assert "no bundle could be written to" in message
+    assert "no debug dump could be written to" in message
 
 
-# The step again
+# The replay
 
 
-def test_a_detectors_step_taken_again_gives_the_same_figures(tiny_recipe, tmp_path):
+def test_the_replay_of_a_detectors_step_gives_the_same_losses(tiny_recipe, tmp_path):
     changes = (
         *SMALL,
         "model.drop_path=0.5",
@@ -171,21 +184,22 @@ def test_a_detectors_step_taken_again_gives_the_same_figures(tiny_recipe, tmp_pa
         "loss.iou=giou",
     )
     run, state, batch = start(tiny_recipe, tmp_path, *changes, "loss.positives_momentum=0.9")
-    train_step(run, state, batch)
-    losses, norm, bundle = taken(run, state, batch)
-    nowhere = {**bundle.card.config, "data": {**bundle.card.config["data"], "root": "/nowhere"}}
-    findings = rerun(replace(bundle, card=replace(bundle.card, config=nowhere)), CPU, None)
-    assert findings.finite
-    assert findings.origin is None
-    assert findings.losses == losses
-    assert findings.gradient_norm == norm
-    assert "backbone.blocks.0.0.conv_pw.weight" in bundle.fixed
-    assert "backbone.blocks.0.0.conv_pw.weight" not in findings.gradients
-    others = [rerun(replace(bundle, seed=seed), CPU, None).losses for seed in range(4)]  # two may drop the same paths
+    micro_batches, _ = prepare(run, state, batch)
+    train_step(run, state, micro_batches)
+    losses, norm, dump = dumped(run, state, batch)
+    nowhere = {**dump.card.config, "data": {**dump.card.config["data"], "root": "/nowhere"}}
+    traced = replay(replace(dump, card=replace(dump.card, config=nowhere)), CPU, None)
+    assert traced.finite
+    assert traced.source is None
+    assert traced.losses == losses
+    assert traced.gradient_norm == norm
+    assert "backbone.blocks.0.0.conv_pw.weight" in dump.fixed
+    assert "backbone.blocks.0.0.conv_pw.weight" not in traced.gradients
+    others = [replay(replace(dump, seed=seed), CPU, None).losses for seed in range(4)]  # two may drop the same paths
     assert any(other != losses for other in others)  # the seed is what makes it the same
 
 
-def test_a_classifiers_step_taken_again_gives_the_same_figures(shapes_recipe, tmp_path):
+def test_the_replay_of_a_classifiers_step_gives_the_same_losses(shapes_recipe, tmp_path):
     changes = (
         *SMALL,
         "augment.mixup_alpha=0.2",
@@ -194,36 +208,45 @@ def test_a_classifiers_step_taken_again_gives_the_same_figures(shapes_recipe, tm
         "train.accumulation_steps=2",
     )
     run, state, batch = start(shapes_recipe, tmp_path, *changes)
-    losses, norm, bundle = taken(run, state, batch)
-    findings = rerun(bundle, CPU, None)
-    assert (findings.losses, findings.gradient_norm) == (losses, norm)
-    images, shares = run.task.mixed(batch, 0, 0)
-    assert torch.equal(bundle.examples.images, images)
-    assert torch.equal(bundle.examples.shares, shares)
-    assert not torch.equal(images, batch.images)
+    losses, norm, dump = dumped(run, state, batch)
+    traced = replay(dump, CPU, None)
+    assert (traced.losses, traced.gradient_norm) == (losses, norm)
+    micro_batches = run.task.prepare(batch, 0)
+    assert torch.equal(dump.images, torch.cat([micro_batch.images for micro_batch in micro_batches]))
+    assert torch.equal(dump.targets, torch.cat([micro_batch.targets for micro_batch in micro_batches]))
+    assert not torch.equal(dump.images, batch.images)
 
 
-def test_a_classifiers_layer_is_named(shapes_recipe, tmp_path):
+def test_the_layer_of_a_classifier_is_named(shapes_recipe, tmp_path):
     run, state, batch = start(shapes_recipe, tmp_path, *SMALL)
     spoil(state.model, "blocks.1.0.conv_dw.weight")
     assert "it begins in layer blocks.1.0.conv_dw (" in failure(run, state, batch)
-    told = report(tmp_path)
-    assert told["boxes"] is None
-    assert [sum(line["classes"].values()) for line in told["batch"]] == [1.0] * len(batch.images)
+    content = report(tmp_path)
+    assert content["boxes"] is None
+    assert [sum(line["classes"].values()) for line in content["batch"]] == [1.0] * len(batch.images)
 
 
-# What is no bundle
+def test_a_dump_without_a_replay_is_written_too(tiny_recipe, tmp_path):
+    run, state, batch = start(tiny_recipe, tmp_path, *SMALL)
+    micro_batches, _ = prepare(run, state, batch)
+    write_dump(tmp_path / "debug-1", make_dump(run, state, micro_batches, {}, 0), None)
+    content = report(tmp_path)
+    assert (content["replayed"], content["first_not_finite"], content["outputs"]) == (None, None, None)
+    assert torch.equal(read_dump(tmp_path / "debug-1" / "dump.pt").images, batch.images)
 
 
-def test_other_files_are_not_taken_for_bundles(tmp_path):
-    with pytest.raises(WeightsError, match=r"bundle-7: no bundle; expected a folder such as runs/NAME/bundle-12"):
-        read_bundle(tmp_path / "bundle-7")
+# What is not a dump
+
+
+def test_other_files_are_not_read_as_dumps(tmp_path):
+    with pytest.raises(WeightsError, match=r"debug-7: no debug dump; expected a folder such as runs/NAME/debug-12"):
+        read_dump(tmp_path / "debug-7")
     torch.save({"model": {}}, tmp_path / "best.pt")
-    with pytest.raises(WeightsError, match=r"best\.pt: not a bundle"):
-        read_bundle(tmp_path / "best.pt")
-    torch.save({"bundle": 99}, tmp_path / "bundle.pt")
-    with pytest.raises(WeightsError, match="a bundle of another version of this package"):
-        read_bundle(tmp_path)
-    torch.save({"bundle": FORMAT}, tmp_path / "bundle.pt")
-    with pytest.raises(WeightsError, match="the bundle is damaged"):
-        read_bundle(tmp_path)
+    with pytest.raises(WeightsError, match=r"best\.pt: not a debug dump"):
+        read_dump(tmp_path / "best.pt")
+    torch.save({"dump": 99}, tmp_path / "dump.pt")
+    with pytest.raises(WeightsError, match="a debug dump of another version of this package"):
+        read_dump(tmp_path)
+    torch.save({"dump": FORMAT}, tmp_path / "dump.pt")
+    with pytest.raises(WeightsError, match="the debug dump is damaged"):
+        read_dump(tmp_path)

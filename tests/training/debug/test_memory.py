@@ -9,7 +9,6 @@ from effdet.training.debug import memory
 from effdet.training.debug.memory import (
     MeasuredStep,
     assumed_num_classes,
-    largest_image,
     largest_micro_batch,
     measure_step,
     parse_memory_size,
@@ -18,6 +17,8 @@ from effdet.training.debug.memory import (
     run_step,
 )
 from effdet.training.debug.out_of_memory import is_out_of_memory, out_of_memory_error
+from effdet.training.tasks import TASKS
+from effdet.weights.create import spec_of
 
 CPU = torch.device("cpu")
 TINY = {"name": "efficientdet_d0", "image_size": [128, 128], "num_classes": 2}
@@ -52,6 +53,10 @@ def test_sizes_are_read_with_their_units(text, size):
 def test_text_that_is_not_a_memory_size_is_an_error(text):
     with pytest.raises(ConfigError, match="expected a size such as 11GB"):
         parse_memory_size(text)
+
+
+def largest_image(config):
+    return TASKS[config.task].largest_image(config, spec_of(config.model).image_size)
 
 
 def test_the_largest_training_images_are_used():
@@ -146,8 +151,8 @@ def test_a_single_image_that_is_too_small_for_batch_norm_is_an_error():
 
 def test_a_single_image_is_enough_for_frozen_batch_norm(monkeypatch):
     monkeypatch.setattr(memory, "measure_step", lambda config, images, *_: MeasuredStep(images, False, 10**9, 1.0))
-    found = plan_memory(recipe(train={"batch_size": 1, "norms": "frozen"}), 10**11, "cpu", lambda step: None)
-    assert (found.best.images, found.accumulation_steps) == (1, 1)
+    result = plan_memory(recipe(train={"batch_size": 1, "batch_norm": "frozen"}), 10**11, "cpu", lambda step: None)
+    assert (result.best.images, result.accumulation_steps) == (1, 1)
 
 
 def test_a_recipe_that_leaves_nothing_to_train_keeps_its_own_error():

@@ -122,8 +122,8 @@ def evaluate_checkpoint(
 ) -> tuple[Evaluator, dict[str, float]]:
     """Evaluates a checkpoint on the validation split of a recipe; the evaluator, and its metrics in every process.
 
-    The main process writes metrics.json, predictions.json, the recipe as config.yaml, and for classifiers
-    confusion.csv.
+    The main process writes metrics.json, predictions.json, the recipe as config.yaml, and for classifiers confusion.csv
+    and confusion.png.
 
     Args:
         checkpoint: the model and its card.

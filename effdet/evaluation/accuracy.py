@@ -1,6 +1,6 @@
 """Accuracy of a classifier over a data set, its confusion matrix, and its predictions image by image.
 
-Running a model over a data set is done in `evaluate.py`, drawing in `effdet/report`.
+Running a model over a data set is done in `evaluate.py`, drawing the matrix in `effdet/report/confusion.py`.
 """
 
 from __future__ import annotations

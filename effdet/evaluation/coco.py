@@ -78,9 +78,6 @@ class CocoEvaluator:
         """Add what another evaluator of the same table, in another process, has in its `state`."""
         self._detections.update(state)
 
-    def confusion(self) -> None:
-        """Detections have no confusion matrix."""
-
     def results(self) -> list[dict[str, Any]]:
         """All detections as rows of a COCO results file, with the image and category ids of the data set."""
         rows = []

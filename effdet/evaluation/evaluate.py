@@ -12,9 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from effdet.config import ClassificationConfig, Config, DetectionConfig
 from effdet.data.annotations import Annotations
@@ -56,11 +54,8 @@ class Evaluator(Protocol):
     def results(self) -> list[dict[str, Any]]:
         """The predictions as rows of predictions.json."""
 
-    def confusion(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]] | None:
-        """Non-zero entries of the confusion matrix: true label, predicted label, count; None if the task has none."""
-
     def write(self, folder: Path, metrics: dict[str, float]) -> None:
-        """Write metrics.json, predictions.json and what else the task has."""
+        """Write metrics.json, predictions.json and the other files of the task."""
 
 
 @torch.inference_mode()

@@ -13,7 +13,6 @@ from effdet.evaluation.accuracy import (
     METRIC_NAMES,
     AccuracyEvaluator,
     confusion_matrix,
-    confusion_picture,
     write_confusion,
 )
 from effdet.evaluation.tables import metrics_table
@@ -212,45 +211,3 @@ def test_evaluators_of_several_processes_are_merged_into_one():
     whole = evaluate(logits, labels)
     assert first.metrics() == whole.metrics()
     assert first.results() == whole.results()
-
-
-# The picture
-
-
-def diagonal(classes, count=10):
-    return np.eye(classes, dtype=np.int64) * count
-
-
-@pytest.mark.parametrize("classes", [1, 2, 7, 30, 31, 250, 1200])
-def test_a_picture_has_a_dark_diagonal_of_bearable_size(classes):
-    picture = confusion_picture(diagonal(classes), [f"class {label}" for label in range(classes)])
-    assert picture.dtype == np.uint8
-    assert picture.shape[2] == 3
-    assert 90 < min(picture.shape[:2]) <= max(picture.shape[:2]) < 1600
-    assert picture[-1, -1].sum() < 3 * 225
-    assert (picture == 255).any()
-
-
-def test_a_cell_is_shaded_by_its_share_of_the_row():
-    confusion = np.zeros((50, 50), np.int64)
-    confusion[0, :3] = 1, 8, 91
-    confusion[1, :3] = 100, 800, 9100
-    picture = confusion_picture(confusion, [str(label) for label in range(50)]).astype(int).sum(axis=2)
-    side = len(picture) // 50
-    cells = picture[side // 2 :: side, side // 2 :: side]
-    assert cells[0].tolist() == cells[1].tolist()
-    assert 3 * 255 == cells[0, 3] > cells[0, 0] > cells[0, 1] > cells[0, 2]
-    assert (cells[2:] == 3 * 255).all()  # classes without images
-
-
-def test_names_and_counts_are_written_for_few_classes_only():
-    few, same = diagonal(3, 10), diagonal(3, 20)
-    assert (confusion_picture(few, "abc") != confusion_picture(same, "abc")).any()
-    assert (confusion_picture(few, "abc") != confusion_picture(few, "abd")).any()
-    many, names = diagonal(31), [str(label) for label in range(31)]
-    assert (confusion_picture(many, names) == confusion_picture(2 * many, names[::-1])).all()
-
-
-def test_long_and_empty_names_leave_room_for_the_cells():
-    picture = confusion_picture(diagonal(3, 123456789), ("long " * 100, "", "plätt"))
-    assert max(picture.shape) < 600

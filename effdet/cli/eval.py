@@ -4,7 +4,7 @@
   effdet eval configs/d0.yaml --weights runs/d0/last.pt data.root=/data/coco
   effdet eval --weights efficientnet_lite0 data.root=/data/imagenet
 
-Evaluates on the validation split (data.val) of the recipe. Without CONFIG the recipe stored in the checkpoint is used.
+Evaluates on the validation split (data.val) of the recipe. Without RECIPE the recipe stored in the checkpoint is used.
 Of the recipe's other keys data, postprocess, eval.batch_size and model.image_size change the evaluation.
 
 Writes metrics.json, predictions.json and config.yaml, and for a classifier confusion.csv and confusion.png, to a new

@@ -38,31 +38,37 @@ USED_KEYS = (
 
 
 def evaluation_config(
-    card: ModelCard, weights: str | Path, recipe: Path | None = None, overrides: Sequence[str] = ()
+    card: ModelCard,
+    weights: str | Path,
+    recipe: str | Path | DetectionConfig | ClassificationConfig | None = None,
+    overrides: Sequence[str] = (),
 ) -> tuple[DetectionConfig | ClassificationConfig, list[str]]:
     """The recipe by which a checkpoint is evaluated, and lines to show about it.
 
     Args:
         card: of the checkpoint.
         weights: the checkpoint's file or name, for messages.
-        recipe: a recipe's file; None for the recipe stored in the checkpoint, or the defaults for public weights.
+        recipe: a recipe or its file; None for the recipe stored in the checkpoint, or the defaults for public weights.
         overrides: `section.key=value`.
 
     Raises:
         ConfigError: the recipe cannot be used, or describes another model than the checkpoint's.
     """
+    source = None
     if recipe is None:
         stored = card.config or {"task": card.task, "model": {"name": card.spec.name}}
         config = make_config(stored, overrides, source=str(weights))
+    elif isinstance(recipe, (str, Path)):
+        source, config = str(recipe), load_config(recipe, overrides)
     else:
-        config = load_config(recipe, overrides)
+        source, config = "recipe", make_config(recipe.to_dict(), overrides, source="recipe")
     given = [key for override in overrides for key in _override_keys(override)]
     if config.task != card.task:
         raise ConfigError(
-            f"{recipe or 'command line'}: the recipe is for {config.task}, but {weights} is for {card.task}; "
+            f"{source or 'command line'}: the recipe is for {config.task}, but {weights} is for {card.task}; "
             "give a recipe of that task"
         )
-    _check_model(config, card, weights, recipe, given)
+    _check_model(config, card, weights, source, given)
     lines = []
     unused = [key for key in given if not _is_below(key, (*USED_KEYS, *MODEL_KEYS))]
     if unused:
@@ -148,9 +154,9 @@ def evaluate_checkpoint(
 
 
 def _check_model(
-    config: Config, card: ModelCard, weights: str | Path, recipe: Path | None, given: Sequence[str]
+    config: Config, card: ModelCard, weights: str | Path, recipe: str | None, given: Sequence[str]
 ) -> None:
-    """Does nothing if the recipe's model is the checkpoint's, as far as the recipe describes one.
+    """Does nothing if the recipe's model is the checkpoint's, as far as `recipe` or the `given` overrides describe it.
 
     Raises:
         ConfigError: it is not.

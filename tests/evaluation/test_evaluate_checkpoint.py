@@ -7,6 +7,7 @@ import pytest
 
 from effdet.cli import main
 from effdet.config import load_config
+from effdet.errors import ConfigError
 from effdet.evaluation.evaluate_checkpoint import evaluation_config, results_folder
 from effdet.weights.checkpoint import load_checkpoint
 
@@ -188,3 +189,13 @@ def test_overrides_without_effect_are_shown(own_run, capsys):
     assert line in capsys.readouterr().out
     assert run("eval", "--weights", own_run / "best.pt", *useful) == 0
     assert "without effect" not in capsys.readouterr().out
+
+
+def test_a_recipe_in_memory_is_used_like_its_file(own_run, tiny_recipe):
+    path = own_run / "best.pt"
+    card = load_checkpoint(path).card
+    config, lines = evaluation_config(card, path, load_config(tiny_recipe), ["eval.batch_size=3"])
+    assert config == load_config(tiny_recipe, ["eval.batch_size=3"])
+    assert lines == []
+    with pytest.raises(ConfigError, match=r"^recipe: model.name is efficientdet_d2, but .* has efficientdet_lite0"):
+        evaluation_config(card, path, load_config(tiny_recipe, ["model.name=efficientdet_d2"]))

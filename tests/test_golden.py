@@ -169,9 +169,9 @@ def test_losses_are_those_of_effdet(reference, name, smoothing):
 
 
 @pytest.mark.parametrize(("name", "nms"), [("hard", "class"), ("soft", "soft")])
-def test_detections_are_those_of_effdet(reference, name, suppression):
+def test_detections_are_those_of_effdet(reference, name, nms):
     recorded = reference.arrays[f"detections/{name}_nms/xyxy_score_label1"]
-    for given, expected in zip(postprocess(recorded_outputs(), nms=suppression), recorded, strict=True):
+    for given, expected in zip(postprocess(recorded_outputs(), nms=nms), recorded, strict=True):
         rows = torch.cat([given.boxes, given.scores[:, None], given.labels[:, None] + 1], 1)
         assert rows.shape == expected.shape
         np.testing.assert_allclose(rows.numpy(), expected, atol=TOLERANCE * 256, rtol=0)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from effdet.config import Config, load_config
     from effdet.errors import ConfigError, DataError, EffdetError, TrainingError, WeightsError
     from effdet.inference.predictor import Predictor
-    from effdet.models import list_models
+    from effdet.models import ModelOptions, list_models
     from effdet.structures import Batch, Classification, Detections, Outputs, Target
     from effdet.weights.checkpoint import load_checkpoint
     from effdet.weights.create import create_model
@@ -28,6 +28,7 @@ _HOMES = {
     "DataError": "effdet.errors",
     "Detections": "effdet.structures",
     "EffdetError": "effdet.errors",
+    "ModelOptions": "effdet.models",
     "Outputs": "effdet.structures",
     "Predictor": "effdet.inference.predictor",
     "Target": "effdet.structures",
@@ -47,6 +48,7 @@ __all__ = [
     "DataError",
     "Detections",
     "EffdetError",
+    "ModelOptions",
     "Outputs",
     "Predictor",
     "Target",

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from effdet.config import ClassificationConfig, DetectionConfig
     from effdet.distributed import Processes
     from effdet.evaluation.evaluate import Evaluator
-    from effdet.weights.checkpoint import Checkpoint, ModelCard
+    from effdet.weights.card import ModelCard
+    from effdet.weights.checkpoint import Checkpoint
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

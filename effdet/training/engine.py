@@ -39,7 +39,8 @@ from effdet.training.setup import Run, resume, set_up
 from effdet.training.state import Figures, TrainState
 from effdet.training.stopping import Ending, StopRequest, stop_request
 from effdet.training.tasks.task import AnyBatch
-from effdet.weights.checkpoint import ModelCard, save_checkpoint
+from effdet.weights.card import ModelCard
+from effdet.weights.checkpoint import save_checkpoint
 
 
 def train(

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 from rich.console import Console
 
-from effdet.config import DetectorConfig, ModelConfig
+from effdet.config import ModelConfig
 from effdet.models import EfficientDet, EfficientNet
 from effdet.training.debug.checks import check_classes
-from effdet.weights.create import spec_of, start_model
+from effdet.weights.create import options_of, start_model
 
 MEAN = ".running_mean"
 
@@ -37,19 +37,13 @@ def start_of(settings: ModelConfig, class_names: Sequence[str], console: Console
         WeightsError: the weights cannot be had or do not fit.
     """
     check_classes(settings.num_classes, len(class_names))
-    scale, aspects = None, None
-    if isinstance(settings, DetectorConfig):
-        scale, aspects = settings.anchor_scale, settings.anchor_aspects
     model, report = start_model(
-        spec_of(settings),
+        options_of(settings),
         len(class_names),
         settings.weights,
         settings.backbone_weights,
         class_names=class_names,
         keep_known_classes=settings.keep_known_classes,
-        padding=settings.padding,
-        anchor_scale=scale,
-        anchor_aspects=aspects,
     )
     for line in report.lines() if report else ():
         console.print(line)

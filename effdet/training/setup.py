@@ -32,7 +32,8 @@ from effdet.training.tasks.classification import ClassificationTask
 from effdet.training.tasks.detection import DetectionTask
 from effdet.training.tasks.task import Task
 from effdet.version import __version__
-from effdet.weights.checkpoint import ModelCard, card_in, is_checkpoint, read_tensors
+from effdet.weights.card import ModelCard
+from effdet.weights.checkpoint import card_in, is_checkpoint, read_tensors
 
 # Keys without which a state means something else: those for which that of the optimiser was made, and that in which
 # the steps are counted.

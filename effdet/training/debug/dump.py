@@ -34,7 +34,8 @@ from effdet.training.tasks.classification import ClassificationTask
 from effdet.training.tasks.losses import classifier_losses, detection_loss, detector_losses
 from effdet.training.tasks.task import AnyBatch, Task
 from effdet.types import Precision
-from effdet.weights.checkpoint import ModelCard, read_card, read_tensors
+from effdet.weights.card import ModelCard, read_card
+from effdet.weights.checkpoint import read_tensors
 
 FORMAT = 2  # raised when the layout of bundle.pt changes
 TENSORS, REPORT, PICTURE = "bundle.pt", "report.json", "batch.png"

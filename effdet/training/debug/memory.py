@@ -26,7 +26,7 @@ from effdet.devices import autocast_dtype, keep_freed_memory, move_to_device, pi
 from effdet.distributed import SINGLE
 from effdet.errors import ConfigError, EffdetError
 from effdet.losses import ClassificationLoss, DetectionLoss, Losses
-from effdet.models import EfficientDet, EfficientNet
+from effdet.models import EfficientDet, EfficientNet, make_spec
 from effdet.models.anchors import level_sizes
 from effdet.models.efficientdet import EfficientDetSpec
 from effdet.structures import Target
@@ -36,7 +36,7 @@ from effdet.training.debug.out_of_memory import is_out_of_memory
 from effdet.training.ema import WeightAverage
 from effdet.training.optim import freeze, make_optimizer, train_mode
 from effdet.training.parallel import ParallelModel
-from effdet.weights.create import spec_of
+from effdet.weights.create import options_of
 
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 MARGIN = 0.1  # of the memory is left for what a measured step does not show: other batches, evaluation, fragments
@@ -114,7 +114,7 @@ def plan(
     device = pick_device(device_name)
     if device.type not in ("cpu", "cuda"):
         raise ConfigError(f"the memory of a step cannot be measured on {device.type}; use --device cpu or cuda")
-    size, batch_size, spec = largest_image(config), config.train.batch_size, spec_of(config.model)
+    size, batch_size, spec = largest_image(config), config.train.batch_size, make_spec(options_of(config.model))
     coarsest = level_sizes(size, 3, spec.max_level if isinstance(spec, EfficientDetSpec) else 5)[-1]
     smallest = 1
     if config.train.batch_norm != "frozen":
@@ -241,7 +241,7 @@ def run_step(
     if device.type == "cpu":
         keep_freed_memory()
     train, size = config.train, largest_image(config)
-    model = move_to_device(spec_of(config.model).build(num_classes(config)), device, train.channels_last)
+    model = move_to_device(make_spec(options_of(config.model)).build(num_classes(config)), device, train.channels_last)
     model.checkpoint_activations(checkpointing)
     frozen = freeze(model, train.freeze)
     frozen += apply_norms(model, choose_norms(train.batch_norm, images, 1, device.type == "cuda", frozenset()))
@@ -298,7 +298,7 @@ def num_classes(config: DetectionConfig | ClassificationConfig) -> int:
 
 def largest_image(config: DetectionConfig | ClassificationConfig) -> tuple[int, int]:
     """(H, W) of the largest training images of a recipe."""
-    height, width = spec_of(config.model).image_size
+    height, width = make_spec(options_of(config.model)).image_size
     if isinstance(config, DetectionConfig):
         factor = 1.0 if config.augment.multi_scale is None else config.augment.multi_scale[1]
         return math.ceil(height * factor / SIDE_STEP) * SIDE_STEP, math.ceil(width * factor / SIDE_STEP) * SIDE_STEP

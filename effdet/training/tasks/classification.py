@@ -30,7 +30,7 @@ from effdet.training.initial_model import start_of
 from effdet.training.optim import make_schedule
 from effdet.training.tasks.losses import classifier_losses
 from effdet.training.tasks.task import Forward
-from effdet.weights.checkpoint import ModelCard
+from effdet.weights.card import ModelCard
 
 
 class ClassificationTask:

@@ -28,7 +28,7 @@ from effdet.training.initial_model import start_of
 from effdet.training.optim import make_schedule
 from effdet.training.tasks.losses import detection_loss, detector_losses
 from effdet.training.tasks.task import Forward
-from effdet.weights.checkpoint import ModelCard
+from effdet.weights.card import ModelCard
 
 
 class DetectionTask:

@@ -14,7 +14,7 @@ from effdet.evaluation.evaluate import Evaluator
 from effdet.losses import ClassificationLoss, DetectionLoss, Losses
 from effdet.models import EfficientDet, EfficientNet
 from effdet.structures import Batch, LabelBatch
-from effdet.weights.checkpoint import ModelCard
+from effdet.weights.card import ModelCard
 
 AnyBatch = Batch | LabelBatch
 Forward = Callable[[Tensor], Any]  # images [B, 3, H, W] to the network's outputs, in the precision of the training

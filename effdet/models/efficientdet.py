@@ -121,7 +121,7 @@ class EfficientDet(Float32Buffers):
         self.class_head = head(num_classes)
         set_prior(self.class_head)
         self.box_head = head(4)
-        self.register_buffer("anchors", self.anchors_of(spec.image_size), persistent=False)
+        self.register_buffer("anchors", self._compute_anchors(spec.image_size), persistent=False)
 
     def anchors_at(self, image_size: tuple[int, int]) -> Tensor:
         """Anchors [A, 4] of an image size (H, W), xyxy in pixels, on the model's device; kept for the next call."""
@@ -129,19 +129,18 @@ class EfficientDet(Float32Buffers):
             return self.anchors
         device = self.anchors.device
         if torch.compiler.is_compiling():  # then this is part of the compiled program
-            return self.anchors_of(image_size).to(device)
+            return self._compute_anchors(image_size).to(device)
         anchors = self._anchors_by_size.get((image_size, device))
         if anchors is None:
             with torch.inference_mode(False):  # a tensor made in inference mode could not be used in training
-                anchors = self.anchors_of(image_size).to(device)
+                anchors = self._compute_anchors(image_size).to(device)
             if type(anchors) is Tensor:  # and not a fake tensor of a tracer
                 # A new dictionary, since threads of torch's DataParallel may share the old one.
                 newest = list(self._anchors_by_size.items())[1 - KEPT_SIZES :]
                 self._anchors_by_size = {**dict(newest), (image_size, device): anchors}
         return anchors
 
-    def anchors_of(self, image_size: tuple[int, int]) -> Tensor:
-        """Anchors [A, 4] of an image size (H, W), xyxy in pixels, in host memory."""
+    def _compute_anchors(self, image_size: tuple[int, int]) -> Tensor:
         spec = self.spec
         return anchor_boxes(image_size, MIN_LEVEL, spec.max_level, spec.anchor_scale, spec.anchor_aspects)
 

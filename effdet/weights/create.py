@@ -36,8 +36,8 @@ from effdet.weights.names import translated, translated_backbone
 from effdet.weights.pretrained import (
     DEFAULT_NUM_CLASSES,
     PretrainedWeights,
-    adapted,
     is_file_name,
+    make_adapted_spec,
     read_entry,
     read_pretrained,
     used_labels,
@@ -151,7 +151,7 @@ def start_model(
         state = LIBRARY_FILES[library](spec.backbone, named)
         return model, load_state(model, _prefixed(state, "backbone."), named, fresh=HEADS[spec.task])
     pretrained = read_pretrained(named, spec)
-    spec = adapted(spec, pretrained.spec, options, backbone_only=weights is None)
+    spec = make_adapted_spec(options, pretrained.spec, backbone_only=weights is None)
     chosen = None
     if num_classes is None and weights is not None and pretrained.task == spec.task:
         chosen = used_labels(pretrained.class_names) or None

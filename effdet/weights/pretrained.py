@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from effdet.errors import WeightsError
-from effdet.models import EFFICIENTDETS, EFFICIENTNETS, ModelOptions, ModelSpec
+from effdet.models import EFFICIENTDETS, EFFICIENTNETS, ModelOptions, ModelSpec, make_spec
 from effdet.models.anchors import anchors_per_cell
 from effdet.types import Task
 from effdet.weights.checkpoint import card_in, is_checkpoint, read_tensors
@@ -138,17 +138,18 @@ def spec_of_entry(entry: ZooEntry) -> ModelSpec:
     )
 
 
-def adapted(
-    spec: ModelSpec, trained: ModelSpec | None, options: ModelOptions, *, backbone_only: bool = False
-) -> ModelSpec:
-    """The spec with the input, padding and anchors that weights were trained with.
+def make_adapted_spec(options: ModelOptions, trained: ModelSpec | None, *, backbone_only: bool = False) -> ModelSpec:
+    """The spec of some options with the input, padding and anchors that weights were trained with.
 
     Args:
-        spec: the model to build.
+        options: the model to build; padding and anchors that are set here win.
         trained: the model that the weights belong to; None if unknown.
-        options: what the user asks for; padding and anchors that are set here win.
         backbone_only: whether only the backbone of the weights is used.
+
+    Raises:
+        ConfigError: see `make_spec`.
     """
+    spec = make_spec(options)
     if trained is None:
         return spec
     if spec.task == "classification":

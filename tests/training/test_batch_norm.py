@@ -5,18 +5,19 @@ from torch import nn
 
 from effdet.config import ClassifierConfig, DetectorConfig
 from effdet.errors import ConfigError
-from effdet.models import efficientdet_spec, efficientnet_spec
+from effdet.models import ModelOptions, make_spec
 from effdet.training.batch_norm import NormPlan, apply_norms, choose_norms, describe_norms
 from effdet.training.initial_model import start_of
 from effdet.training.optim import freeze, train_mode
-from effdet.weights.checkpoint import ModelCard, save_checkpoint
+from effdet.weights.card import ModelCard
+from effdet.weights.checkpoint import save_checkpoint
 
 LOADED = {"backbone.bn1", "backbone.blocks.0.0.bn1"}
 KINDS = (nn.BatchNorm2d, nn.SyncBatchNorm)
 
 
 def detector():
-    return efficientdet_spec("efficientdet_lite0", image_size=(64, 64)).build(2)
+    return make_spec(ModelOptions("efficientdet_lite0", image_size=(64, 64))).build(2)
 
 
 def norms_of(model, prefix=""):
@@ -169,7 +170,7 @@ def test_the_line_names_the_parts_and_the_reason():
 
 
 def test_a_classifier_has_a_backbone_and_a_head():
-    model = efficientnet_spec("efficientnet_lite0").build(2)
+    model = make_spec(ModelOptions("efficientnet_lite0")).build(2)
     plan = choose_norms("auto", 4, 1, False, [name for name in norms_of(model) if name != "bn2"])
     wanted = "norms: backbone frozen (4 images at a time, under 8), head of the batch"
     assert describe_norms(model, plan) == wanted
@@ -189,13 +190,13 @@ def start(settings, names=("a", "b")):
 
 
 def test_statistics_of_a_detector_come_for_all_norms_even_with_new_classes(tmp_path):
-    path = weights_in(tmp_path / "w.pt", efficientdet_spec("efficientdet_lite0"), ("x", "y", "z"))
+    path = weights_in(tmp_path / "w.pt", make_spec(ModelOptions("efficientdet_lite0")), ("x", "y", "z"))
     model, norms, _ = start(DetectorConfig(name="efficientdet_lite0", weights=path))
     assert norms == set(norms_of(model))
 
 
 def test_statistics_of_a_classifier_come_for_the_backbone(tmp_path):
-    path = weights_in(tmp_path / "w.pt", efficientnet_spec("efficientnet_lite0"), ("x", "y", "z"))
+    path = weights_in(tmp_path / "w.pt", make_spec(ModelOptions("efficientnet_lite0")), ("x", "y", "z"))
     model, norms, _ = start(DetectorConfig(name="efficientdet_lite0", weights=path))
     assert norms == set(norms_of(model, "backbone."))
     model, norms, _ = start(ClassifierConfig(name="efficientnet_lite0", backbone_weights=path))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from effdet.errors import ConfigError, DataError, EffdetError, TrainingError, WeightsError
     from effdet.inference.predictor import Predictor
     from effdet.losses import ClassificationLoss, DetectionLoss
-    from effdet.models import list_models
+    from effdet.models import ModelOptions, list_models
     from effdet.structures import Batch, Classification, Detections, Outputs, Target
     from effdet.weights.checkpoint import load_checkpoint
     from effdet.weights.create import create_model
@@ -36,6 +36,7 @@ _HOMES = {
     "DetectionLoss": "effdet.losses",
     "Detections": "effdet.structures",
     "EffdetError": "effdet.errors",
+    "ModelOptions": "effdet.models",
     "Outputs": "effdet.structures",
     "Predictor": "effdet.inference.predictor",
     "Target": "effdet.structures",
@@ -59,6 +60,7 @@ __all__ = [
     "DetectionLoss",
     "Detections",
     "EffdetError",
+    "ModelOptions",
     "Outputs",
     "Predictor",
     "Target",

@@ -414,7 +414,7 @@ def test_weights_that_are_not_here_and_cannot_be_had_are_told_with_what_to_do(
 ):
     entry = find_entry(name)
     commands = [["eval", "--weights", name], ["predict", shapes_data, "--weights", name]]
-    if not entry.is_detector:
+    if entry.task == "classification":
         commands.append([*train, f"model.weights={name}", f"model.name={name}"])
     for arguments in commands:
         assert refused(capsys, *arguments) == (

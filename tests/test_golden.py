@@ -9,7 +9,7 @@ import torch
 from effdet.boxes import encode_boxes
 from effdet.losses import DetectionLoss
 from effdet.losses.matching import match_anchors
-from effdet.models import efficientdet_spec, efficientnet_spec
+from effdet.models import ModelOptions, make_spec
 from effdet.models.anchors import anchor_boxes
 from effdet.postprocess import postprocess
 from effdet.structures import Outputs, Target
@@ -33,7 +33,7 @@ def filled(spec, num_classes, reference, model):
 
 def detector(reference, name, size):
     """Our detector with the weights of effdet's model `name`; tf_ stands for TensorFlow's padding and epsilon."""
-    spec = efficientdet_spec(name.removeprefix("tf_"), image_size=size)
+    spec = make_spec(ModelOptions(name.removeprefix("tf_"), image_size=size))
     backbone = bare(spec.backbone)
     if name == "efficientdet_d0":
         spec, backbone = replace(spec, padding="symmetric"), replace(backbone, padding="symmetric", norm_eps=1e-5)
@@ -43,7 +43,7 @@ def detector(reference, name, size):
 def classifier(reference, system, name):
     """Our classifier with the weights of timm's or torchvision's model `name`."""
     ours = name.removeprefix("tf_").replace("_v2_", "v2_")
-    spec = bare(efficientnet_spec(ours))
+    spec = bare(make_spec(ModelOptions(ours)))
     if system == "torchvision":
         trained_in_pytorch = name in [f"efficientnet_b{number}" for number in range(5)]
         spec = replace(spec, padding="symmetric", norm_eps=1e-5 if trained_in_pytorch else 1e-3)

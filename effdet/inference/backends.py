@@ -15,7 +15,7 @@ from torch import Tensor
 from effdet.devices import move_to_device, pick_device
 from effdet.models import EfficientDet, EfficientNet
 from effdet.structures import Outputs
-from effdet.weights.checkpoint import ModelCard
+from effdet.weights.card import ModelCard
 from effdet.weights.create import open_checkpoint
 
 

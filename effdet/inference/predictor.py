@@ -30,7 +30,7 @@ from effdet.inference.sources import Frame
 from effdet.postprocess import classify, postprocess
 from effdet.structures import Classification, Detections, Outputs
 from effdet.types import NmsMethod, PostprocessOptions, Task
-from effdet.weights.checkpoint import ModelCard
+from effdet.weights.card import ModelCard
 
 Tag = TypeVar("Tag")
 

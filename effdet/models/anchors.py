@@ -1,7 +1,6 @@
-"""Anchor boxes of an image size: where the heads' predictions sit before their deltas move them.
+"""Anchor boxes of an image size: the boxes that the heads' predictions start from.
 
-Matching anchors with objects is part of the loss, not of this file. Nothing is cached here; the detector keeps the
-anchors of its own input size as a buffer.
+Matching anchors with objects is in `effdet/losses`. Nothing is cached here; the detector keeps its anchors.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ ASPECTS = ((1.0, 1.0), (1.4, 0.7), (0.7, 1.4))  # (width, height) factors: squar
 
 
 def level_sizes(image_size: tuple[int, int], min_level: int, max_level: int) -> list[tuple[int, int]]:
-    """(H, W) of the features of each level: every level halves the one below and rounds up."""
+    """(H, W) of the features of each level: each level is half of the one before, rounded up."""
     height, width = image_size
     sizes = []
     for level in range(1, max_level + 1):
@@ -66,7 +65,7 @@ def anchor_boxes(
 
 
 def anchors_per_cell(aspects: Sequence[tuple[float, float]] = ASPECTS) -> int:
-    """Anchors at one place of one level."""
+    """Anchors in one cell of one level's grid."""
     return OCTAVES * len(aspects)
 
 

@@ -1,6 +1,6 @@
-"""The weighted bidirectional feature pyramid: from C3, C4, C5 to P3 .. P7 (P8), all of one width.
+"""The weighted bidirectional feature pyramid: from C3, C4, C5 to P3 .. P7 (P8), all with the same channels.
 
-Backbones and heads are in files of their own. Source: EfficientDet (arXiv:1911.09070), section 3 and figure 2d; order
+Backbones and heads have files of their own. Source: EfficientDet (arXiv:1911.09070), section 3 and figure 2d; order
 of operations from the reference code.
 """
 
@@ -32,10 +32,10 @@ Resampling = Literal["pool", "bilinear"]  # "pool": max-pool to coarser levels, 
 
 
 class Node(NamedTuple):
-    """One node of a cell: its level counted from the finest, and the features it fuses.
+    """One node of a cell: its level, counted from the finest, and the features that it fuses.
 
     `inputs` are positions in the cell's growing list: first its inputs from fine to coarse, then the nodes in order.
-    The first input is always of the node's own level.
+    The first input is always from the node's own level.
     """
 
     level: int
@@ -73,7 +73,7 @@ def _there_and_back(nodes: list[Node], levels: Sequence[int]) -> dict[int, int]:
 
 
 class Projection(nn.Module):
-    """1x1 convolution and norm that bring features to the width of the pyramid: [B, C, H, W] -> [B, C', H, W]."""
+    """1x1 convolution and BatchNorm that give features the channels of the pyramid: [B, C, H, W] -> [B, C', H, W]."""
 
     def __init__(self, in_channels: int, out_channels: int, norm: NormFactory) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class Projection(nn.Module):
 
 
 def resample(features: Tensor, size: tuple[int, int], resampling: Resampling, padding: Padding) -> Tensor:
-    """Features [B, C, H, W] at the `size` (H, W) of a neighbouring level, half or twice as large up to rounding."""
+    """Features [B, C, H, W] resampled to the `size` (H, W) of a neighbouring level: half or double, up to rounding."""
     if features.shape[-2:] == size:
         return features
     if resampling == "bilinear":
@@ -98,10 +98,10 @@ def resample(features: Tensor, size: tuple[int, int], resampling: Resampling, pa
 
 
 class FusionNode(nn.Module):
-    """Fuses features of neighbouring levels: project, resample, weigh and add, activate, convolve, normalise.
+    """Fuses features of neighbouring levels: project, resample, weighted sum, activation, convolution, BatchNorm.
 
     Attributes:
-        weights: one value per input, or None where features are simply added.
+        weights: one value per input, or None for a plain sum.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class FusionNode(nn.Module):
         self.bn = norm(channels)
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        """The new feature [B, C, H, W] at the node's level, from the cell's features so far."""
+        """The fused feature [B, C, H, W] at the node's level, from the cell's features so far."""
         height, width = features[self.inputs[0]].shape[-2:]
         size = height, width
         inputs = [
@@ -139,7 +139,7 @@ class FusionNode(nn.Module):
         return out
 
     def _fuse(self, inputs: list[Tensor]) -> Tensor:
-        """Weighted mean with weights kept positive (equation "fast normalized fusion"), or the plain sum."""
+        """Weighted mean with non-negative weights ("fast normalized fusion" in the paper), or the plain sum."""
         if self.weights is None:
             total = inputs[0] + inputs[1]
             return total if len(inputs) == 2 else total + inputs[2]
@@ -188,7 +188,7 @@ class BiFPN(nn.Module):
     """The whole neck: coarser levels made from C5, then the cells.
 
     Attributes:
-        recomputes: whether training keeps what the cells give alone and computes the rest again going backward.
+        recomputes: whether training keeps only the cells' outputs and recomputes the rest in the backward pass.
     """
 
     def __init__(

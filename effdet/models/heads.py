@@ -1,6 +1,6 @@
-"""The class and the box head: the same convolutions on every level, with norms of the level's own.
+"""The class and the box head: the same convolutions on every level, with BatchNorm layers of each level's own.
 
-What the heads' numbers mean is told in `structures.Outputs`; anchors, losses and decoding live elsewhere.
+`structures.Outputs` says what their outputs mean; anchors, losses and decoding are elsewhere.
 Source: EfficientDet section 4.1; order of operations and initialisers from the reference code.
 """
 
@@ -21,17 +21,17 @@ from effdet.models.layers import (
     recomputed,
 )
 
-PRIOR = 0.01  # score of every class at every anchor before training
+PRIOR = 0.01  # confidence of every class at every anchor before training
 
 
 class Head(nn.Module):
-    """A tower of separable convolutions, norms and activations, and a last convolution that predicts.
+    """Separable convolutions with BatchNorm and activation, and a last convolution that predicts.
 
-    The tower's convolutions are shared by all levels while each level has its own norms, since statistics differ.
+    All levels share the convolutions. Each level has its own BatchNorm layers, since statistics differ.
 
     Attributes:
         outputs: values predicted per anchor: K classes or 4 deltas.
-        recomputes: whether training keeps the predictions alone and computes the rest again going backward.
+        recomputes: whether training keeps only the predictions and recomputes the rest in the backward pass.
     """
 
     def __init__(
@@ -70,6 +70,6 @@ class Head(nn.Module):
 
 
 def set_prior(class_head: Head) -> None:
-    """Starts the class head's biases so that every score is `PRIOR`. Source: Focal loss (arXiv:1708.02002), 3.3."""
+    """Sets the class head's biases so that every confidence is `PRIOR`. Source: Focal loss (arXiv:1708.02002), 3.3."""
     assert class_head.predict.pointwise.bias is not None
     nn.init.constant_(class_head.predict.pointwise.bias, -math.log((1 - PRIOR) / PRIOR))

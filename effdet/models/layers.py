@@ -24,15 +24,30 @@ Activation = Literal["silu", "relu6"]
 Result = TypeVar("Result")
 
 
+class Float32Buffers(nn.Module):
+    """A module whose own buffers stay float32 whatever it is cast to by `bfloat16()`, `half()` or `to(dtype)`.
+
+    Buffers of modules inside it are cast as usual. bfloat16 has 8 bits: an anchor at 88.88 pixels would move to 89.
+    """
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Float32Buffers:
+        before = dict(self.named_buffers(recurse=False))
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, buffer in self.named_buffers(recurse=False):
+            if buffer.dtype != torch.float32:
+                setattr(self, name, before[name].to(buffer.device))
+        return self
+
+
 def activation(name: Activation) -> nn.Module:
-    """A fresh activation layer; ReLU6 works in place, while SiLU would have to copy its input for the gradient."""
+    """A new activation layer; ReLU6 works in place, SiLU in place would have to copy its input for the gradient."""
     return nn.SiLU() if name == "silu" else nn.ReLU6(inplace=True)
 
 
 class Conv2d(nn.Conv2d):
     """Convolution without bias that gives ceil(size / stride) pixels: [B, C, H, W] -> [B, C', ceil(H/s), ceil(W/s)].
 
-    With stride 1 both paddings are the same thing.
+    With stride 1 both paddings are the same.
     """
 
     def __init__(
@@ -67,10 +82,10 @@ class Conv2d(nn.Conv2d):
 
 
 class _DepthwiseConv(torch.autograd.Function):
-    """Depthwise convolution in bfloat16 on the CPU with gradients by other ways than oneDNN's own.
+    """Depthwise convolution in bfloat16 on the CPU whose gradients do not use oneDNN's bfloat16 kernels.
 
-    Its bfloat16 gradients of depthwise kernels are 5 to 100 times slower than its float32 ones, worst for stride 2 and
-    for kernels wider than 3, whose float32 weight gradient is slow too.
+    oneDNN's bfloat16 gradients of depthwise kernels are 5 to 100 times slower than its float32 ones, worst for stride 2
+    and for kernels wider than 3, whose float32 weight gradient is slow too.
     """
 
     @staticmethod
@@ -93,12 +108,12 @@ class _DepthwiseConv(torch.autograd.Function):
 def _depthwise_to_features(
     gradient: Tensor, features: Tensor, weight: Tensor, stride: tuple[int, int], padding: tuple[int, int]
 ) -> Tensor:
-    """With stride 1 this is a convolution with the kernel turned round, which is fast in bfloat16."""
+    """With stride 1 this is a convolution with the kernel rotated by 180 degrees, which is fast in bfloat16."""
     if stride == (1, 1):
         height, width = weight.shape[-2:]
-        turned = weight.to(gradient.dtype).flip(2, 3)
-        around = (height - 1 - padding[0], width - 1 - padding[1])
-        return F.conv2d(gradient, turned, None, stride, around, 1, len(weight))
+        rotated = weight.to(gradient.dtype).flip(2, 3)
+        outer = (height - 1 - padding[0], width - 1 - padding[1])
+        return F.conv2d(gradient, rotated, None, stride, outer, 1, len(weight))
     shape = torch.empty_like(features, dtype=torch.float32)  # only its shape is read
     return _convolution_gradients(gradient.float(), shape, weight.float(), stride, padding, (True, False))[0].to(
         features.dtype
@@ -113,7 +128,7 @@ def _depthwise_to_weight(
     columns = []
     for start in range(0, width, 3):
         kernel = weight[..., start : start + 3].float()
-        # The columns from `start` on are a kernel of their own, over features that are padded as far as they reach.
+        # The columns from `start` on are a kernel of their own, over features padded to give the same outputs.
         before = padding[1] - start
         after = padding[1] - (width - start - kernel.shape[-1])
         sides = (padding[0], before) if before == after else (padding[0], 0)
@@ -128,28 +143,30 @@ def _convolution_gradients(
     weight: Tensor,
     stride: tuple[int, int],
     padding: tuple[int, int],
-    wanted: tuple[bool, bool],
+    to_compute: tuple[bool, bool],
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of a depthwise convolution to its features and its weight."""
+    """Gradients of a depthwise convolution with respect to its features and its weight."""
     to_features, to_weight, _ = torch.ops.aten.convolution_backward(
-        gradient, features, weight, None, stride, padding, [1, 1], False, [0, 0], len(weight), [*wanted, False]
+        gradient, features, weight, None, stride, padding, [1, 1], False, [0, 0], len(weight), [*to_compute, False]
     )
     return to_features, to_weight
 
 
-def recomputed(wanted: bool, module: nn.Module, function: Callable[..., Result], *inputs: Any) -> Result:
-    """What a function of a module gives; where wanted and training, its activations are not kept but computed again
-    when the backward pass needs them, with the same random numbers and without moving the norms' statistics again.
+def recomputed(enabled: bool, module: nn.Module, function: Callable[..., Result], *inputs: Any) -> Result:
+    """Result of a function of a module, with activation checkpointing in training.
+
+    The activations are recomputed when the backward pass needs them, with the same random numbers and without a second
+    update of the BatchNorm statistics.
 
     Args:
-        wanted: whether memory is to be saved so.
-        module: the norms that the function uses are in it.
+        enabled: whether to checkpoint activations.
+        module: holds the BatchNorm layers that the function uses.
         function: the module itself, or a method of it.
-        inputs: of the function; it must not change them.
+        inputs: arguments of the function, which must not change them.
     """
-    if not (wanted and module.training and torch.is_grad_enabled()):
+    if not (enabled and module.training and torch.is_grad_enabled()):
         return function(*inputs)
-    if torch.compiler.is_compiling():  # a compiled program moves the statistics once by itself
+    if torch.compiler.is_compiling():  # a compiled program updates the statistics once by itself
         compiled: Result = checkpoint(function, *inputs, use_reentrant=False)
         return compiled
     result: Result = checkpoint(
@@ -160,19 +177,19 @@ def recomputed(wanted: bool, module: nn.Module, function: Callable[..., Result],
 
 @contextmanager
 def _statistics_kept(module: nn.Module) -> Iterator[None]:
-    """Within it, norms move copies of their running statistics."""
-    kept = [
+    """Within it, BatchNorm layers update copies of their running statistics."""
+    originals = [
         (layer, name, buffer)
         for layer in module.modules()
         if layer.training
         for name, buffer in layer.named_buffers(recurse=False)
     ]
-    for layer, name, buffer in kept:
+    for layer, name, buffer in originals:
         setattr(layer, name, buffer.clone())
     try:
         yield
     finally:
-        for layer, name, buffer in kept:
+        for layer, name, buffer in originals:
             setattr(layer, name, buffer)
 
 
@@ -215,8 +232,9 @@ class SqueezeExcite(nn.Module):
 
 
 class _WithMeans(torch.autograd.Function):
-    """Features [B, C, H, W] and their channel means [B, C, 1, 1], with the sum of both gradients in one pass, where
-    autograd would spread the one to the size of the features first.
+    """Features [B, C, H, W] and their channel means [B, C, 1, 1]; both gradients are added in one pass.
+
+    Autograd alone would first expand the gradient of the means to the size of the features.
     """
 
     @staticmethod
@@ -231,8 +249,9 @@ class _WithMeans(torch.autograd.Function):
 
 
 class DropPath(nn.Module):
-    """Drops a residual branch for whole images while training and scales the kept ones up. Source: Deep Networks with
-    Stochastic Depth; EfficientNet reference, drop connect.
+    """Stochastic depth: drops a residual branch for whole images in training and scales the others up.
+
+    Source: Deep Networks with Stochastic Depth (arXiv:1603.09382); EfficientNet reference, drop connect.
     """
 
     def __init__(self, rate: float) -> None:
@@ -240,7 +259,7 @@ class DropPath(nn.Module):
         self.rate = rate
 
     def forward(self, branch: Tensor) -> Tensor:
-        """[B, C, H, W] -> the same shape, a share `rate` of the B images zeroed."""
+        """[B, C, H, W] -> the same shape, each image zeroed with probability `rate`."""
         if not self.training or self.rate == 0:
             return branch
         keep = 1 - self.rate
@@ -304,5 +323,10 @@ def convolutions(module: nn.Module) -> list[nn.Conv2d]:
 
 
 def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Images [B, C, H, W] of 0..255 to zero mean and unit spread, with mean and std [C] in the same units, float32."""
+    """Images [B, C, H, W] of 0..255, minus the mean [C] and divided by the standard deviation [C]; float32."""
     return (images.to(torch.float32) - mean[:, None, None]) / std[:, None, None]
+
+
+def for_channels(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
+    """Mean or standard deviation of images for another number of channels: the average of the given channels."""
+    return values if len(values) == channels else (sum(values) / len(values),) * channels

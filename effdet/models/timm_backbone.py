@@ -1,22 +1,28 @@
 """Any network of the timm library with feature extraction as the backbone of a detector.
 
-timm is an optional package; it is imported when such a backbone is built. Loading its weights is the work of `weights`.
+timm is an optional package, imported when such a backbone is built. Loading its weights is in `effdet/weights`.
 """
 
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from effdet.errors import ConfigError
 from effdet.models.anchors import level_sizes
-from effdet.models.efficientnet import IMAGENET_MEAN, IMAGENET_STD, Channels
-from effdet.models.layers import normalise, recomputed
+from effdet.models.efficientnet import IMAGENET_MEAN, IMAGENET_STD
+from effdet.models.layers import Float32Buffers, for_channels, normalise, recomputed
+from effdet.models.options import ModelOptions
+from effdet.types import Padding
+
+if TYPE_CHECKING:
+    from effdet.models.backbone import BackboneSpec
 
 PREFIX = "timm/"
 STRIDES = (8, 16, 32)
@@ -28,17 +34,40 @@ class TimmSpec:
 
     Attributes:
         name: 'timm/' and timm's name.
-        drop_path: stochastic depth rate of its last block; None leaves it to timm.
+        drop_path: stochastic depth rate of the last block; None for timm's own.
         in_channels: channels of the images.
         mean: of the images, one value per channel, 0..255.
-        std: their spread.
+        std: standard deviation of the images, one value per channel.
+        norm_momentum: BatchNorm momentum (PyTorch convention); None for timm's own.
     """
+
+    library: ClassVar[str | None] = "timm"
 
     name: str
     drop_path: float | None = None
     in_channels: int = 3
-    mean: Channels = IMAGENET_MEAN
-    std: Channels = IMAGENET_STD
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    norm_momentum: float | None = None
+
+    def with_options(self, options: ModelOptions) -> TimmSpec:
+        """The backbone with the options that concern it; see `BackboneSpec`.
+
+        Raises:
+            ConfigError: phi, width or depth is given, which do not scale a network of timm.
+        """
+        options.refuse(f"it does not scale {self.name}, which is timm's", "phi", "width", "depth")
+        channels = self.in_channels if options.in_channels is None else options.in_channels
+        mean, std = (for_channels(values, channels) for values in (self.mean, self.std))
+        changes = options.given("drop_path", "norm_momentum")
+        return replace(self, in_channels=channels, mean=mean, std=std, **changes)
+
+    def adapted_to(self, trained: BackboneSpec, padding: Padding | None) -> TimmSpec:
+        """The backbone with mean and standard deviation of its weights; timm's networks keep their padding."""
+        if trained.name != self.name:
+            return self
+        mean, std = (for_channels(values, self.in_channels) for values in (trained.mean, trained.std))
+        return replace(self, mean=mean, std=std)
 
     def build(self, num_classes: int) -> TimmBackbone:
         """The network, freshly initialised; it has no classes of its own."""
@@ -46,16 +75,16 @@ class TimmSpec:
         return TimmBackbone(self)
 
 
-class TimmBackbone(nn.Module):
-    """Gives C3, C4, C5 of a timm network. Images are normalised inside.
+class TimmBackbone(Float32Buffers):
+    """C3, C4 and C5 of a network of timm. Images are normalised inside.
 
     Attributes:
         spec: what the network is.
         feature_channels: channels of the features C3, C4, C5.
         feature_strides: their strides in pixels.
-        mean: [C] of the images, 0..255.
-        std: [C], their spread.
-        recomputes: whether training keeps the features alone, see `checkpoint_activations`.
+        mean: [C] of the images, 0..255, float32 whatever the network is cast to.
+        std: [C] standard deviation of the images, float32 too.
+        recomputes: whether training recomputes activations, see `checkpoint_activations`.
     """
 
     mean: Tensor
@@ -72,26 +101,26 @@ class TimmBackbone(nn.Module):
         self.register_buffer("std", torch.tensor(spec.std, dtype=torch.float32), persistent=False)
 
     def layer_groups(self) -> list[list[str]]:
-        """Names of the modules that timm tells apart, the last first."""
+        """Names of the direct children of timm's network, the last first."""
         return [[f"net.{name}"] for name, module in self.net.named_children() if list(module.parameters())][::-1]
 
     def checkpoint_activations(self, enabled: bool = True) -> None:
-        """Saves memory in training: the network's activations are not kept but computed again going backward."""
+        """Saves memory in training: only the features are kept, the rest is recomputed in the backward pass."""
         self.recomputes = enabled
 
     def features(self, images: Tensor) -> list[Tensor]:
         """C3, C4, C5 of images [B, C, H, W], 0..255."""
         height, width = images.shape[-2:]
-        images = normalise(images, self.mean, self.std)
-        if height % STRIDES[-1] or width % STRIDES[-1]:  # some of these networks round up, as ours do, and some down
+        images = normalise(images, self.mean, self.std).to(next(self.net.parameters()).dtype)
+        if height % STRIDES[-1] or width % STRIDES[-1]:  # some of timm's networks round up, as ours do, and some down
             images = F.pad(images, (0, -width % STRIDES[-1], 0, -height % STRIDES[-1]))
         features: list[Tensor] = recomputed(self.recomputes, self.net, self.net, images)
         sizes = level_sizes((height, width), 3, 5)
         return [feature[:, :, :rows, :columns] for feature, (rows, columns) in zip(features, sizes, strict=True)]
 
 
-def timm_spec(name: str, drop_path: float | None = None, in_channels: int | None = None) -> TimmSpec:
-    """Spec of 'timm/NAME' with the normalisation that timm's own weights of it were trained with.
+def timm_spec(name: str) -> TimmSpec:
+    """Spec of 'timm/NAME' with the mean and standard deviation that timm's own weights were trained with.
 
     Raises:
         ConfigError: timm is not installed or has no such network.
@@ -102,15 +131,12 @@ def timm_spec(name: str, drop_path: float | None = None, in_channels: int | None
         hint = f"; did you mean {' or '.join(PREFIX + candidate for candidate in near)}?" if near else ""
         raise ConfigError(f"model.backbone: timm has no network '{name.removeprefix(PREFIX)}'{hint}")
     trained = timm.get_pretrained_cfg(name.removeprefix(PREFIX))
-    channels = in_channels or 3
     mean, std = (tuple(255 * value for value in values) for values in (trained.mean, trained.std))
-    if channels != 3:
-        mean, std = ((sum(values) / len(values),) * channels for values in (mean, std))
-    return TimmSpec(name, drop_path, channels, mean, std)
+    return TimmSpec(name, mean=mean, std=std)
 
 
 def make_timm_network(spec: TimmSpec, file: str | None = None) -> Any:
-    """The network of timm that gives the features at strides 8, 16 and 32, with the weights of its file if given.
+    """The network of timm that gives the features at strides 8, 16 and 32, with the weights of a file if given.
 
     Raises:
         ConfigError: timm is not installed, or the network has no features of these strides at every image size.
@@ -124,7 +150,7 @@ def make_timm_network(spec: TimmSpec, file: str | None = None) -> Any:
             raise ValueError(f"its strides are {', '.join(map(str, dict.fromkeys(strides)))}")
         indices = [len(strides) - 1 - strides[::-1].index(stride) for stride in STRIDES]
         _probe(plain, indices)
-        return timm.create_model(
+        net = timm.create_model(
             name,
             features_only=True,
             out_indices=indices,
@@ -138,10 +164,15 @@ def make_timm_network(spec: TimmSpec, file: str | None = None) -> Any:
             f"model.backbone: {spec.name} cannot give features at strides 8, 16 and 32 of images of any size "
             f"({str(error).splitlines()[0]}); choose a network with a pyramid of features, such as timm/resnet50"
         ) from None
+    if spec.norm_momentum is not None:
+        for layer in net.modules():
+            if isinstance(layer, _BatchNorm):
+                layer.momentum = spec.norm_momentum
+    return net
 
 
 def _probe(net: Any, indices: list[int]) -> None:
-    """Runs a network once: some take images of one size alone, and some round their features in other ways."""
+    """Runs a network once: some accept only one image size, and some round the sizes of their features differently."""
     height, width = 64, 96
     with torch.inference_mode():
         features = net.eval()(torch.zeros(1, 3, height, width))

@@ -35,7 +35,8 @@ from effdet.training.state import TrainState
 from effdet.training.step import prepare, reduce_losses, train_step
 from effdet.training.stopping import Ending, StopRequest, stop_request
 from effdet.training.tasks import MicroBatch
-from effdet.weights.checkpoint import ModelCard, save_checkpoint
+from effdet.weights.card import ModelCard
+from effdet.weights.checkpoint import save_checkpoint
 
 
 def train(

@@ -7,9 +7,9 @@ from typing import Any
 
 from rich.console import Console
 
-from effdet.config import DetectorConfig, ModelConfig
+from effdet.config import ModelConfig
 from effdet.training.debug.checks import check_num_classes
-from effdet.weights.create import spec_of, start_model
+from effdet.weights.create import options_of, start_model
 
 MEAN = ".running_mean"
 
@@ -28,19 +28,13 @@ def initial_model(
         WeightsError: the weights are not available or do not fit.
     """
     check_num_classes(config.num_classes, len(class_names))
-    scale, aspects = None, None
-    if isinstance(config, DetectorConfig):
-        scale, aspects = config.anchor_scale, config.anchor_aspects
     model, report = start_model(
-        spec_of(config),
+        options_of(config),
         len(class_names),
         config.weights,
         config.backbone_weights,
         class_names=class_names,
         keep_known_classes=config.keep_known_classes,
-        padding=config.padding,
-        anchor_scale=scale,
-        anchor_aspects=aspects,
     )
     for line in report.lines() if report else ():
         console.print(line)

@@ -15,7 +15,8 @@ from effdet.config import TASKS
 from effdet.errors import WeightsError
 from effdet.training.setup import Run
 from effdet.training.state import TrainState
-from effdet.weights.checkpoint import ModelCard, card_in, is_checkpoint, read_tensors
+from effdet.weights.card import ModelCard
+from effdet.weights.checkpoint import card_in, is_checkpoint, read_tensors
 
 # Keys without which a state means something else: the state of the optimizer depends on the first ones, the count of
 # the steps on the batch size.

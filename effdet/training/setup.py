@@ -27,7 +27,7 @@ from effdet.training.records.trackers import check_trackers
 from effdet.training.state import TrainState
 from effdet.training.tasks import TrainingTask, make_task
 from effdet.version import __version__
-from effdet.weights.checkpoint import ModelCard
+from effdet.weights.card import ModelCard
 
 VERSIONS = {"efficientdet-torch": __version__, "torch": str(torch.__version__)}
 

@@ -1,1 +1,1 @@
-"""Trained weights: where they come from, how foreign names read, how our own files are written and loaded."""
+"""Trained weights: public ones, names in other systems' files, loading with a report, model cards, our own files."""

@@ -1,6 +1,6 @@
-"""Rows of a classifying layer, one per class: chosen from, or carried over by class name between weights.
+"""Rows of the last layer, one per class: a selection of them, or copied by class name from other weights.
 
-Layers without classes are loaded by `loading.py`.
+All other layers are loaded in `loading.py`.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ WORDS = str.maketrans("_-", "  ")
 
 
 def class_layer(state: Mapping[str, Tensor]) -> str | None:
-    """Name of the layer with a row per class; None for a trunk."""
+    """Name of the layer with a row per class; None for a backbone without a head."""
     return next((layer for layer in CLASS_LAYERS if f"{layer}.weight" in state), None)
 
 
 def choose_rows(state: Mapping[str, Tensor], num_classes: int, labels: Sequence[int]) -> dict[str, Tensor]:
-    """The state with the rows of some classes alone, in the given order.
+    """The state with only the rows of some classes, in the given order.
 
     Args:
         state: weights under our names.
-        num_classes: classes K that the state has rows for, for every anchor.
+        num_classes: number K of classes in the state.
         labels: the classes to keep, 0..K-1.
     """
     layer = class_layer(state)
@@ -41,18 +41,18 @@ def carry_rows(
     """The state with a row for each class of `own_names`: by name from `state`, else as in `own`.
 
     Args:
-        state: weights under our names, with a row for each class of `names`.
+        state: weights under our names, with a row for each class in `names`.
         names: classes of the state.
-        own: a model's weights, with a row for each class of `own_names`.
+        own: a model's weights, with a row for each class in `own_names`.
         own_names: classes of the model.
 
     Returns:
-        The state, and the names of the classes whose rows come from it.
+        The new state, and the classes whose rows come from the given one.
     """
     layer = class_layer(state)
     assert layer is not None
-    places = {_plain(name): label for label, name in enumerate(names)}
-    pairs = [(label, places[_plain(name)]) for label, name in enumerate(own_names) if _plain(name) in places]
+    known = {_plain(name): label for label, name in enumerate(names)}
+    pairs = [(label, known[_plain(name)]) for label, name in enumerate(own_names) if _plain(name) in known]
     carried = dict(state)
     to, source = (torch.tensor([pair[side] for pair in pairs], dtype=torch.int64) for side in (0, 1))
     for name in (f"{layer}.weight", f"{layer}.bias"):
@@ -68,5 +68,5 @@ def _by_anchor(rows: Tensor, num_classes: int) -> Tensor:
 
 
 def _plain(name: str) -> str:
-    """A class name for comparing: case, underscores and hyphens do not count."""
+    """A class name for comparison, without differences of case, underscores and hyphens."""
     return " ".join(name.translate(WORDS).casefold().split())

@@ -1,6 +1,6 @@
-"""Putting a state dict into a model with a report of what happened; a load that fits only in part is refused.
+"""Loading a state dict into a model, with a report; a state dict that fits only partly is refused.
 
-Where weights come from is told in `sources.py`, how foreign names read in `names.py`, our own files in `checkpoint.py`.
+Where weights come from is in `pretrained.py`, other systems' names in `names.py`, our own files in `checkpoint.py`.
 """
 
 from __future__ import annotations
@@ -15,46 +15,52 @@ from effdet.errors import WeightsError
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What a load did.
+    """Which weights were loaded, initialised and unused.
 
     Attributes:
         source: where the weights came from.
-        loaded: names of the model that were filled.
-        reinitialised: names of the model that kept their fresh values.
-        left_over: names of the source that the model has no use for.
-        head: what became of the rows of the last layer, in words; empty where they were loaded as they are.
+        loaded: names in the model that were loaded.
+        initialised: names in the model that kept their initial values.
+        unused: names in the source that the model does not have.
+        head: what happened to the rows of the last layer, in words; empty if they were loaded as they are.
     """
 
     source: str
     loaded: tuple[str, ...]
-    reinitialised: tuple[str, ...]
-    left_over: tuple[str, ...]
+    initialised: tuple[str, ...]
+    unused: tuple[str, ...]
     head: str = ""
+
+    @property
+    def complete(self) -> bool:
+        """Whether all weights of the model come from the source and all of the source are used."""
+        return not (self.initialised or self.unused or self.head)
 
     def lines(self) -> list[str]:
         """The report in three lines."""
         head = f"; {self.head}" if self.head else ""
         return [
             f"weights: loaded {len(_weights(self.loaded))} tensors from {self.source}",
-            f"  newly initialised: {_listing(self.reinitialised)}{head}",
-            f"  left over in the file: {_listing(self.left_over)}",
+            f"  initialised: {_listing(self.initialised)}{head}",
+            f"  unused: {_listing(self.unused)}",
         ]
 
 
 def load_state(
     model: nn.Module, state: Mapping[str, Tensor], source: str, *, fresh: Sequence[str] = (), unused: Sequence[str] = ()
 ) -> LoadReport:
-    """Fills a model by name and shape.
+    """Loads tensors into a model by name and shape.
 
     Args:
-        model: the model, changed in place and only if the load is accepted.
+        model: the model, changed in place, but not if the state is refused.
         state: tensors under the model's names.
-        source: what to call the weights in messages.
-        fresh: prefixes of names in the model that may stay as they are if the source lacks them or has another shape.
-        unused: prefixes of names in the source that the model may lack.
+        source: name of the weights in messages.
+        fresh: prefixes of names in the model that keep their initial values where the source has no tensor of that
+            name and shape.
+        unused: prefixes of names in the source that the model need not have.
 
     Raises:
-        WeightsError: anything else is missing, left over or of another shape.
+        WeightsError: any other tensor is missing, unused or of another shape.
     """
     own = model.state_dict()
     fitting = {name: value for name, value in state.items() if name in own and value.shape == own[name].shape}
@@ -69,7 +75,7 @@ def load_state(
 
 
 def _weights(names: Sequence[str]) -> list[str]:
-    """The names but those of the norms' counters, which mean nothing here."""
+    """The names without those of BatchNorm's counters, which have no effect here."""
     return [name for name in names if not name.endswith("num_batches_tracked")]
 
 
@@ -86,8 +92,8 @@ def _misfit(
     if missing:
         reasons.append(f"{len(missing)} tensors of the model are missing ('{missing[0]}')")
     if strange:
-        reasons.append(f"{len(strange)} tensors have no place in the model ('{strange[0]}')")
-    return f"{source}: these weights are of another model: {'; '.join(reasons)}; check model.name and model.weights"
+        reasons.append(f"{len(strange)} tensors are not in the model ('{strange[0]}')")
+    return f"{source}: these weights belong to another model: {'; '.join(reasons)}; check model.name and model.weights"
 
 
 def _listing(names: Sequence[str]) -> str:

@@ -1,27 +1,30 @@
-"""Names of weights in other systems' files, as small tables of pattern and replacement, and their translation to ours.
+"""Names of weights in other systems' files: tables of pattern and replacement, and the translation to our names.
 
-Putting the translated weights into a model is the work of `loading.py`.
+Loading the translated weights into a model is in `loading.py`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
 from effdet.errors import WeightsError
+from effdet.models import EfficientDetSpec, EfficientNetSpec, ModelSpec
+from effdet.models.backbone import BackboneSpec
 from effdet.models.bifpn import cell_nodes
-from effdet.models.efficientdet import MIN_LEVEL, EfficientDetSpec
-from effdet.models.efficientnet import Block, EfficientNetSpec
+from effdet.models.efficientdet import MIN_LEVEL
+from effdet.models.efficientnet import Block
+from effdet.types import Task
 
 Rules = Sequence[tuple[str, str]]
 
 _ENDS = r"(weight|bias|running_mean|running_var|num_batches_tracked)"
 
-# Their conv-norm pairs and gates, in the order of a block, and ours.
+# Their convolutions, BatchNorm layers and gates in the order of a block, and our names.
 TORCHVISION_BLOCKS: dict[Block, Rules] = {
     "separable": (
         (r"0\.0\.(\w+)", r"conv_dw.\1"),
@@ -52,7 +55,7 @@ TORCHVISION_BLOCKS: dict[Block, Rules] = {
         (r"1\.1\.(\w+)", r"bn2.\1"),
     ),
 }
-# A block without expansion names its norms and its projection differently. zylo117 wraps convolutions once more.
+# A block without expansion names its BatchNorm layers and its projection differently. zylo117 wraps convolutions.
 LUKEMELAS_BLOCKS: dict[Block, Rules] = {
     "separable": (
         (r"_depthwise_conv\.(?:conv\.)?(\w+)", r"conv_dw.\1"),
@@ -74,7 +77,7 @@ LUKEMELAS_BLOCKS: dict[Block, Rules] = {
 
 
 def timm_rules(spec: EfficientNetSpec) -> Rules:
-    """Names of timm's classifiers are ours."""
+    """Names of timm's classifiers, which are our names."""
     return ((r"((?:conv_stem|bn1|blocks|conv_head|bn2|classifier)\..+)", r"\1"),)
 
 
@@ -96,7 +99,7 @@ def torchvision_rules(spec: EfficientNetSpec) -> Rules:
 
 
 def lukemelas_rules(spec: EfficientNetSpec) -> Rules:
-    """Names of `efficientnet_pytorch` classifiers, which count blocks through all stages."""
+    """Names of `efficientnet_pytorch` classifiers, which number blocks through all stages."""
     rules = [
         (r"_conv_stem\.(?:conv\.)?(\w+)", r"conv_stem.\1"),
         (r"_bn0\.(\w+)", r"bn1.\1"),
@@ -115,7 +118,7 @@ def lukemelas_rules(spec: EfficientNetSpec) -> Rules:
 
 
 def effdet_rules(spec: EfficientDetSpec) -> Rules:
-    """Names of `effdet` detectors; backbones have timm's names, and some order the heads' norms by level first."""
+    """Names of `effdet` detectors: backbones have timm's names, and some order the heads' BatchNorm by level first."""
     node = r"fpn\.cell\.(\d+)\.fnode\.(\d+)\."
     rules = [
         (r"backbone\.(.+)", r"backbone.\1"),
@@ -131,19 +134,19 @@ def effdet_rules(spec: EfficientDetSpec) -> Rules:
         (r"(class|box)_net\.predict\.conv_dw\.(\w+)", r"\1_head.predict.depthwise.\2"),
         (r"(class|box)_net\.predict\.conv_pw\.(\w+)", r"\1_head.predict.pointwise.\2"),
     ]
-    # They number the projections of a node by the feature that is projected, we by its place among the inputs.
+    # They number the projections of a node by the feature that is projected, we number them by the input.
     for number, plan in enumerate(cell_nodes(_num_levels(spec), spec.topology)):
-        for place, position in enumerate(plan.inputs):
+        for index, position in enumerate(plan.inputs):
             theirs = rf"fpn\.cell\.0\.fnode\.{number}\.combine\.resample\.{position}\.conv\.(conv|bn)\.(\w+)"
-            rules.append((theirs, rf"neck.cells.0.nodes.{number}.projections.{place}.\1.\2"))
+            rules.append((theirs, rf"neck.cells.0.nodes.{number}.projections.{index}.\1.\2"))
     return rules
 
 
 def zylo117_rules(spec: EfficientDetSpec) -> Rules:
-    """Names of zylo117's detectors: backbones are lukemelas', nodes are called by level and direction."""
-    assert isinstance(spec.backbone, EfficientNetSpec)
+    """Names of zylo117's detectors: backbones are lukemelas', nodes are named by level and direction."""
+    backbone = cast(EfficientNetSpec, spec.backbone)  # as in all of zylo117's detectors
     prefix = r"backbone_net\.model\."
-    rules = [(prefix + pattern, "backbone." + name) for pattern, name in lukemelas_rules(spec.backbone)]
+    rules = [(prefix + pattern, "backbone." + name) for pattern, name in lukemelas_rules(backbone)]
     rules += [
         (r"bifpn\.0\.p5_to_p6\.0\.conv\.(\w+)", r"neck.coarser.conv.\1"),
         (r"bifpn\.0\.p5_to_p6\.1\.(\w+)", r"neck.coarser.bn.\1"),
@@ -152,7 +155,7 @@ def zylo117_rules(spec: EfficientDetSpec) -> Rules:
         level, rising = plan.level + MIN_LEVEL, number < _num_levels(spec) - 1
         node, ours = rf"bifpn\.(\d+)\.conv{level}_{'up' if rising else 'down'}\.", rf"neck.cells.\1.nodes.{number}."
         projection = rf"bifpn\.0\.p{level}_down_channel{'' if rising else '_2'}\."
-        if spec.fusion == "fast":  # others carry fusion weights that they do not use
+        if spec.fusion == "fast":  # the others have fusion weights that they do not use
             rules.append((rf"bifpn\.(\d+)\.p{level}_w{1 if rising else 2}", ours + "weights"))
         rules += [
             (node + r"depthwise_conv\.conv\.(\w+)", ours + r"conv.depthwise.\2"),
@@ -175,48 +178,48 @@ def own_detector_rules(spec: EfficientDetSpec) -> Rules:
     return ((r"((?:backbone|neck|class_head|box_head)\..+)", r"\1"),)
 
 
-class DetectorSystem(NamedTuple):
-    """Who wrote a detector's weights: by which name that is seen, and what the names become."""
+class System(NamedTuple):
+    """A program that writes weights files.
+
+    Attributes:
+        name: its name.
+        telltale: a name of a tensor by which its files are recognised.
+        rules: from the spec of our model to the table of names.
+        backbone_prefix: of the names of a detector's backbone.
+        y_first: whether box rows are (dy, dx, dh, dw).
+    """
 
     name: str
     telltale: str
-    rules: Callable[[EfficientDetSpec], Rules]
-    trunk_prefix: str
-    y_first: bool  # whether box rows are (dy, dx, dh, dw)
+    rules: Callable[[Any], Rules]
+    backbone_prefix: str = ""
+    y_first: bool = False
 
 
-class ClassifierSystem(NamedTuple):
-    """Who wrote a classifier's weights."""
-
-    name: str
-    telltale: str
-    rules: Callable[[EfficientNetSpec], Rules]
-
-
-OWN = DetectorSystem("this package", "class_head.predict.pointwise.weight", own_detector_rules, "backbone.", False)
-DETECTOR_SYSTEMS = (
-    OWN,
-    DetectorSystem("effdet", "class_net.predict.conv_pw.weight", effdet_rules, "backbone.", True),
-    DetectorSystem(
-        "zylo117", "classifier.header.pointwise_conv.conv.weight", zylo117_rules, "backbone_net.model.", True
+SYSTEMS: dict[Task, tuple[System, ...]] = {
+    "detection": (
+        System("this package", "class_head.predict.pointwise.weight", own_detector_rules, "backbone."),
+        System("effdet", "class_net.predict.conv_pw.weight", effdet_rules, "backbone.", y_first=True),
+        System(
+            "zylo117",
+            "classifier.header.pointwise_conv.conv.weight",
+            zylo117_rules,
+            "backbone_net.model.",
+            y_first=True,
+        ),
     ),
-)
-CLASSIFIER_SYSTEMS = (
-    ClassifierSystem("timm", "conv_stem.weight", timm_rules),
-    ClassifierSystem("torchvision", "features.0.0.weight", torchvision_rules),
-    ClassifierSystem("efficientnet_pytorch", "_conv_stem.weight", lukemelas_rules),
-    ClassifierSystem("zylo117", "_conv_stem.conv.weight", lukemelas_rules),
-)
+    "classification": (
+        System("timm", "conv_stem.weight", timm_rules),
+        System("torchvision", "features.0.0.weight", torchvision_rules),
+        System("efficientnet_pytorch", "_conv_stem.weight", lukemelas_rules),
+        System("zylo117", "_conv_stem.conv.weight", lukemelas_rules),
+    ),
+}
 
 
-def detector_system(state: Mapping[str, Tensor]) -> DetectorSystem | None:
-    """The system that wrote a detector's weights; None where they are not those of a detector."""
-    return next((system for system in DETECTOR_SYSTEMS if system.telltale in state), None)
-
-
-def classifier_system(state: Mapping[str, Tensor]) -> ClassifierSystem | None:
-    """The system that wrote a classifier's weights; None where they are not those of a classifier."""
-    return next((system for system in CLASSIFIER_SYSTEMS if system.telltale in state), None)
+def find_system(state: Mapping[str, Tensor], task: Task) -> System | None:
+    """The system that wrote the weights of a model of this task; None if they are not such weights."""
+    return next((system for system in SYSTEMS[task] if system.telltale in state), None)
 
 
 def rename(names: Sequence[str], rules: Rules) -> dict[str, str]:
@@ -232,48 +235,23 @@ def rename(names: Sequence[str], rules: Rules) -> dict[str, str]:
     return renamed
 
 
-def translated(
-    state: Mapping[str, Tensor], spec: EfficientDetSpec | EfficientNetSpec, source: str
-) -> dict[str, Tensor]:
-    """Weights of any known system under our names, for a network of the same kind.
+def translated(state: Mapping[str, Tensor], spec: ModelSpec, source: str) -> dict[str, Tensor]:
+    """Weights of any known system under our names, for a model of the same task.
+
+    Box rows come out x first. Names without a rule, such as those of unused fusion weights, stay as they are.
+    Convolutions in neck and heads without a bias get a bias of zero.
 
     Raises:
-        WeightsError: no known system wrote them, or they are of a network of the other kind.
+        WeightsError: no known system wrote the weights, or they are of a model of another task.
     """
-    if isinstance(spec, EfficientDetSpec):
-        detector = detector_system(state)
-        if detector is not None:
-            return translated_detector(state, detector, spec)
-    else:
-        classifier = classifier_system(state)
-        if classifier is not None:
-            return translated_classifier(state, classifier, spec)
-    kind = "detector" if isinstance(spec, EfficientDetSpec) else "classifier"
-    raise WeightsError(
-        f"{source}: not the weights of a {kind} of a known system (first name '{next(iter(state))}'); expected a "
-        "checkpoint of this package, or weights of effdet, zylo117, timm, torchvision or efficientnet_pytorch"
-    )
-
-
-def trunk_of(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """The backbone's weights of a detector's, under the names of a classifier; a classifier's as they are."""
-    system = detector_system(state)
+    system = find_system(state, spec.task)
     if system is None:
-        return state
-    prefix = system.trunk_prefix
-    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-
-
-def translated_detector(
-    state: Mapping[str, Tensor], system: DetectorSystem, spec: EfficientDetSpec
-) -> dict[str, Tensor]:
-    """Weights of a detector under our names.
-
-    Box rows come out x first. What has no name of ours, such as fusion weights that are not used, keeps its own.
-    Convolutions before a norm that have no bias get one of zero.
-    """
-    renamed = rename(list(state), system.rules(spec))
-    ours = {renamed.get(name, name): value for name, value in state.items()}
+        kind = {"detection": "detector", "classification": "classifier"}[spec.task]
+        raise WeightsError(
+            f"{source}: not the weights of a {kind} from a known system (first name '{next(iter(state))}'); expected a "
+            "checkpoint of this package, or weights of effdet, zylo117, timm, torchvision or efficientnet_pytorch"
+        )
+    ours = _renamed(state, system, spec)
     if system.y_first:
         for suffix in ("weight", "bias"):
             name = f"box_head.predict.pointwise.{suffix}"
@@ -286,10 +264,20 @@ def translated_detector(
     return ours
 
 
-def translated_classifier(
-    state: Mapping[str, Tensor], system: ClassifierSystem, spec: EfficientNetSpec
-) -> dict[str, Tensor]:
-    """Weights of a classifier under our names; what has none keeps its own."""
+def translated_backbone(state: Mapping[str, Tensor], spec: BackboneSpec) -> dict[str, Tensor]:
+    """Weights of a detector's backbone, or of a classifier, under the names of our backbone.
+
+    A backbone of another library, which only our own files hold, has its own names already.
+    """
+    detector = find_system(state, "detection")
+    if detector is not None:
+        prefix = detector.backbone_prefix
+        state = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    classifier = find_system(state, "classification")
+    return dict(state) if classifier is None else _renamed(state, classifier, spec)
+
+
+def _renamed(state: Mapping[str, Tensor], system: System, spec: ModelSpec | BackboneSpec) -> dict[str, Tensor]:
     renamed = rename(list(state), system.rules(spec))
     return {renamed.get(name, name): value for name, value in state.items()}
 

@@ -1,6 +1,6 @@
-"""What a user means by a weights name: a file, one of the zoo, 'imagenet' or 'coco'; and what is known of it.
+"""Pretrained weights by name: a file, a name of the zoo, 'imagenet' or 'coco'; and what is known about them.
 
-Nothing is put into a model here; that is told in `sources.py`.
+Nothing is loaded into a model here; that is in `create.py`.
 """
 
 from __future__ import annotations
@@ -13,64 +13,65 @@ from typing import Any
 from torch import Tensor
 
 from effdet.errors import WeightsError
+from effdet.models import EFFICIENTDETS, EFFICIENTNETS, ModelOptions, ModelSpec, make_spec
 from effdet.models.anchors import anchors_per_cell
-from effdet.models.efficientdet import EFFICIENTDETS, Aspects, EfficientDetSpec
-from effdet.models.efficientnet import EFFICIENTNETS, EfficientNetSpec
-from effdet.types import Padding
+from effdet.types import Task
 from effdet.weights.checkpoint import card_in, is_checkpoint, read_tensors
-from effdet.weights.names import classifier_system, detector_system
+from effdet.weights.names import find_system
 from effdet.weights.progress import fetch
 from effdet.weights.zoo import ZooEntry, default_entry, entry_of_file, find_entry
 
-Spec = EfficientDetSpec | EfficientNetSpec
-
-COCO_SLOTS = 90  # category ids 1 to 90, of which 80 are used
+COCO_CATEGORIES = 90  # category ids 1 to 90, of which 80 are used
 IMAGENET_CLASSES = 1000
+# Classes of a model if nobody says how many.
+DEFAULT_NUM_CLASSES: dict[Task, int] = {"detection": COCO_CATEGORIES, "classification": IMAGENET_CLASSES}
+TASK_OF_DATA: dict[str, Task] = {"coco": "detection", "imagenet": "classification"}  # of the weights called so
 
 
 @dataclass(frozen=True)
-class Origin:
-    """Trained weights, read.
+class PretrainedWeights:
+    """Trained weights and what is known about them.
 
     Attributes:
-        source: what they are called in messages.
+        source: their name in messages.
         state: tensors under the names of the system that wrote them.
-        spec: the network that they are of, with the input that they were trained on; None for a foreign file.
-        class_names: name of each row of their head, empty where that is not known.
-        category_ids: the data set's own id of each.
+        spec: the model that they belong to, with the input that they were trained on; None for a file of another
+            system.
+        class_names: name of each row of the head; empty if unknown.
+        category_ids: the data set's own id of each row.
     """
 
     source: str
     state: Mapping[str, Tensor]
-    spec: Spec | None
+    spec: ModelSpec | None
     class_names: tuple[str, ...]
     category_ids: tuple[int, ...]
 
     @property
     def num_classes(self) -> int:
-        """Rows of their head, per anchor; 0 for a trunk."""
+        """Rows of the head, per anchor; 0 for a backbone without a head."""
         if self.spec is None:
             return _rows(self.state)
-        return len(self.class_names) or _rows(self.state, _anchors(self.spec))
+        return len(self.class_names) or _rows(self.state, _rows_per_class(self.spec))
 
     @property
-    def is_detector(self) -> bool:
-        """Whether they are a detector's, and not a classifier's."""
-        return detector_system(self.state) is not None
+    def task(self) -> Task:
+        """Whether they are of a detector or of a classifier."""
+        return _task_of(self.state)
 
 
-def read_origin(weights: str, spec: Spec) -> Origin:
-    """The weights that a user calls `weights` for a network of `spec`.
+def read_pretrained(weights: str, spec: ModelSpec) -> PretrainedWeights:
+    """Pretrained weights by name, for a model of `spec`.
 
     Args:
-        weights: the path of a file; a name of the zoo, or of a network for its default weights; 'imagenet' for those of
-            the network or of its backbone; 'coco' for those of the detector.
-        spec: the network that they are wanted for.
+        weights: the path of a file; a name of the zoo; the name of a model for its default weights; 'imagenet' for the
+            weights of the classifier or of the detector's backbone; 'coco' for the weights of the detector.
+        spec: the model that they are for.
 
     Raises:
-        WeightsError: there are no such weights, or they cannot be had or read.
+        WeightsError: there are no such weights, or they cannot be downloaded or read.
     """
-    if weights in ("imagenet", "coco"):
+    if weights in TASK_OF_DATA:
         entry = _default(weights, spec)
     elif is_file_name(weights):
         return read_file(weights)
@@ -79,11 +80,11 @@ def read_origin(weights: str, spec: Spec) -> Origin:
     return read_entry(entry, fetch(entry))
 
 
-def read_file(path: str | Path) -> Origin:
-    """The weights of a file, ours or another system's; a file of the zoo is known by its name.
+def read_file(path: str | Path) -> PretrainedWeights:
+    """The weights in a file, ours or another system's; a file of the zoo is recognised by its name.
 
     Raises:
-        WeightsError: there is no such file, or it holds no weights of a known system.
+        WeightsError: there is no such file, or it holds no weights from a known system.
     """
     entry = entry_of_file(Path(path).name)
     if entry is not None:
@@ -91,118 +92,89 @@ def read_file(path: str | Path) -> Origin:
     content, source = read_tensors(path), str(path)
     if is_checkpoint(content):
         card = card_in(content, path)
-        return Origin(source, content["model"], card.spec, card.class_names, card.category_ids)
+        return PretrainedWeights(source, content["model"], card.spec, card.class_names, card.category_ids)
     state = _state_in(content, source)
-    return Origin(source, state, None, *_classes_of(_rows(state)))
+    return PretrainedWeights(source, state, None, *_classes_of(_rows(state)))
 
 
-def read_entry(entry: ZooEntry, file: Path) -> Origin:
+def read_entry(entry: ZooEntry, file: Path) -> PretrainedWeights:
     """The weights of an entry of the zoo, from its file.
 
     Raises:
-        WeightsError: the file holds no weights of a known system.
+        WeightsError: the file holds no weights from a known system, or weights of another task.
     """
     spec, state = spec_of_entry(entry), _state_in(read_tensors(file), str(file))
-    if (detector_system(state) is not None) != entry.is_detector:
-        theirs, ours = ("a classifier", "a detector") if entry.is_detector else ("a detector", "a classifier")
-        raise WeightsError(f"{file}: holds {theirs}, but {entry.name} is {ours}; name what the file holds")
-    rows = _rows(state, _anchors(spec))
+    kind = {"detection": "a detector", "classification": "a classifier"}
+    if _task_of(state) != entry.task:
+        raise WeightsError(
+            f"{file}: holds {kind[_task_of(state)]}, but {entry.name} is {kind[entry.task]}; name what the file holds"
+        )
+    rows = _rows(state, _rows_per_class(spec))
     if rows == 0:
-        raise WeightsError(f"{file}: holds a trunk without a head; expected all weights of {entry.architecture}")
-    return Origin(entry.name, state, spec, *_classes_of(rows))
+        raise WeightsError(f"{file}: holds a backbone without a head; expected all weights of {entry.architecture}")
+    return PretrainedWeights(entry.name, state, spec, *_classes_of(rows))
 
 
-def spec_of_entry(entry: ZooEntry) -> Spec:
-    """The network of an entry with the input that its weights were trained on."""
+def spec_of_entry(entry: ZooEntry) -> ModelSpec:
+    """The model of an entry, with the input that its weights were trained on."""
     size = (entry.image_size, entry.image_size)
-    if entry.is_detector:
-        detector = EFFICIENTDETS[entry.architecture]
-        assert isinstance(detector.backbone, EfficientNetSpec)
-        assert entry.anchor_aspects is not None
-        trunk = replace(
-            detector.backbone, padding=entry.padding, norm_eps=entry.norm_eps, mean=entry.mean, std=entry.std
-        )
-        return replace(
-            detector,
-            backbone=trunk,
-            image_size=size,
-            padding=entry.padding,
-            anchor_aspects=entry.anchor_aspects,
-            black_padding=entry.black_padding,
-        )
-    return replace(
-        EFFICIENTNETS[entry.architecture],
-        image_size=size,
+    detector = EFFICIENTDETS.get(entry.architecture)
+    trained = replace(
+        EFFICIENTNETS[entry.architecture if detector is None else detector.backbone.name],
         padding=entry.padding,
         norm_eps=entry.norm_eps,
         mean=entry.mean,
         std=entry.std,
-        crop=entry.crop,
-        interpolation=entry.interpolation,
+    )
+    if detector is None:
+        return replace(trained, image_size=size, crop=entry.crop, interpolation=entry.interpolation)
+    return replace(
+        detector,
+        backbone=detector.backbone.adapted_to(trained, None),
+        image_size=size,
+        padding=entry.padding,
+        anchor_aspects=entry.anchor_aspects or detector.anchor_aspects,
+        black_padding=entry.black_padding,
     )
 
 
-def adapted(
-    spec: Spec,
-    trained: Spec | None,
-    padding: Padding | None,
-    anchor_scale: float | None,
-    anchor_aspects: Aspects | None,
-) -> Spec:
-    """A network that treats its input as the weights' network does, so that they mean the same in it.
+def make_adapted_spec(options: ModelOptions, trained: ModelSpec | None, *, backbone_only: bool = False) -> ModelSpec:
+    """The spec of some options with the input, padding and anchors that weights were trained with.
 
     Args:
-        spec: the network to be built.
-        trained: the network that the weights are of; None where that is not known.
-        padding: what the user insists on.
-        anchor_scale: what the user insists on.
-        anchor_aspects: what the user insists on.
+        options: the model to build; padding and anchors that are set here win.
+        trained: the model that the weights belong to; None if unknown.
+        backbone_only: whether only the backbone of the weights is used.
+
+    Raises:
+        ConfigError: see `make_spec`.
     """
+    spec = make_spec(options)
     if trained is None:
         return spec
-    if isinstance(spec, EfficientNetSpec):
-        spec = _adapted_trunk(spec, trunk_spec(trained), padding)
-        if isinstance(trained, EfficientNetSpec):
+    if spec.task == "classification":
+        spec = spec.adapted_to(trained.backbone, options.padding)
+        if trained.task == "classification":
             spec = replace(spec, crop=trained.crop, interpolation=trained.interpolation)
         return spec
-    if isinstance(spec.backbone, EfficientNetSpec):
-        spec = replace(spec, backbone=_adapted_trunk(spec.backbone, trunk_spec(trained), padding))
-    elif isinstance(trained, EfficientDetSpec) and trained.backbone.name == spec.backbone.name:
-        spec = replace(spec, backbone=replace(spec.backbone, mean=trained.backbone.mean, std=trained.backbone.std))
-    if isinstance(trained, EfficientDetSpec):
-        spec = replace(
-            spec,
-            padding=padding or trained.padding,
-            anchor_scale=anchor_scale or trained.anchor_scale,
-            anchor_aspects=anchor_aspects or trained.anchor_aspects,
-            black_padding=trained.black_padding,
-        )
-    return spec
-
-
-def _adapted_trunk(
-    spec: EfficientNetSpec, trained: EfficientNetSpec | None, padding: Padding | None
-) -> EfficientNetSpec:
-    if trained is None:
+    spec = replace(spec, backbone=spec.backbone.adapted_to(trained.backbone, options.padding))
+    if trained.task == "classification" or backbone_only:
         return spec
-    mean, std = trained.mean, trained.std
-    if spec.in_channels != trained.in_channels:
-        mean, std = ((sum(values) / len(values),) * spec.in_channels for values in (mean, std))
-    return replace(spec, padding=padding or trained.padding, norm_eps=trained.norm_eps, mean=mean, std=std)
+    return replace(
+        spec,
+        padding=options.padding or trained.padding,
+        anchor_scale=options.anchor_scale or trained.anchor_scale,
+        anchor_aspects=options.anchor_aspects or trained.anchor_aspects,
+        black_padding=trained.black_padding,
+    )
 
 
-def trunk_spec(spec: Spec) -> EfficientNetSpec | None:
-    """The backbone of a detector, or the classifier itself; None for a backbone of timm."""
-    trunk = spec.backbone if isinstance(spec, EfficientDetSpec) else spec
-    return trunk if isinstance(trunk, EfficientNetSpec) else None
-
-
-def _default(weights: str, spec: Spec) -> ZooEntry:
-    detector = weights == "coco"
-    if detector and isinstance(spec, EfficientNetSpec):
+def _default(weights: str, spec: ModelSpec) -> ZooEntry:
+    task = TASK_OF_DATA[weights]
+    if task == "detection" and spec.task == "classification":
         raise WeightsError(f"weights 'coco' are a detector's, but {spec.name} is a classifier; 'imagenet' fits it")
-    name = spec.name if detector or isinstance(spec, EfficientNetSpec) else spec.backbone.name
-    entry = default_entry(name, detector)
+    name = spec.name if task == spec.task else spec.backbone.name
+    entry = default_entry(name, task)
     if entry is None:
         raise WeightsError(
             f"no public '{weights}' weights of {name} are known; give the path of a weights file, or null"
@@ -211,7 +183,7 @@ def _default(weights: str, spec: Spec) -> ZooEntry:
 
 
 def is_file_name(weights: str) -> bool:
-    """Whether a user means a file: one that exists, the folder of one, or what looks like the path of one."""
+    """Whether a name means a file: an existing file or folder, or a text that looks like a path."""
     path = Path(weights).expanduser()
     return (
         path.is_file()
@@ -222,7 +194,7 @@ def is_file_name(weights: str) -> bool:
 
 
 def _state_in(content: Mapping[str, Any], source: str) -> Mapping[str, Tensor]:
-    """The state dict inside a file of another system, averaged weights first."""
+    """The state dict inside a file of another system; the EMA of the weights is preferred."""
     for key in ("state_dict_ema", "state_dict", "model"):
         if isinstance(content.get(key), Mapping):
             content = content[key]
@@ -233,35 +205,38 @@ def _state_in(content: Mapping[str, Any], source: str) -> Mapping[str, Tensor]:
     for prefix in ("module.", "model."):  # wrappers of other systems
         if all(key.startswith(prefix) for key in content):
             content = {key.removeprefix(prefix): value for key, value in content.items()}
-    if detector_system(content) is None and classifier_system(content) is None:
+    if find_system(content, "detection") is None and find_system(content, "classification") is None:
         raise WeightsError(
-            f"{source}: weights of an unknown system (first name '{next(iter(content))}'); expected a checkpoint of "
+            f"{source}: weights from an unknown system (first name '{next(iter(content))}'); expected a checkpoint of "
             "this package, or weights of effdet, zylo117, timm, torchvision or efficientnet_pytorch"
         )
     return content
 
 
-def _rows(state: Mapping[str, Tensor], anchors: int = 9) -> int:
-    """Classes of a state dict, 0 for a trunk; a detector has a row for each of the anchors of a cell."""
-    system = detector_system(state)
+def _task_of(state: Mapping[str, Tensor]) -> Task:
+    return "classification" if find_system(state, "detection") is None else "detection"
+
+
+def _rows(state: Mapping[str, Tensor], per_class: int = 9) -> int:
+    """Classes of a state dict, 0 without a head; a detector has a row for each class and anchor of a cell."""
+    system = find_system(state, "detection")
     if system is not None:
-        return len(state[system.telltale]) // anchors
+        return len(state[system.telltale]) // per_class
     head = next((name for name in ("classifier.weight", "classifier.1.weight", "_fc.weight") if name in state), None)
     return 0 if head is None else len(state[head])
 
 
-def _anchors(spec: Spec) -> int:
-    """Rows of the head for each class."""
-    return anchors_per_cell(spec.anchor_aspects) if isinstance(spec, EfficientDetSpec) else 1
+def _rows_per_class(spec: ModelSpec) -> int:
+    return anchors_per_cell(spec.anchor_aspects) if spec.task == "detection" else 1
 
 
 def _classes_of(rows: int) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Names and ids of the rows of a public head: COCO's 90 slots, ImageNet's 1000 classes; else none are known."""
-    if rows == COCO_SLOTS:
+    """Names and ids of the rows of a public head: COCO's 90 categories, ImageNet's 1000 classes; else unknown."""
+    if rows == COCO_CATEGORIES:
         from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 
         names = FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"][1:]  # the first is the background
-        return tuple(names), tuple(range(1, COCO_SLOTS + 1))
+        return tuple(names), tuple(range(1, COCO_CATEGORIES + 1))
     if rows == IMAGENET_CLASSES:
         from torchvision.models import EfficientNet_B0_Weights
 
@@ -270,5 +245,5 @@ def _classes_of(rows: int) -> tuple[tuple[str, ...], tuple[int, ...]]:
 
 
 def used_labels(class_names: tuple[str, ...]) -> list[int]:
-    """Labels of the rows that stand for a class; COCO's head has slots that none was ever given."""
+    """Labels of the rows that stand for a class; 10 of COCO's 90 category ids are not used."""
     return [label for label, name in enumerate(class_names) if name != "N/A"]

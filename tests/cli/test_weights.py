@@ -75,7 +75,7 @@ def test_the_list_of_one_network(capsys):
     assert lines[3].rstrip().endswith("-")  # the head of ImageNet-21k has no result
 
 
-def test_the_list_says_what_is_here(capsys, cached_d0):
+def test_the_list_says_what_is_cached(capsys, cached_d0):
     lines = printed(capsys, "list", "--architecture", "efficientdet_d0").splitlines()
     assert [line.rstrip().endswith("yes") for line in lines[1:]] == [True, False, False, False]
 
@@ -92,7 +92,7 @@ def test_info_of_a_file_that_is_not_here(capsys, home):
     entry = ZOO[D0]
     for fact in (entry.url, "Apache-2.0", "34.2 AP on COCO val2017", "effdet README, hard NMS", RESEARCH_NOTE):
         assert fact in text
-    assert "f153e0cf... by the file's name; none recorded yet" in text
+    assert "f153e0cf... from the file's name; recorded in full at the first use" in text
     assert f"{home / 'weights' / 'effdet' / entry.file_name}\ndownloaded     no" in text
 
 
@@ -103,9 +103,9 @@ def test_info_of_a_verified_file_has_the_full_hash(capsys, cached_d0):
     assert "downloaded     yes" in text
 
 
-def test_info_tells_that_a_file_carries_no_hash(capsys):
+def test_info_says_if_the_name_of_a_file_has_no_hash(capsys):
     text = printed(capsys, "info", "zylo117/efficientdet-d0")
-    assert "none in the file's name; none recorded yet" in text
+    assert "none in the file's name; recorded in full at the first use" in text
     assert "LGPL-3.0" in text
 
 
@@ -181,7 +181,7 @@ def test_convert_never_writes_over_a_file(capsys, tmp_path, conversions):
     out = tmp_path / "mine.pt"
     out.write_bytes(b"mine")
     message = refusal(capsys, "convert", str(tmp_path / "theirs.pth"), "--as", D0, "--out", str(out))
-    assert f"{out}: is there already" in message
+    assert f"{out}: exists already" in message
     assert out.read_bytes() == b"mine"
     assert conversions == []
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from effdet.config import DetectionConfig, load_config
-from effdet.models import EFFICIENTDETS, EfficientDet
+from effdet.models import EFFICIENTDETS, EfficientDet, make_spec
 from effdet.models.analysis import activation_bytes
-from effdet.weights.create import spec_of
+from effdet.weights.create import options_of
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 RECIPES = sorted((REPOSITORY / "configs").rglob("*.yaml"))
@@ -47,7 +47,7 @@ def classifier(network):
 def network_of(path):
     model = config_of(path).model
     with torch.device("meta"):
-        return spec_of(model).build(model.num_classes or 3)
+        return make_spec(options_of(model)).build(model.num_classes or 3)
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=name_of)
@@ -82,7 +82,7 @@ def test_all_micro_batches_have_one_size(path):
 @pytest.mark.parametrize("path", [path for path in DETECTION if name_of(path) != BASE_OF_DETECTORS], ids=name_of)
 def test_a_micro_batch_of_a_detector_fits_a_common_machine(path):
     config = config_of(path)
-    height, width = spec_of(config.model).image_size
+    height, width = make_spec(options_of(config.model)).image_size
     images = config.train.batch_size // config.train.accumulation_steps
     assert images == 1 or images * height * width <= MAX_PIXELS
 
@@ -127,7 +127,10 @@ def test_a_recipe_names_the_backbone_that_imagenet_weights_are_of(network):
 @pytest.mark.parametrize("path", CLASSIFICATION, ids=name_of)
 def test_a_micro_batch_of_a_classifier_fits_a_common_machine(path):
     config = config_of(path)
-    images, size = config.train.batch_size // config.train.accumulation_steps, spec_of(config.model).image_size
+    images, size = (
+        config.train.batch_size // config.train.accumulation_steps,
+        make_spec(options_of(config.model)).image_size,
+    )
     if config.progressive:
         size = (max(config.progressive.image_size),) * 2
     assert images == 1 or images * activation_bytes(network_of(path), size) <= MAX_BYTES
@@ -160,7 +163,7 @@ def test_the_published_recipe_of_classifiers_is_followed(network):
 def test_dropout_and_stochastic_depth_are_those_of_the_networks(network):
     model = classifier(network).model
     assert (model.dropout, model.drop_path) == (None, None)
-    assert spec_of(model).drop_path == 0.2
+    assert make_spec(options_of(model)).drop_path == 0.2
 
 
 @pytest.mark.parametrize(("network", "magnitude"), [("b5", 17), ("b7", 28)])
@@ -204,7 +207,7 @@ def test_progressive_learning_follows_the_reference_code(network, train_size, ev
     progressive, stages = config.progressive, range(4)
     assert progressive.num_stages == 4
     assert progressive.image_size == tuple(int(128 + (train_size - 128) * (stage + 1) / 4) for stage in stages)
-    assert spec_of(config.model).image_size == (eval_size, eval_size)
+    assert make_spec(options_of(config.model)).image_size == (eval_size, eval_size)
     assert progressive.dropout is None  # a line of the reference that raises it is switched off
     if magnitude is None:
         assert progressive.rand_augment_magnitude is None

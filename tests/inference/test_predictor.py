@@ -12,11 +12,12 @@ from effdet.data.resize import classification_view
 from effdet.errors import ConfigError, DataError, WeightsError
 from effdet.inference.predictor import Predictor
 from effdet.inference.sources import Frame, open_sources, read_frames
-from effdet.models import efficientdet_spec, efficientnet_spec
+from effdet.models import ModelOptions, make_spec
 from effdet.postprocess import postprocess
 from effdet.structures import Classification, Detections, Outputs
 from effdet.types import PostprocessOptions
-from effdet.weights.checkpoint import ModelCard, load_checkpoint, save_checkpoint
+from effdet.weights.card import ModelCard
+from effdet.weights.checkpoint import load_checkpoint, save_checkpoint
 
 NAMES, IDS = ("red", "white", "platelet"), (3, 7, 90)
 SIZES = ((60, 90), (200, 80), (128, 128), (33, 301), (90, 60))
@@ -27,7 +28,7 @@ THRESHOLD = 0.4
 def weights(tmp_path_factory):
     """A small detector with random weights that detects a few objects at a confidence threshold of `THRESHOLD`."""
     torch.manual_seed(0)
-    model = efficientdet_spec("efficientdet_lite0", image_size=(128, 128)).build(3).eval()
+    model = make_spec(ModelOptions("efficientdet_lite0", image_size=(128, 128))).build(3).eval()
     state = model.state_dict()
     with torch.inference_mode():
         logits = model(torch.randint(0, 256, (1, 3, 128, 128), dtype=torch.uint8)).class_logits
@@ -242,7 +243,7 @@ def test_settings_in_the_checkpoint_are_used_but_for_the_confidence_threshold(we
 def classifier(tmp_path_factory):
     """A small classifier of seven classes with random weights whose answers differ from image to image."""
     torch.manual_seed(0)
-    spec = replace(efficientnet_spec("efficientnet_lite0", image_size=(64, 96), norm_momentum=1.0), crop=0.8)
+    spec = replace(make_spec(ModelOptions("efficientnet_lite0", image_size=(64, 96), norm_momentum=1.0)), crop=0.8)
     model = spec.build(7)
     with torch.no_grad():
         model(

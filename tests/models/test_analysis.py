@@ -2,9 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from effdet.models import EFFICIENTDETS, EFFICIENTNETS, efficientdet_spec, efficientnet_spec
-from effdet.models.analysis import activation_bytes, figures_of, multiply_adds
-from effdet.models.efficientnet import count_parameters
+from effdet.models import EFFICIENTDETS, EFFICIENTNETS, ModelOptions, make_spec
+from effdet.models.analysis import activation_bytes, count_parameters, multiply_adds, summarize
 
 # Multiply-adds in 10^9 at the network's own size, as far as the digits go
 CLASSIFIERS = {
@@ -60,7 +59,7 @@ def slow_but(names):
 
 
 def assert_to_the_digits(count, figure):
-    """At most 0.6 of the last digit: the figures were rounded more than once."""
+    """At most 0.6 of the last digit: the published numbers were rounded more than once."""
     assert abs(count / 1e9 - float(figure)) <= 0.6 * 10 ** -len(figure.split(".")[1])
 
 
@@ -77,15 +76,15 @@ def test_multiply_adds_of_classifiers_are_those_of_the_reference(name):
 
 @pytest.mark.parametrize("name", slow_but(DETECTORS))
 def test_multiply_adds_of_detectors_are_those_of_the_reference(name):
-    figures = figures_of(EFFICIENTDETS[f"efficientdet_{name}"], 90)
+    summary = summarize(EFFICIENTDETS[f"efficientdet_{name}"], 90)
     whole, *parts = DETECTORS[name]
-    assert_to_the_digits(sum(figures.multiply_adds.values()), whole)
-    for count, figure in zip(figures.multiply_adds.values(), parts, strict=False):
+    assert_to_the_digits(sum(summary.multiply_adds.values()), whole)
+    for count, figure in zip(summary.multiply_adds.values(), parts, strict=False):
         assert_to_the_digits(count, figure)
 
 
 def test_multiply_adds_of_a_network_are_the_sum_over_its_layers():
-    model, counts = efficientnet_spec("efficientnet_lite0").build(10).eval(), []
+    model, counts = make_spec(ModelOptions("efficientnet_lite0")).build(10).eval(), []
     counted = multiply_adds(model, (65, 33))
     for layer in model.modules():
         if isinstance(layer, (nn.Conv2d, nn.Linear)):
@@ -97,37 +96,37 @@ def test_multiply_adds_of_a_network_are_the_sum_over_its_layers():
     assert counted == sum(counts)
 
 
-def test_the_figures_of_a_detector_are_those_of_a_real_run():
-    spec = efficientdet_spec("efficientdet_d0", image_size=(65, 100))
-    figures, model = figures_of(spec, 7), spec.build(7).eval()
+def test_the_summary_of_a_detector_are_those_of_a_real_run():
+    spec = make_spec(ModelOptions("efficientdet_d0", image_size=(65, 100)))
+    summary, model = summarize(spec, 7), spec.build(7).eval()
     with torch.inference_mode():
         outputs, features = model(torch.zeros(1, 3, 65, 100)), model.backbone.features(torch.zeros(1, 3, 65, 100))
     parts = [model.backbone, model.neck, model.class_head, model.box_head]
-    assert list(figures.parameters) == ["backbone", "neck", "class head", "box head"] == list(figures.multiply_adds)
-    assert list(figures.parameters.values()) == [count_parameters(part) for part in parts]
-    assert figures.anchors == outputs.class_logits.shape[1]
-    assert figures.feature_strides == (8, 16, 32)
-    shapes = [(channels, *size) for channels, size in zip(figures.feature_channels, figures.feature_sizes, strict=True)]
+    assert list(summary.parameters) == ["backbone", "neck", "class head", "box head"] == list(summary.multiply_adds)
+    assert list(summary.parameters.values()) == [count_parameters(part) for part in parts]
+    assert summary.anchors == outputs.class_logits.shape[1]
+    assert summary.feature_strides == (8, 16, 32)
+    shapes = [(channels, *size) for channels, size in zip(summary.feature_channels, summary.feature_sizes, strict=True)]
     assert shapes == [tuple(feature.shape[1:]) for feature in features]
-    assert (figures.name, figures.num_classes, figures.image_size) == ("efficientdet_d0", 7, (65, 100))
-    assert sum(figures.multiply_adds.values()) == multiply_adds(model, (65, 100))
+    assert (summary.name, summary.num_classes, summary.image_size) == ("efficientdet_d0", 7, (65, 100))
+    assert sum(summary.multiply_adds.values()) == multiply_adds(model, (65, 100))
 
 
-def test_the_figures_of_a_classifier_are_split_into_trunk_and_head():
-    figures = figures_of(EFFICIENTNETS["efficientnet_b0"], 1000)
-    assert figures.parameters == {"trunk": 3_595_388, "head": 5_288_548 - 3_595_388}
+def test_the_summary_of_a_classifier_are_split_into_backbone_and_head():
+    summary = summarize(EFFICIENTNETS["efficientnet_b0"], 1000)
+    assert summary.parameters == {"backbone": 3_595_388, "head": 5_288_548 - 3_595_388}
     head = 320 * 1280 * 7 * 7 + 1280 * 1000
-    assert figures.multiply_adds["head"] == head
-    assert figures.anchors == 0
-    assert figures.feature_sizes == ((28, 28), (14, 14), (7, 7))
+    assert summary.multiply_adds["head"] == head
+    assert summary.anchors == 0
+    assert summary.feature_sizes == ((28, 28), (14, 14), (7, 7))
 
 
 @pytest.mark.parametrize(
     "spec",
     [
-        efficientdet_spec("efficientdet_d0", image_size=(64, 96)),
-        efficientdet_spec("efficientdet_lite0", image_size=(65, 33)),
-        efficientnet_spec("efficientnetv2_b0", image_size=(64, 64)),
+        make_spec(ModelOptions("efficientdet_d0", image_size=(64, 96))),
+        make_spec(ModelOptions("efficientdet_lite0", image_size=(65, 33))),
+        make_spec(ModelOptions("efficientnetv2_b0", image_size=(64, 64))),
     ],
     ids=lambda spec: spec.name,
 )
@@ -148,14 +147,14 @@ def test_activation_bytes_are_what_a_real_step_keeps(spec):
 
 
 def test_frozen_layers_keep_less():
-    model = efficientdet_spec("efficientdet_lite0", image_size=(64, 64)).build(3)
+    model = make_spec(ModelOptions("efficientdet_lite0", image_size=(64, 64))).build(3)
     whole = activation_bytes(model, (64, 64))
     model.backbone.requires_grad_(False)
     assert activation_bytes(model, (64, 64)) < whole / 2
 
 
 def test_counting_leaves_the_model_as_it_is():
-    model = efficientnet_spec("efficientnet_lite0").build(3).train()
+    model = make_spec(ModelOptions("efficientnet_lite0")).build(3).train()
     model.blocks[0].eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     multiply_adds(model, (64, 64))
@@ -165,9 +164,9 @@ def test_counting_leaves_the_model_as_it_is():
     assert model.conv_stem.weight.device.type == "cpu"
 
 
-def test_the_figures_of_a_detector_on_a_backbone_of_timm():
+def test_the_summary_of_a_detector_on_a_backbone_of_timm():
     pytest.importorskip("timm")
-    figures = figures_of(efficientdet_spec("efficientdet_d0", backbone="timm/resnet18"), 90)
-    assert figures.feature_channels == (128, 256, 512)
-    assert figures.parameters["backbone"] == 11_689_512 - 512 * 1000 - 1000
-    assert 1.8 < figures.multiply_adds["backbone"] / 1e9 / (512 / 224) ** 2 < 1.82  # ResNet-18 has 1.81 at 224
+    summary = summarize(make_spec(ModelOptions("efficientdet_d0", backbone="timm/resnet18")), 90)
+    assert summary.feature_channels == (128, 256, 512)
+    assert summary.parameters["backbone"] == 11_689_512 - 512 * 1000 - 1000
+    assert 1.8 < summary.multiply_adds["backbone"] / 1e9 / (512 / 224) ** 2 < 1.82  # ResNet-18 has 1.81 at 224

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from effdet.models.analysis import count_parameters
 from effdet.models.bifpn import BiFPN, FusionNode, Node, Projection, cell_nodes, resample
-from effdet.models.efficientnet import count_parameters
 
 SILU, RELU6 = "silu", "relu6"
 

@@ -8,8 +8,9 @@ from torch import nn
 
 from effdet.errors import ConfigError
 from effdet.losses import DetectionLoss
-from effdet.models import EFFICIENTDETS, EFFICIENTNETS, efficientdet_spec, list_models
-from effdet.models.efficientnet import count_parameters
+from effdet.models import EFFICIENTDETS, EFFICIENTNETS, ModelOptions, list_models, make_spec
+from effdet.models.analysis import count_parameters
+from effdet.models.anchors import anchor_boxes
 from effdet.models.layers import Conv2d, DropPath
 from effdet.structures import Target
 
@@ -39,21 +40,21 @@ BASES = ["efficientdet_d0", "efficientdet_lite0"]
 @functools.cache
 def on_meta(name, num_classes=90, **options):
     with torch.device("meta"):
-        return efficientdet_spec(f"efficientdet_{name}", **options).build(num_classes)
+        return make_spec(ModelOptions(f"efficientdet_{name}", **options)).build(num_classes)
 
 
 def small(num_classes=3, name="lite0", **options):
     torch.manual_seed(0)
     options = {"image_size": (64, 96), **options}
-    return efficientdet_spec(f"efficientdet_{name}", **options).build(num_classes)
+    return make_spec(ModelOptions(f"efficientdet_{name}", **options)).build(num_classes)
 
 
 def lively(**options):
-    """A small model in evaluation mode whose norms know its features, so that outputs differ from place to place."""
+    """A small model in evaluation mode with BatchNorm statistics of its features: outputs differ by position."""
     model = small(drop_path=0.0, norm_momentum=1.0, **options).train()
     with torch.no_grad():
-        spread = model(pictures(4)).class_logits.std()
-    assert spread > 0.01
+        deviation = model(pictures(4)).class_logits.std()
+    assert deviation > 0.01
     return model.eval()
 
 
@@ -79,7 +80,7 @@ def test_parameters_anchors_and_size_are_those_of_the_reference(name):
 
 
 @pytest.mark.parametrize("name", KIN)
-def test_the_kin_are_padded_and_normed_as_pytorch_trained_them(name):
+def test_detectors_trained_in_pytorch_have_its_padding_and_epsilon(name):
     with torch.device("meta"):
         model = EFFICIENTDETS[name].build(90)
     assert {norm.eps for norm in norms_of(model.backbone)} == {1e-5}
@@ -121,12 +122,12 @@ def test_padding_reaches_backbone_and_neck(name, padding):
     assert {model.neck.padding, *(node.padding for cell in model.neck.cells for node in cell.nodes)} == {padding}
 
 
-def test_the_share_of_the_newest_batch_reaches_every_norm():
+def test_the_momentum_reaches_every_batch_norm():
     norms = norms_of(on_meta("lite0", norm_momentum=0.1))
     assert {(norm.eps, norm.momentum) for norm in norms} == {(1e-3, 0.1)}
 
 
-def test_every_norm_of_a_detector_counts_alike():
+def test_every_batch_norm_has_the_reference_epsilon_and_momentum():
     assert {(norm.eps, norm.momentum) for norm in norms_of(small())} == {(1e-3, 0.01)}
 
 
@@ -142,7 +143,7 @@ def test_images_are_normalised_and_padded_as_the_released_weights_need():
 
 def test_an_unknown_detector_is_refused_with_near_names():
     with pytest.raises(ConfigError, match="unknown model 'efficientdet_d9'; did you mean efficientdet_d"):
-        efficientdet_spec("efficientdet_d9")
+        make_spec(ModelOptions("efficientdet_d9"))
 
 
 # Scaling
@@ -151,22 +152,22 @@ def test_an_unknown_detector_is_refused_with_near_names():
 @pytest.mark.parametrize("name", BASES)
 def test_a_phi_of_zero_is_the_detector_itself(name):
     spec = EFFICIENTDETS[name]
-    assert efficientdet_spec(name) == spec
-    assert efficientdet_spec(name, phi=0) == spec
+    assert make_spec(ModelOptions(name)) == spec
+    assert make_spec(ModelOptions(name, phi=0)) == spec
 
 
 @pytest.mark.parametrize(
     ("phi", "channels", "cells", "repeats", "side"), [(1, 88, 4, 3, 640), (2, 120, 5, 3, 768), (3, 160, 6, 4, 896)]
 )
 def test_phi_scales_neck_heads_and_image_by_the_compound_law(phi, channels, cells, repeats, side):
-    spec = efficientdet_spec("efficientdet_d0", phi=phi)
+    spec = make_spec(ModelOptions("efficientdet_d0", phi=phi))
     assert (spec.channels, spec.num_cells, spec.num_repeats, spec.image_size) == (channels, cells, repeats, (side,) * 2)
     assert (spec.backbone.width, spec.backbone.depth) == pytest.approx((1.1**phi, 1.2**phi))
 
 
 @pytest.mark.parametrize("name", BASES)
 def test_a_larger_phi_gives_a_larger_detector(name):
-    specs = [efficientdet_spec(name, phi=phi) for phi in (0, 0.5, 1.7, 4, 7)]
+    specs = [make_spec(ModelOptions(name, phi=phi)) for phi in (0, 0.5, 1.7, 4, 7)]
     assert [spec.image_size for spec in specs] == sorted({spec.image_size for spec in specs})
     sizes = [count_parameters(on_meta(name.removeprefix("efficientdet_"), phi=phi)) for phi in (0, 0.5, 1.7)]
     assert sizes == sorted(set(sizes))
@@ -175,7 +176,7 @@ def test_a_larger_phi_gives_a_larger_detector(name):
 @pytest.mark.parametrize("name", ["efficientdet_d1", "efficientdet_lite3x", "efficientdet_q0", "efficientdetv2_dt"])
 def test_phi_does_not_scale_a_detector_that_is_scaled_already(name):
     with pytest.raises(ConfigError, match=f"phi scales a detector that is not scaled yet, but {name} is"):
-        efficientdet_spec(name, phi=1)
+        make_spec(ModelOptions(name, phi=1))
 
 
 def test_width_and_depth_are_those_of_the_backbone():
@@ -197,10 +198,10 @@ def test_a_detector_may_have_another_backbone_of_the_family(backbone):
     assert model.spec.backbone == replace(expected, drop_path=0.1)
     assert model.spec.fill_color == tuple(round(value) for value in expected.mean)
     outputs = model(torch.empty(1, 3, 65, 33, device="meta"))
-    assert outputs.class_logits.shape == (1, len(model.anchors_of((65, 33))), 90)
+    assert outputs.class_logits.shape == (1, len(model.anchors_at((65, 33))), 90)
 
 
-def test_another_backbone_sees_and_learns():
+def test_another_backbone_trains():
     model = small(backbone="efficientnetv2_b0").train()
     outputs = model(pictures())
     (outputs.class_logits.sum() + outputs.box_deltas.sum()).backward()
@@ -209,11 +210,11 @@ def test_another_backbone_sees_and_learns():
 
 def test_an_unknown_backbone_is_refused_with_near_names():
     with pytest.raises(ConfigError, match="unknown model 'efficientnet_v2_s'; did you mean efficientnetv2_s"):
-        efficientdet_spec("efficientdet_d0", backbone="efficientnet_v2_s")
+        make_spec(ModelOptions("efficientdet_d0", backbone="efficientnet_v2_s"))
 
 
 @pytest.mark.parametrize("channels", [1, 4])
-def test_a_detector_may_take_other_than_three_channels(channels):
+def test_images_may_have_other_than_three_channels(channels):
     model = small(in_channels=channels).eval()
     outputs = model(pictures(channels=channels))
     assert outputs.class_logits.shape == (2, len(model.anchors), 3)
@@ -229,10 +230,10 @@ def test_any_image_size_gives_one_output_for_each_anchor(name, size):
     model = small(name=name).eval()
     with torch.inference_mode():
         outputs = model(pictures(1, size))
-    count = len(model.anchors_of(size))
+    count = len(anchor_boxes(size))
     assert outputs.class_logits.shape == (1, count, 3)
     assert outputs.box_deltas.shape == (1, count, 4)
-    assert outputs.anchors.equal(model.anchors_of(size))
+    assert outputs.anchors.equal(anchor_boxes(size, scale=model.spec.anchor_scale))
     assert outputs.class_logits.isfinite().all()
 
 
@@ -249,7 +250,7 @@ def test_bytes_and_floats_of_the_same_picture_give_the_same():
         assert model(pictures()).class_logits.equal(model(pictures().float()).class_logits)
 
 
-def test_outputs_are_the_same_in_training_with_frozen_norms_and_in_evaluation():
+def test_outputs_are_the_same_in_training_with_frozen_batch_norm_and_in_evaluation():
     model = lively()
     with torch.no_grad():
         evaluated = model(pictures())

@@ -8,21 +8,14 @@ import torchvision
 from torch import nn
 
 from effdet.errors import ConfigError
+from effdet.models import EFFICIENTNETS, ModelOptions, make_spec
+from effdet.models.analysis import count_parameters
 from effdet.models.anchors import level_sizes
-from effdet.models.efficientnet import (
-    BLOCKS,
-    EFFICIENTNETS,
-    V2_S_STAGES,
-    ConvBlock,
-    FusedBlock,
-    InvertedResidual,
-    SeparableBlock,
-    count_parameters,
-    efficientnet_spec,
-)
+from effdet.models.efficientnet import BLOCKS, ConvBlock, FusedBlock, InvertedResidual, SeparableBlock
+from effdet.models.efficientnet_specs import V2_S_STAGES
 from effdet.models.layers import Conv2d, DropPath, SqueezeExcite
 
-# name: parameters with 1000 classes, of the trunk, channels of the stages, blocks of the stages, stem, head, dropout
+# name: parameters with 1000 classes, of the backbone, channels of the stages, blocks of the stages, stem, head, dropout
 ROWS = {
     "_b0": (5_288_548, 3_595_388, (16, 24, 40, 80, 112, 192, 320), (1, 2, 2, 3, 3, 4, 1), 32, 1280, 0.2),
     "_b1": (7_794_184, 6_101_024, (16, 24, 40, 80, 112, 192, 320), (2, 3, 3, 4, 4, 5, 2), 32, 1280, 0.2),
@@ -73,12 +66,12 @@ KINDS = ["efficientnet_b0", "efficientnet_lite0", "efficientnetv2_b0"]  # one sm
 @functools.cache
 def on_meta(name, num_classes, **options):
     with torch.device("meta"):
-        return efficientnet_spec(name, **options).build(num_classes)
+        return make_spec(ModelOptions(name, **options)).build(num_classes)
 
 
 def random_network(name, num_classes=0, **options):
     torch.manual_seed(0)
-    return efficientnet_spec(name, **options).build(num_classes).eval()
+    return make_spec(ModelOptions(name, **options)).build(num_classes).eval()
 
 
 def pictures(batch=2, channels=3, size=(64, 96)):
@@ -93,11 +86,11 @@ def test_every_network_of_the_family_is_there_and_in_the_table():
 
 @pytest.mark.parametrize("name", TABLE)
 def test_parameters_channels_and_blocks_are_those_of_the_reference(name):
-    whole, trunk, channels, blocks, stem, head, dropout = TABLE[name]
+    whole, backbone, channels, blocks, stem, head, dropout = TABLE[name]
     model = on_meta(name, 1000)
     assert count_parameters(model) == whole
     head_parameters = sum(map(count_parameters, (model.conv_head, model.bn2, model.classifier)))
-    assert trunk in (None, whole - head_parameters)
+    assert backbone in (None, whole - head_parameters)
     assert tuple(len(stage) for stage in model.blocks) == blocks
     norms = [[layer for layer in stage[-1].modules() if isinstance(layer, nn.BatchNorm2d)] for stage in model.blocks]
     assert tuple(layers[-1].num_features for layers in norms) == channels
@@ -132,7 +125,7 @@ def test_images_are_normalised_and_cropped_as_the_released_weights_need(name):
 
 
 @pytest.mark.parametrize("name", ["efficientnet_b0", "efficientnet_lite1"])
-def test_without_classes_a_network_is_its_trunk_alone(name):
+def test_without_classes_a_network_is_a_backbone(name):
     assert count_parameters(on_meta(name, 0)) == TABLE[name][1]
 
 
@@ -147,7 +140,7 @@ def test_b0_with_a_hundred_classes_has_as_many_parameters_as_the_reference():
     ("channels", "width", "rounded"), [(3, 1.0, 8), (32, 1.1, 32), (16, 1.2, 24), (36, 1.0, 40), (1280, 1.1, 1408)]
 )
 def test_channels_round_to_eights_and_never_lose_more_than_a_tenth(channels, width, rounded):
-    assert efficientnet_spec("efficientnet_b0", width=width).scaled(channels) == rounded
+    assert make_spec(ModelOptions("efficientnet_b0", width=width)).scaled(channels) == rounded
 
 
 def test_v2_rounds_to_the_nearest_eight_even_if_that_loses_more_than_a_tenth():
@@ -157,11 +150,11 @@ def test_v2_rounds_to_the_nearest_eight_even_if_that_loses_more_than_a_tenth():
 
 @pytest.mark.parametrize("name", [name for name, spec in EFFICIENTNETS.items() if (spec.width, spec.depth) == (1, 1)])
 def test_a_phi_of_zero_is_the_network_itself(name):
-    assert efficientnet_spec(name, phi=0) == EFFICIENTNETS[name] == efficientnet_spec(name)
+    assert make_spec(ModelOptions(name, phi=0)) == EFFICIENTNETS[name] == make_spec(ModelOptions(name))
 
 
 def test_phi_scales_depth_width_and_resolution_by_the_compound_law():
-    spec = efficientnet_spec("efficientnet_b0", phi=2)
+    spec = make_spec(ModelOptions("efficientnet_b0", phi=2))
     assert (spec.width, spec.depth) == pytest.approx((1.21, 1.44))
     assert spec.image_size == (296, 296)
     assert [stage.repeats for stage in spec.scaled_stages()] == [2, 3, 3, 5, 5, 6, 2]
@@ -169,7 +162,7 @@ def test_phi_scales_depth_width_and_resolution_by_the_compound_law():
 
 @pytest.mark.parametrize("name", KINDS)
 def test_a_larger_phi_gives_a_larger_network(name):
-    specs = [efficientnet_spec(name, phi=phi) for phi in (0, 0.7, 2, 6)]
+    specs = [make_spec(ModelOptions(name, phi=phi)) for phi in (0, 0.7, 2, 6)]
     sizes = [count_parameters(on_meta(name, 0, phi=phi)) for phi in (0, 0.7, 2)]
     assert sizes == sorted(set(sizes))
     assert [spec.image_size for spec in specs] == sorted({spec.image_size for spec in specs})
@@ -177,7 +170,7 @@ def test_a_larger_phi_gives_a_larger_network(name):
 
 def test_phi_does_not_scale_a_network_that_is_scaled_already():
     with pytest.raises(ConfigError, match="phi scales a network that is not scaled yet, but efficientnet_b3 is"):
-        efficientnet_spec("efficientnet_b3", phi=1)
+        make_spec(ModelOptions("efficientnet_b3", phi=1))
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -201,7 +194,7 @@ def test_a_network_between_two_named_ones_runs():
 @pytest.mark.parametrize("value", [0.0, -1.0])
 def test_a_factor_that_is_not_positive_is_refused(key, value):
     with pytest.raises(ConfigError, match=f"{key} is {value}"):
-        efficientnet_spec("efficientnet_b0", **{key: value})
+        make_spec(ModelOptions("efficientnet_b0", **{key: value}))
 
 
 # Features, vectors and logits
@@ -210,7 +203,7 @@ def test_a_factor_that_is_not_positive_is_refused(key, value):
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("padding", ["same", "symmetric"])
 @pytest.mark.parametrize("size", [(64, 96), (65, 33), (97, 50)])
-def test_features_have_the_channels_and_strides_that_the_network_tells(name, padding, size):
+def test_features_have_the_channels_and_strides_of_the_attributes(name, padding, size):
     model = random_network(name, padding=padding)
     assert model.feature_strides == (8, 16, 32)
     with torch.inference_mode():
@@ -269,7 +262,7 @@ def test_images_of_other_than_three_channels_are_normalised_by_the_average(chann
 
 def test_images_without_channels_are_refused():
     with pytest.raises(ConfigError, match="in_channels is 0; expected at least 1"):
-        efficientnet_spec("efficientnet_b0", in_channels=0)
+        make_spec(ModelOptions("efficientnet_b0", in_channels=0))
 
 
 # Blocks
@@ -328,7 +321,7 @@ def test_lite_has_no_squeeze_and_excitation_and_relu6():
     assert any(isinstance(layer, nn.ReLU6) for layer in layers)
 
 
-def test_kernels_strides_and_norms_are_those_of_the_reference():
+def test_kernels_strides_and_batch_norm_are_those_of_the_reference():
     model = on_meta("efficientnet_b0", 0)
     assert [stage[0].conv_dw.kernel_size[0] for stage in model.blocks] == [3, 3, 5, 3, 5, 5, 3]
     assert [stage[0].conv_dw.stride[0] for stage in model.blocks] == [1, 2, 2, 2, 1, 2, 1]
@@ -346,7 +339,7 @@ def test_kernels_and_strides_of_v2_are_those_of_the_reference():
     assert all(sum(conv.stride == (2, 2) for conv in stage) <= 1 for stage in convs)
 
 
-def test_the_share_of_the_newest_batch_reaches_every_norm():
+def test_the_momentum_reaches_every_batch_norm():
     model = on_meta("efficientnet_b0", 5, norm_momentum=0.1)
     assert {layer.momentum for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)} == {0.1}
 
@@ -390,7 +383,7 @@ def test_a_strided_block_halves_and_rounds_up_without_a_residual(kind):
     assert block(torch.randn(1, 16, 7, 10)).shape == (1, 16, 4, 5)
 
 
-def test_kernels_start_with_the_spread_of_the_reference():
+def test_kernels_start_with_the_standard_deviation_of_the_reference():
     model = random_network("efficientnet_b0", 1000)
     for conv in (model.conv_stem, model.blocks[5][1].conv_dw, model.blocks[5][1].conv_pwl, model.conv_head):
         fan_out = conv.kernel_size[0] ** 2 * (1 if conv.groups > 1 else conv.out_channels)
@@ -402,7 +395,7 @@ def test_kernels_start_with_the_spread_of_the_reference():
 
 def test_an_unknown_network_is_refused_with_near_names():
     with pytest.raises(ConfigError, match="unknown model 'efficientnet_b00'; did you mean efficientnet_b0"):
-        efficientnet_spec("efficientnet_b00")
+        make_spec(ModelOptions("efficientnet_b00"))
 
 
 def shaken(model):
@@ -430,7 +423,7 @@ def assert_near(given, expected):
 def test_symmetric_padding_computes_what_torchvision_computes(name, theirs, norm_eps, ends):
     torch.manual_seed(0)
     reference = shaken(getattr(torchvision.models, theirs)())
-    spec = efficientnet_spec(name, padding="symmetric")
+    spec = make_spec(ModelOptions(name, padding="symmetric"))
     model = replace(spec, norm_eps=norm_eps, mean=(0.0,) * 3, std=(1.0,) * 3).build(1000).eval()
     state = dict(zip(model.state_dict(), reference.state_dict().values(), strict=True))  # layers in the same order
     model.load_state_dict(state)

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from effdet.models.efficientnet import count_parameters
+from effdet.models.analysis import count_parameters
 from effdet.models.heads import PRIOR, Head, set_prior
 
 

@@ -5,8 +5,7 @@ import torch
 from torch import nn
 
 from effdet.losses import DetectionLoss
-from effdet.models.efficientdet import efficientdet_spec
-from effdet.models.efficientnet import efficientnet_spec
+from effdet.models import ModelOptions, make_spec
 from effdet.structures import Target
 
 TARGETS = [
@@ -17,12 +16,12 @@ TARGETS = [
 
 def detector(name):
     torch.manual_seed(0)
-    return efficientdet_spec(name, image_size=(64, 64), drop_path=0.5).build(3).train()
+    return make_spec(ModelOptions(name, image_size=(64, 64), drop_path=0.5)).build(3).train()
 
 
 def classifier(name):
     torch.manual_seed(0)
-    return efficientnet_spec(name, image_size=(64, 64), drop_path=0.5).build(3).train()
+    return make_spec(ModelOptions(name, image_size=(64, 64), drop_path=0.5)).build(3).train()
 
 
 def step(model, dtype=None, size=64):
@@ -124,7 +123,7 @@ def test_evaluation_and_export_never_recompute():
 def test_a_backbone_of_timm_is_recomputed_too():
     pytest.importorskip("timm")
     torch.manual_seed(0)
-    kept = efficientdet_spec("efficientdet_d0", backbone="timm/resnet10t", image_size=(64, 64)).build(3).train()
+    kept = make_spec(ModelOptions("efficientdet_d0", backbone="timm/resnet10t", image_size=(64, 64))).build(3).train()
     recomputing = copy.deepcopy(kept)
     recomputing.checkpoint_activations()
     assert torch.equal(step(kept), step(recomputing))

@@ -2,16 +2,19 @@ import sys
 
 import pytest
 import torch
+from torch import nn
 
+from effdet.config import DetectorConfig
 from effdet.errors import ConfigError
-from effdet.models import efficientdet_spec
+from effdet.models import ModelOptions, make_spec
 from effdet.models.anchors import level_sizes
 from effdet.models.timm_backbone import timm_spec
+from effdet.weights.create import options_of
 
 
 def built(name, num_classes=3, **options):
     torch.manual_seed(0)
-    return efficientdet_spec("efficientdet_lite0", backbone=f"timm/{name}", image_size=(64, 96), **options).build(
+    return make_spec(ModelOptions("efficientdet_lite0", backbone=f"timm/{name}", image_size=(64, 96), **options)).build(
         num_classes
     )
 
@@ -55,10 +58,10 @@ def test_features_are_those_of_timm_for_normalised_images(timm):
 
 
 @pytest.mark.parametrize("name", ["resnet18", "convnext_atto"])
-def test_a_detector_with_a_backbone_of_timm_sees_and_learns(name):
+def test_a_detector_with_a_backbone_of_timm_trains(name):
     model = built(name).train()
     outputs = model(pictures(size=(65, 100)))
-    assert outputs.class_logits.shape == (2, len(model.anchors_of((65, 100))), 3)
+    assert outputs.class_logits.shape == (2, len(model.anchors_at((65, 100))), 3)
     (outputs.class_logits.sum() + outputs.box_deltas.sum()).backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
 
@@ -82,9 +85,31 @@ def test_stochastic_depth_can_be_chosen():
     assert max(rates) == pytest.approx(0.3)
 
 
+def momenta(model):
+    """BatchNorm momenta by whether the layer is in the backbone."""
+    layers = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, nn.BatchNorm2d)]
+    return [{layer.momentum for name, layer in layers if name.startswith("backbone.") == inside} for inside in (1, 0)]
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet"])  # plain layers, and timm's with an activation
+def test_the_momentum_reaches_every_batch_norm(name):
+    assert momenta(built(name)) == [{0.1}, {0.01}]
+    assert momenta(built(name, norm_momentum=0.03)) == [{0.03}, {0.03}]
+
+
+def test_the_momentum_and_drop_path_of_a_recipe_reach_the_backbone():
+    config = DetectorConfig(
+        name="efficientdet_lite0", backbone="timm/test_convnext", norm_momentum=0.2, drop_path=0.25, image_size=(64, 64)
+    )
+    spec = make_spec(options_of(config))
+    assert (spec.backbone.norm_momentum, spec.backbone.drop_path) == (0.2, 0.25)
+    rates = [getattr(layer, "drop_prob", 0.0) or 0.0 for layer in spec.build(2).modules()]
+    assert max(rates) == pytest.approx(0.25)
+
+
 @pytest.mark.parametrize("options", [{"phi": 1.0}, {"width": 2.0}, {"depth": 2.0}])
 def test_a_network_of_timm_is_not_scaled(options):
-    with pytest.raises(ConfigError, match="do not scale timm/resnet18"):
+    with pytest.raises(ConfigError, match="does not scale timm/resnet18"):
         built("resnet18", **options)
 
 

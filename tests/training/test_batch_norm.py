@@ -5,7 +5,7 @@ from torch import nn
 
 from effdet.config import ClassifierConfig, DetectorConfig
 from effdet.errors import ConfigError
-from effdet.models import efficientdet_spec, efficientnet_spec
+from effdet.models import ModelOptions, make_spec
 from effdet.training.batch_norm import (
     BatchNormPlan,
     apply_batch_norm,
@@ -15,14 +15,15 @@ from effdet.training.batch_norm import (
 )
 from effdet.training.initial_model import initial_model
 from effdet.training.optim import freeze, train_mode
-from effdet.weights.checkpoint import ModelCard, save_checkpoint
+from effdet.weights.card import ModelCard
+from effdet.weights.checkpoint import save_checkpoint
 
 LOADED = {"backbone.bn1", "backbone.blocks.0.0.bn1"}
 KINDS = (nn.BatchNorm2d, nn.SyncBatchNorm)
 
 
 def detector():
-    return efficientdet_spec("efficientdet_lite0", image_size=(64, 64)).build(2)
+    return make_spec(ModelOptions("efficientdet_lite0", image_size=(64, 64))).build(2)
 
 
 def layers_of(model, prefix=""):
@@ -199,7 +200,7 @@ def test_the_printed_line_names_the_modules_and_the_reason():
 
 
 def test_a_classifier_has_a_backbone_and_a_head():
-    model = efficientnet_spec("efficientnet_lite0").build(2)
+    model = make_spec(ModelOptions("efficientnet_lite0")).build(2)
     plan = plan_batch_norm("auto", 4, 1, False, [name for name in layers_of(model) if name != "bn2"])
     expected = "BatchNorm: backbone frozen (4 images per forward pass, fewer than 8), head with batch statistics"
     assert describe_batch_norm(model, plan) == expected
@@ -219,14 +220,14 @@ def start(settings, names=("a", "b")):
 
 
 def test_a_detectors_weights_have_statistics_for_all_layers_even_with_other_classes(tmp_path):
-    path = weights_in(tmp_path / "w.pt", efficientdet_spec("efficientdet_lite0"), ("x", "y", "z"))
+    path = weights_in(tmp_path / "w.pt", make_spec(ModelOptions("efficientdet_lite0")), ("x", "y", "z"))
     model, loaded, new_head = start(DetectorConfig(name="efficientdet_lite0", weights=path))
     assert loaded == set(layers_of(model))
     assert not new_head  # all but the last layer of the class head was loaded
 
 
 def test_a_classifiers_weights_have_statistics_for_the_backbone(tmp_path):
-    path = weights_in(tmp_path / "w.pt", efficientnet_spec("efficientnet_lite0"), ("x", "y", "z"))
+    path = weights_in(tmp_path / "w.pt", make_spec(ModelOptions("efficientnet_lite0")), ("x", "y", "z"))
     model, loaded, new_head = start(DetectorConfig(name="efficientdet_lite0", weights=path))
     assert loaded == set(layers_of(model, "backbone."))
     assert new_head

@@ -7,7 +7,7 @@ from torch import nn
 
 from effdet.config import OptimConfig, TrainConfig, make_config
 from effdet.errors import ConfigError
-from effdet.models import efficientdet_spec, efficientnet_spec
+from effdet.models import ModelOptions, make_spec
 from effdet.training.optim import (
     Schedule,
     freeze,
@@ -21,7 +21,7 @@ from effdet.training.optim import (
 
 @pytest.fixture(scope="module")
 def detector():
-    return efficientdet_spec("efficientdet_d0", image_size=(128, 128)).build(3)
+    return make_spec(ModelOptions("efficientdet_d0", image_size=(128, 128))).build(3)
 
 
 def small():
@@ -191,7 +191,7 @@ def test_layers_of_a_detector_go_from_its_heads_to_its_stem(detector):
 
 
 def test_layers_of_a_classifier_go_from_its_head_to_its_stem():
-    model = efficientnet_spec("efficientnet_lite0").build(3)
+    model = make_spec(ModelOptions("efficientnet_lite0")).build(3)
     rates = lr_multipliers(model, {}, 0.5)
     assert {rates[f"{name}.weight"] for name in ("classifier", "bn2", "conv_head")} == {1.0}
     assert rates["blocks.6.0.bn1.weight"] == 0.5
@@ -201,7 +201,7 @@ def test_layers_of_a_classifier_go_from_its_head_to_its_stem():
 
 def test_modules_of_a_timm_backbone_are_layers():
     pytest.importorskip("timm")
-    model = efficientdet_spec("efficientdet_d0", backbone="timm/test_resnet", image_size=(64, 64)).build(2)
+    model = make_spec(ModelOptions("efficientdet_d0", backbone="timm/test_resnet", image_size=(64, 64))).build(2)
     modules = ["layer4", "layer3", "layer2", "layer1", "bn1", "conv1"]
     assert model.layer_groups()[2:] == [[f"backbone.net.{module}"] for module in modules]
     rates = lr_multipliers(model, {}, 0.5)

@@ -1,7 +1,7 @@
 import torch
 
 from effdet.config import OptimConfig
-from effdet.models import efficientdet_spec
+from effdet.models import ModelOptions, make_spec
 from effdet.training.ema import ExponentialMovingAverage
 from effdet.training.optim import make_optimizer
 from effdet.training.state import TrainState
@@ -9,7 +9,7 @@ from effdet.training.state import TrainState
 
 def fresh(seed, ema=True):
     torch.manual_seed(seed)
-    model = efficientdet_spec("efficientdet_lite0", image_size=(128, 128)).build(2)
+    model = make_spec(ModelOptions("efficientdet_lite0", image_size=(128, 128))).build(2)
     return TrainState(
         model, ExponentialMovingAverage(model, 0.9) if ema else None, make_optimizer(model, OptimConfig())
     )

@@ -8,21 +8,24 @@ import pytest
 import torch
 
 from effdet.errors import WeightsError
-from effdet.models import EFFICIENTDETS, EFFICIENTNETS, efficientdet_spec, efficientnet_spec
+from effdet.models import EFFICIENTDETS, EFFICIENTNETS, ModelOptions, make_spec
 from effdet.weights import checkpoint
-from effdet.weights.checkpoint import FORMAT, ModelCard, load_checkpoint, read_card, save_checkpoint
+from effdet.weights.card import ModelCard, read_card
+from effdet.weights.checkpoint import FORMAT, load_checkpoint, save_checkpoint
 
 
 def odd_detector():
     """A detector of which nothing is as the table says."""
-    spec = efficientdet_spec(
-        "efficientdet_lite0",
-        image_size=(64, 96),
-        padding="symmetric",
-        drop_path=0.125,
-        norm_momentum=0.25,
-        anchor_scale=2.5,
-        anchor_aspects=((1.0, 1.0), (2.0, 0.5)),
+    spec = make_spec(
+        ModelOptions(
+            "efficientdet_lite0",
+            image_size=(64, 96),
+            padding="symmetric",
+            drop_path=0.125,
+            norm_momentum=0.25,
+            anchor_scale=2.5,
+            anchor_aspects=((1.0, 1.0), (2.0, 0.5)),
+        )
     )
     backbone = replace(spec.backbone, mean=(1.0, 2.0, 3.0), std=(4.0, 5.0, 6.0), norm_eps=1e-5)
     return replace(spec, backbone=backbone, black_padding=True)
@@ -37,9 +40,10 @@ def trained(spec, classes):
 
 
 def images(spec):
-    trunk = getattr(spec, "backbone", spec)
     generator = torch.Generator().manual_seed(0)
-    return torch.randint(0, 256, (2, trunk.in_channels, *spec.image_size), dtype=torch.uint8, generator=generator)
+    return torch.randint(
+        0, 256, (2, spec.backbone.in_channels, *spec.image_size), dtype=torch.uint8, generator=generator
+    )
 
 
 def outputs(model):
@@ -80,17 +84,17 @@ def assert_round_trip(folder, spec):
 
 DETECTORS = {
     "all its own": odd_detector(),
-    "phi": efficientdet_spec("efficientdet_lite0", phi=1.0, image_size=(64, 64)),
-    "width and depth": efficientdet_spec("efficientdet_lite0", width=0.5, depth=2.0, image_size=(64, 64)),
-    "a backbone of V2": efficientdet_spec("efficientdet_d0", backbone="efficientnetv2_b0", image_size=(64, 64)),
-    "four channels": efficientdet_spec("efficientdet_lite0", in_channels=4, image_size=(64, 64)),
-    "a QuFPN": efficientdet_spec("efficientdet_q0", image_size=(64, 64)),
+    "phi": make_spec(ModelOptions("efficientdet_lite0", phi=1.0, image_size=(64, 64))),
+    "width and depth": make_spec(ModelOptions("efficientdet_lite0", width=0.5, depth=2.0, image_size=(64, 64))),
+    "a backbone of V2": make_spec(ModelOptions("efficientdet_d0", backbone="efficientnetv2_b0", image_size=(64, 64))),
+    "four channels": make_spec(ModelOptions("efficientdet_lite0", in_channels=4, image_size=(64, 64))),
+    "a QuFPN": make_spec(ModelOptions("efficientdet_q0", image_size=(64, 64))),
 }
 CLASSIFIERS = {
-    "plain": efficientnet_spec("efficientnet_lite0", image_size=(64, 64)),
-    "phi": efficientnet_spec("efficientnet_b0", phi=0.5, image_size=(64, 96)),
-    "width": efficientnet_spec("efficientnet_lite0", width=0.5, dropout=0.5, image_size=(64, 64)),
-    "V2": efficientnet_spec("efficientnetv2_b0", in_channels=1, padding="symmetric", image_size=(64, 64)),
+    "plain": make_spec(ModelOptions("efficientnet_lite0", image_size=(64, 64))),
+    "phi": make_spec(ModelOptions("efficientnet_b0", phi=0.5, image_size=(64, 96))),
+    "width": make_spec(ModelOptions("efficientnet_lite0", width=0.5, dropout=0.5, image_size=(64, 64))),
+    "V2": make_spec(ModelOptions("efficientnetv2_b0", in_channels=1, padding="symmetric", image_size=(64, 64))),
     "test images": replace(
         EFFICIENTNETS["efficientnet_lite0"], crop=0.7, interpolation="bilinear", image_size=(64, 64)
     ),
@@ -110,7 +114,7 @@ def test_a_classifier_gives_the_same_outputs_after_a_round_trip(tmp_path, spec):
 @pytest.mark.parametrize("name", ["timm/test_resnet", "timm/test_efficientnet"])
 def test_a_detector_with_a_backbone_of_timm_gives_the_same_outputs_after_a_round_trip(tmp_path, name):
     pytest.importorskip("timm")
-    spec = efficientdet_spec("efficientdet_lite0", backbone=name, drop_path=0.125, image_size=(64, 64))
+    spec = make_spec(ModelOptions("efficientdet_lite0", backbone=name, drop_path=0.125, image_size=(64, 64)))
     assert_round_trip(tmp_path, spec)
 
 

@@ -24,7 +24,7 @@ def test_a_fitting_state_fills_every_tensor():
     model, source = network(), state()
     report = load_state(model, source, "a.pt")
     assert set(report.loaded) == model.state_dict().keys()
-    assert report.reinitialised == report.left_over == ()
+    assert report.initialised == report.unused == ()
     for name, value in model.state_dict().items():
         assert value.equal(source[name].to(value.dtype))
 
@@ -36,21 +36,21 @@ def test_the_report_tells_what_was_loaded_left_and_left_over():
     report = load_state(network(), source, "a.pt", fresh=["head."], unused=["extra."])
     assert report.lines() == [
         "weights: loaded 6 tensors from a.pt",
-        "  newly initialised: 2 (head.weight, head.bias)",
-        "  left over in the file: 2 (extra.a, extra.b)",
+        "  initialised: 2 (head.weight, head.bias)",
+        "  unused: 2 (extra.a, extra.b)",
     ]
 
 
 def test_a_report_names_modules_and_not_every_tensor():
     names = tuple(f"head.{module}.{kind}" for module in "abcdef" for kind in ("weight", "bias"))
     lines = LoadReport("a.pt", ("x",), names, ()).lines()
-    assert lines[1] == "  newly initialised: 12 (head.a, head.b, head.c, head.d, ...)"
-    assert lines[2] == "  left over in the file: nothing"
+    assert lines[1] == "  initialised: 12 (head.a, head.b, head.c, head.d, ...)"
+    assert lines[2] == "  unused: nothing"
 
 
 def test_a_report_says_what_became_of_the_head():
     lines = LoadReport("a.pt", ("x",), ("head.weight", "head.bias"), (), "the head had 3 classes").lines()
-    assert lines[1] == "  newly initialised: 2 (head.weight, head.bias); the head had 3 classes"
+    assert lines[1] == "  initialised: 2 (head.weight, head.bias); the head had 3 classes"
 
 
 def test_a_list_in_a_message_ends_after_four():
@@ -74,7 +74,7 @@ def test_what_may_stay_fresh_keeps_its_values():
             {"head.weight": torch.zeros(9, 3)},
             "1 tensors differ in shape ('head.weight' is [9, 3], the model needs [4, 3])",
         ),
-        ({"tail.weight": torch.zeros(1)}, "1 tensors have no place in the model ('tail.weight')"),
+        ({"tail.weight": torch.zeros(1)}, "1 tensors are not in the model ('tail.weight')"),
     ],
 )
 def test_a_load_that_fits_only_in_part_is_refused_and_changes_nothing(changes, reason):
@@ -82,7 +82,7 @@ def test_a_load_that_fits_only_in_part_is_refused_and_changes_nothing(changes, r
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with pytest.raises(WeightsError, match=re.escape(reason)) as error:
         load_state(model, state(**changes), "a.pt")
-    assert str(error.value).startswith("a.pt: these weights are of another model")
+    assert str(error.value).startswith("a.pt: these weights belong to another model")
     assert all(value.equal(before[name]) for name, value in model.state_dict().items())
 
 
@@ -99,5 +99,5 @@ def test_a_state_of_which_nothing_fits_is_refused_even_where_all_may_be_fresh(so
 
 def test_counters_of_norms_may_be_missing_or_left_over():
     report = load_state(network(), state(**{"body.1.num_batches_tracked": None}), "a.pt")
-    assert report.reinitialised == ()
+    assert report.initialised == ()
     load_state(network(), state(**{"body.7.num_batches_tracked": torch.tensor(3)}), "a.pt")

@@ -7,17 +7,15 @@ import torch.nn.functional as F
 from effdet.errors import WeightsError
 from effdet.models import EFFICIENTDETS, EFFICIENTNETS, EfficientDetSpec
 from effdet.weights.names import (
-    CLASSIFIER_SYSTEMS,
-    DETECTOR_SYSTEMS,
-    classifier_system,
-    detector_system,
+    SYSTEMS,
     effdet_rules,
+    find_system,
     lukemelas_rules,
     rename,
     timm_rules,
     torchvision_rules,
     translated,
-    trunk_of,
+    translated_backbone,
     zylo117_rules,
 )
 
@@ -335,21 +333,21 @@ def test_each_system_is_known_by_its_own_names(full_reference):
     for key, shapes in full_reference.shapes.items():
         state, system = dict.fromkeys(shapes, torch.zeros(1)), key.partition("/")[0]
         if "efficientdet" in key:
-            assert (detector_system(state).name, classifier_system(state)) == (system, None)
+            assert (find_system(state, "detection").name, find_system(state, "classification")) == (system, None)
         else:
             name = "efficientnet_pytorch" if key == LITE0_PACKAGE else system
-            assert (detector_system(state), classifier_system(state).name) == (None, name)
+            assert (find_system(state, "detection"), find_system(state, "classification").name) == (None, name)
 
 
 def test_our_own_names_are_a_system_too():
     with torch.device("meta"):
         state = EFFICIENTDETS["efficientdet_lite0"].build(2).state_dict()
-    assert detector_system(state).name == "this package"
+    assert find_system(state, "detection").name == "this package"
     assert translated(state, EFFICIENTDETS["efficientdet_lite0"], "a.pt").keys() == state.keys()
 
 
 def test_no_two_systems_share_a_telltale():
-    telltales = [system.telltale for system in (*DETECTOR_SYSTEMS, *CLASSIFIER_SYSTEMS)]
+    telltales = [system.telltale for systems in SYSTEMS.values() for system in systems]
     assert len(set(telltales)) == len(telltales)
 
 
@@ -365,11 +363,11 @@ def test_a_classifier_is_no_detector(reference):
 
 
 @pytest.mark.parametrize("key", ["effdet/tf_efficientdet_d0", "zylo117/efficientdet-d0"])
-def test_the_trunk_of_a_detector_reads_as_a_classifier(full_reference, key):
+def test_the_backbone_of_a_detector_reads_as_a_classifier(full_reference, key):
     state = dict.fromkeys(full_reference.shapes[key], torch.zeros(1))
-    trunk = translated(trunk_of(state), EFFICIENTNETS["efficientnet_b0"], "a.pth")
+    backbone = translated_backbone(state, EFFICIENTNETS["efficientnet_b0"])
     with torch.device("meta"):
-        assert trunk.keys() == EFFICIENTNETS["efficientnet_b0"].build(0).state_dict().keys()
+        assert backbone.keys() == EFFICIENTNETS["efficientnet_b0"].build(0).state_dict().keys()
 
 
 # Values

@@ -44,8 +44,8 @@ def test_each_family_has_all_its_rows():
 
 
 def test_every_network_has_weights_and_no_other_is_named():
-    assert {entry.architecture for entry in ZOO.values() if entry.is_detector} == DETECTORS
-    assert {entry.architecture for entry in ZOO.values() if not entry.is_detector} == CLASSIFIERS
+    assert {entry.architecture for entry in ZOO.values() if entry.task == "detection"} == DETECTORS
+    assert {entry.architecture for entry in ZOO.values() if entry.task == "classification"} == CLASSIFIERS
 
 
 @pytest.mark.parametrize("entry", ZOO.values(), ids=list(ZOO))
@@ -62,7 +62,7 @@ def test_a_row_agrees_with_itself(entry):
     assert 0.8 < entry.crop <= 1.0
     assert entry.value is None or 20 < entry.value < 90
     assert (entry.value is None) == (entry.classes == 21843)
-    if entry.is_detector:
+    if entry.task == "detection":
         assert (entry.classes, entry.crop, entry.interpolation) == (90, 1.0, "bilinear")
     else:
         assert entry.classes in (1000, 21843)
@@ -181,7 +181,7 @@ def test_inputs_paddings_and_norms_are_those_of_the_training(name, normalisation
 
 def test_anchors_are_rounded_but_for_the_newer_detectors():
     for entry in ZOO.values():
-        if entry.is_detector:
+        if entry.task == "detection":
             wide = entry.anchor_aspects[1]
             assert wide == ((2**0.5, 0.5**0.5) if entry.architecture.startswith("efficientdetv2_") else (1.4, 0.7))
 
@@ -256,9 +256,9 @@ def test_no_default_has_a_head_of_imagenet_21k():
 
 
 def test_a_default_may_be_asked_of_one_kind_only():
-    assert default_entry("efficientdet_d0", detector=True) is ZOO["effdet/tf_efficientdet_d0"]
-    assert default_entry("efficientdet_d0", detector=False) is None
-    assert default_entry("efficientnet_b0", detector=True) is None
+    assert default_entry("efficientdet_d0", task="detection") is ZOO["effdet/tf_efficientdet_d0"]
+    assert default_entry("efficientdet_d0", task="classification") is None
+    assert default_entry("efficientnet_b0", task="detection") is None
     assert default_entry("resnet50") is None
     assert entries_of("resnet50") == []
 

@@ -27,7 +27,8 @@ from effdet.training.debug.out_of_memory import is_out_of_memory
 from effdet.training.state import TrainState
 from effdet.training.tasks import TASKS, MicroBatch
 from effdet.types import Precision
-from effdet.weights.checkpoint import ModelCard, read_card, read_tensors
+from effdet.weights.card import ModelCard, read_card
+from effdet.weights.checkpoint import read_tensors
 
 if TYPE_CHECKING:
     from effdet.training.setup import Run

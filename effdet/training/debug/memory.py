@@ -23,6 +23,7 @@ from effdet.config import Config
 from effdet.devices import autocast_dtype, keep_freed_memory, move_to_device, pick_device
 from effdet.distributed import SINGLE
 from effdet.errors import ConfigError, EffdetError
+from effdet.models import make_spec
 from effdet.models.anchors import level_sizes
 from effdet.training.batch_norm import apply_batch_norm, plan_batch_norm
 from effdet.training.debug.checks import check_micro_batches
@@ -31,7 +32,7 @@ from effdet.training.ema import ExponentialMovingAverage
 from effdet.training.optim import freeze, make_optimizer, train_mode
 from effdet.training.parallel import ParallelModel
 from effdet.training.tasks import TASKS
-from effdet.weights.create import spec_of
+from effdet.weights.create import options_of
 
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 MARGIN = 0.1  # fraction of the memory that stays free: evaluation, fragmentation and other batches are not measured
@@ -108,7 +109,7 @@ def plan_memory(
     device = pick_device(device_name)
     if device.type not in ("cpu", "cuda"):
         raise ConfigError(f"the memory of a step cannot be measured on {device.type}; use --device cpu or cuda")
-    batch_size, spec = config.train.batch_size, spec_of(config.model)
+    batch_size, spec = config.train.batch_size, make_spec(options_of(config.model))
     size = TASKS[config.task].largest_image(config, spec.image_size)
     (coarsest,) = level_sizes(size, spec.max_level, spec.max_level)
     smallest = 1
@@ -234,7 +235,7 @@ def run_step(config: Config, images: int, checkpointing: bool, device: torch.dev
     """
     if device.type == "cpu":
         keep_freed_memory()
-    train, task, spec = config.train, TASKS[config.task], spec_of(config.model)
+    train, task, spec = config.train, TASKS[config.task], make_spec(options_of(config.model))
     size = task.largest_image(config, spec.image_size)
     model = move_to_device(spec.build(assumed_num_classes(config)), device, train.channels_last)
     model.checkpoint_activations(checkpointing)

@@ -30,7 +30,7 @@ from effdet.training.initial_model import initial_model
 from effdet.training.optim import make_schedule
 from effdet.training.tasks.data import TrainingData, read_tables
 from effdet.training.tasks.task import MicroBatch
-from effdet.weights.checkpoint import ModelCard
+from effdet.weights.card import ModelCard
 
 
 class ClassificationTask:

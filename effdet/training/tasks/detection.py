@@ -35,7 +35,7 @@ from effdet.training.optim import make_schedule
 from effdet.training.tasks.data import TrainingData, read_tables
 from effdet.training.tasks.task import MicroBatch
 from effdet.types import DetectionLossOptions
-from effdet.weights.checkpoint import ModelCard
+from effdet.weights.card import ModelCard
 
 RANDOM_OBJECTS = 100  # in each image of `random_targets`
 

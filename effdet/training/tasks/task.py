@@ -19,7 +19,7 @@ from effdet.evaluation.evaluate import Evaluator
 from effdet.losses import Assignment
 from effdet.models import EfficientDet, EfficientNet
 from effdet.training.tasks.data import TrainingData
-from effdet.weights.checkpoint import ModelCard
+from effdet.weights.card import ModelCard
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ import torch
 
 from effdet.config import TrainConfig, make_config
 from effdet.errors import ConfigError, TrainingError
+from effdet.models import make_spec
 from effdet.training.debug import memory
 from effdet.training.debug.memory import (
     MeasuredStep,
@@ -18,7 +19,7 @@ from effdet.training.debug.memory import (
 )
 from effdet.training.debug.out_of_memory import is_out_of_memory, out_of_memory_error
 from effdet.training.tasks import TASKS
-from effdet.weights.create import spec_of
+from effdet.weights.create import options_of
 
 CPU = torch.device("cpu")
 TINY = {"name": "efficientdet_d0", "image_size": [128, 128], "num_classes": 2}
@@ -56,7 +57,7 @@ def test_text_that_is_not_a_memory_size_is_an_error(text):
 
 
 def largest_image(config):
-    return TASKS[config.task].largest_image(config, spec_of(config.model).image_size)
+    return TASKS[config.task].largest_image(config, make_spec(options_of(config.model)).image_size)
 
 
 def test_the_largest_training_images_are_used():

@@ -1,0 +1,66 @@
+"""The model card: everything besides the weights that is needed to use a model.
+
+Files that hold cards are read and written in `checkpoint.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from effdet.config import migrate
+from effdet.models import EfficientDetSpec, EfficientNetSpec, ModelSpec
+from effdet.types import Task
+
+SPECS: dict[Task, type[ModelSpec]] = {"detection": EfficientDetSpec, "classification": EfficientNetSpec}
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """Everything besides the weights that is needed to use a model.
+
+    Attributes:
+        spec: what the model is, its input included.
+        class_names: name of each label, K names.
+        category_ids: the data set's id of each label, used in written results.
+        postprocess: keyword arguments of `postprocess` with which a detector was evaluated.
+        metrics: metrics of these weights; empty if they were never evaluated.
+        config: the recipe as plain containers, for the record and for evaluating again.
+        versions: of this package and of torch.
+    """
+
+    spec: ModelSpec
+    class_names: tuple[str, ...]
+    category_ids: tuple[int, ...]
+    postprocess: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def task(self) -> Task:
+        """The task of the model."""
+        return self.spec.task
+
+    def to_dict(self) -> dict[str, Any]:
+        """The card as plain containers, for `read_card`."""
+        fields = {key: value for key, value in vars(self).items() if key != "spec"}
+        return {"task": self.task, "spec": TypeAdapter(SPECS[self.task]).dump_python(self.spec, mode="json"), **fields}
+
+
+def read_card(plain: Mapping[str, Any]) -> ModelCard:
+    """The card from the result of `ModelCard.to_dict`, with its recipe migrated to the current version.
+
+    Raises:
+        ValueError, TypeError, KeyError: it is not the result of `ModelCard.to_dict`.
+        ConfigError: its recipe was written by a newer version of this package.
+    """
+    fields = {key: value for key, value in plain.items() if key not in ("task", "spec")}
+    fields["config"] = migrate(fields.get("config", {}))
+    if plain["task"] not in SPECS:
+        raise ValueError(f"unknown task {plain['task']!r}")
+    spec = TypeAdapter(SPECS[plain["task"]]).validate_python(plain["spec"])
+    return TypeAdapter(ModelCard).validate_python(vars(ModelCard(spec=spec, **fields)))

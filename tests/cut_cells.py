@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from effdet.data.formats.voc import read_voc
-from effdet.data.images import read_image, write_image
+from effdet.data.images import read_image
+from effdet.report.pictures import write_image
 
 MARGIN = 0.1  # share of a cell's longer side that is kept around it
 SMALLEST_SIDE = 16  # pixels; the few smaller boxes hold no whole cell

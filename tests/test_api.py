@@ -38,7 +38,7 @@ def test_without_validation_there_are_no_metrics(tiny_recipe, tmp_path):
 
 
 def test_a_run_is_continued(tiny_recipe, trained, tmp_path):
-    changes = ["train.max_steps=3", "train.save_minutes=0.0000001"]
+    changes = ["train.max_steps=3", "train.save_every_minutes=0.0000001"]
     first = effdet.train(tiny_recipe, ["train.max_hours=0.0000001", *changes], output_dir=tmp_path / "a", device="cpu")
     assert first.ending == "out of time"
     second = effdet.train(tiny_recipe, changes, device="cpu", resume=first.folder)
@@ -59,3 +59,18 @@ def test_a_trained_checkpoint_predicts(trained, tiny_data):
     detections = effdet.Predictor(trained.folder / "best.pt", score_threshold=0.001)(image)
     assert isinstance(detections, effdet.Detections)
     assert detections.draw().shape[2] == 3
+
+
+def test_a_checkpoint_is_evaluated_by_its_own_recipe(trained):
+    metrics = effdet.evaluate(trained.folder / "best.pt", device="cpu")
+    assert metrics == pytest.approx(trained.metrics, abs=1e-6)
+    assert read(trained.folder / "eval-best/metrics.json") == metrics
+
+
+def test_a_checkpoint_is_evaluated_by_another_recipe(trained, tiny_recipe, tmp_path):
+    changes = ["postprocess.max_detections=1", "eval.batch_size=1"]
+    by_file = effdet.evaluate(str(trained.folder / "best.pt"), tiny_recipe, changes, output_dir=tmp_path / "a")
+    in_memory = effdet.load_config(tiny_recipe, changes)
+    assert effdet.evaluate(trained.folder / "best.pt", in_memory, output_dir=tmp_path / "b") == by_file
+    assert by_file["AR100"] <= trained.metrics["AR100"]
+    assert len(read(tmp_path / "a/predictions.json")) <= 4  # one in each image

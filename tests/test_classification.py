@@ -11,8 +11,9 @@ import torch
 
 from effdet.cli import main
 from effdet.config import load_config
-from effdet.data.images import read_image, write_image
+from effdet.data.images import read_image
 from effdet.evaluation.accuracy import METRIC_NAMES
+from effdet.report.pictures import write_image
 from effdet.weights.checkpoint import load_checkpoint
 from effdet.weights.zoo import find_entry
 

@@ -40,25 +40,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         EffdetError: recipe, data or weights cannot be used.
     """
-    from rich.console import Console
+    from effdet.api import evaluate
 
-    from effdet.distributed import process_group
-    from effdet.evaluation.evaluate_checkpoint import evaluate_checkpoint, evaluation_config, results_folder
-    from effdet.evaluation.tables import metrics_table
-    from effdet.weights.create import open_checkpoint
-
-    checkpoint = open_checkpoint(args.weights)
-    config, lines = evaluation_config(checkpoint.card, args.weights, recipe_path(args), overrides(args))
-    folder = results_folder(args.weights, checkpoint.card, config, args.out)
-    with process_group(args.device, config.train.timeout_minutes) as (together, device):
-        console = Console(soft_wrap=True, markup=False, highlight=False, quiet=not together.is_main)
-
-        def show(line: str) -> None:
-            console.print(line, style="yellow")
-
-        for line in lines:
-            show(line)
-        evaluator, metrics = evaluate_checkpoint(checkpoint, config, folder, device, show, together)
-        console.print(metrics_table(metrics))
-    console.print(f"{len(evaluator)} images; metrics.json and predictions.json are in {folder}")
+    evaluate(args.weights, recipe_path(args), overrides(args), device=args.device, output_dir=args.out)
     return 0

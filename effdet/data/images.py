@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from effdet.data.jpeg import is_jpeg, jpeg_frame, jpeg_is_cut_off
 from effdet.errors import DataError
-from effdet.files import atomic_write
 
 Image = NDArray[np.uint8]
 
@@ -82,21 +81,6 @@ def decode_image(data: bytes, name: str, reduction: int = 1) -> Image:
     if image is None:
         raise DataError(f"{name}: not a whole image of a known format; convert it to JPEG or PNG, or remove it")
     return image if reduced else _reduce(image, reduction)  # type: ignore[arg-type, return-value]
-
-
-def write_image(path: Path, image: Image) -> None:
-    """Saves an image, uint8 RGB [H, W, 3], atomically in the format of the path's suffix.
-
-    Raises:
-        DataError: the image cannot be encoded.
-    """
-    import cv2
-
-    encoded, data = cv2.imencode(path.suffix.lower(), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    if not encoded:
-        raise DataError(f"{path}: the image cannot be encoded")
-    with atomic_write(path) as partial:
-        np.asarray(data).tofile(partial)
 
 
 def _is_cut_off(data: bytes) -> bool:

@@ -92,18 +92,22 @@ def predict_files(
         raise DataError(
             f"{error.filename or folder}: cannot be written: {reason}; choose another folder or make room"
         ) from None
-    total = Summary(
-        images=sum(summary.images for summary in summaries),
-        objects=sum(summary.objects for summary in summaries),
-        failures=[failure for summary in summaries for failure in summary.failures],
-        interrupted=any(summary.interrupted for summary in summaries),
-    )
-    return processes.broadcast(total)
+    return processes.broadcast(_total(summaries))
 
 
 def block_of(sources: Sequence[Source], rank: int, size: int) -> list[Source]:
     """The sources of one of `size` processes: a block of neighbors, so that ranks follow the order of the sources."""
     return [sources[number] for number in range(len(sources)) if number * size // len(sources) == rank]
+
+
+def _total(summaries: Sequence[Summary]) -> Summary:
+    """The summaries of all processes as one."""
+    return Summary(
+        images=sum(summary.images for summary in summaries),
+        objects=sum(summary.objects for summary in summaries),
+        failures=[failure for summary in summaries for failure in summary.failures],
+        interrupted=any(summary.interrupted for summary in summaries),
+    )
 
 
 def _predict_block(

@@ -15,12 +15,13 @@ from effdet.data.annotations import Annotations
 from effdet.data.cache import ENTRY, DiskCache, MemoryCache, make_cache
 from effdet.data.detection_dataset import DetectionDataset
 from effdet.data.formats.shard_index import read_shards
-from effdet.data.images import REDUCTIONS, decode_image, write_image
+from effdet.data.images import REDUCTIONS, decode_image
 from effdet.data.label_map import LabelMap
 from effdet.data.loader import evaluation_batches
 from effdet.data.shard_store import ShardFolder
 from effdet.data.shard_writer import write_shards
 from effdet.errors import DataError
+from effdet.report.pictures import write_image
 
 COUNT = 6
 FULL = 90 * 120 * 3  # bytes of an image

@@ -17,12 +17,12 @@ from effdet.data.detection_dataset import DetectionDataset
 from effdet.data.formats import read_table
 from effdet.data.formats.coco import read_coco
 from effdet.data.formats.folders import read_folders
-from effdet.data.images import write_image
 from effdet.data.label_map import LabelMap
 from effdet.data.labels import ImageLabels
 from effdet.data.loader import evaluation_batches
 from effdet.data.shard_writer import write_shards
 from effdet.errors import ConfigError, DataError
+from effdet.report.pictures import write_image
 
 NUM_IMAGES = 9
 SMALL = 9000  # bytes after which a shard is full: two images in each

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from effdet.config import make_config
-from effdet.data.images import write_image
 from effdet.devices import move_to_device, use_deterministic_algorithms
 from effdet.errors import WeightsError
 from effdet.files import atomic_folder, write_json
 from effdet.models import EfficientDet, EfficientNet
+from effdet.report.pictures import write_image
 from effdet.training.debug.nan_trace import NanTrace, ValueRange, trace
 from effdet.training.debug.out_of_memory import is_out_of_memory
 from effdet.training.state import TrainState

@@ -186,7 +186,6 @@ def classes_of(task, folder):
 def write_checkpoint(path, class_names=None):
     """A checkpoint of random weights for a path such as runs/d2/best.pt, whose detector finds objects everywhere."""
     from effdet.weights.card import ModelCard
-
     from effdet.weights.checkpoint import save_checkpoint
     from effdet.weights.create import spec_of
 

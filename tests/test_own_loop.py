@@ -2,8 +2,7 @@
 
 import torch
 
-from effdet import Target, create_model
-from effdet.losses import ClassificationLoss, DetectionLoss
+from effdet import ClassificationLoss, DetectionLoss, ModelOptions, Target, create_model
 
 
 def picture(left, top):
@@ -20,7 +19,7 @@ def test_a_detector_is_trained_in_a_few_lines():
     boxes = [torch.tensor([[left, top, left + 24, top + 24]]).float() for left, top in corners]
     targets = [Target(box, torch.tensor([0]), index, (64, 64), (1.0, 1.0)) for index, box in enumerate(boxes)]
 
-    model = create_model("efficientdet_lite0", num_classes=2, image_size=(64, 64)).train()
+    model = create_model(ModelOptions("efficientdet_lite0", image_size=(64, 64)), num_classes=2)
     criterion = DetectionLoss()
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     totals = []
@@ -39,7 +38,7 @@ def test_a_classifier_is_trained_in_a_few_lines():
     images = torch.stack([picture(4, 8), picture(36, 30), picture(6, 4), picture(34, 36)])
     labels = torch.tensor([0, 1, 0, 1])
 
-    model = create_model("efficientnet_lite0", num_classes=2, image_size=(64, 64)).train()
+    model = create_model(ModelOptions("efficientnet_lite0", image_size=(64, 64)), num_classes=2)
     criterion = ClassificationLoss()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     totals = []

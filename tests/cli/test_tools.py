@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from effdet.cli import main
-from effdet.cli.train import run_folder
 from effdet.data.synthetic import write_video
 from effdet.data.train_order import TrainOrder
+from effdet.training.run_folder import run_folder
 from effdet.weights.checkpoint import load_checkpoint
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
@@ -43,7 +43,7 @@ def read(path):
     return json.loads(path.read_text())
 
 
-def test_a_reader_who_has_enough_ends_a_verb_without_a_word(monkeypatch):
+def test_a_closed_pipe_ends_a_verb_without_a_message(monkeypatch):
     def full(args):
         raise BrokenPipeError
 
@@ -52,7 +52,7 @@ def test_a_reader_who_has_enough_ends_a_verb_without_a_word(monkeypatch):
     assert run("config", "configs/d0.yaml") == 0
 
 
-def test_a_folder_that_cannot_be_written_is_told_before_the_evaluation(tiny_run, tmp_path, capsys, monkeypatch):
+def test_a_folder_that_cannot_be_written_is_reported_before_the_evaluation(tiny_run, tmp_path, capsys, monkeypatch):
     def refuse(**settings):
         raise PermissionError(errno.EACCES, "Permission denied")
 
@@ -112,15 +112,15 @@ def voc(tmp_path):
             "<object><name>cell</name><bndbox><xmin>10</xmin><ymin>10</ymin><xmax>60</xmax><ymax>70</ymax></bndbox>"
             "</object></annotation>"
         )
-    for part in ("train", "val"):
-        (root / f"ImageSets/Main/{part}.txt").write_text("one\ntwo\n")
+    for split in ("train", "val"):
+        (root / f"ImageSets/Main/{split}.txt").write_text("one\ntwo\n")
     return root
 
 
 # The whole path
 
 
-def test_a_process_of_its_own_trains_and_its_run_is_found(tiny_recipe, tiny_data, tmp_path, monkeypatch, capsys):
+def test_a_run_of_tools_train_is_evaluated_and_predicts(tiny_recipe, tiny_data, tmp_path, monkeypatch, capsys):
     process = subprocess.run(
         [sys.executable, REPOSITORY / "tools" / "train.py", tiny_recipe, "train.max_steps=2", "--device", "cpu"],
         cwd=tmp_path,
@@ -140,7 +140,7 @@ def test_a_process_of_its_own_trains_and_its_run_is_found(tiny_recipe, tiny_data
     assert run_folder(None, "tiny", None) == Path("runs/tiny-2")
 
 
-def test_predict_takes_images_folders_and_videos(tiny_run, tiny_data, tmp_path, capsys):
+def test_predict_reads_images_folders_and_videos(tiny_run, tiny_data, tmp_path, capsys):
     write_video(tmp_path / "clip.mp4", 3, (96, 128), seed=0)
     image = next((tiny_data / "train2017").iterdir())
     folder, out = tiny_data / "val2017", tmp_path / "out"
@@ -157,7 +157,7 @@ def test_predict_takes_images_folders_and_videos(tiny_run, tiny_data, tmp_path, 
         assert len(list(csv.DictReader(file))) == len(rows)
 
 
-def test_options_may_stand_anywhere_among_the_overrides(tiny_run, tiny_recipe, tmp_path):
+def test_options_may_come_before_between_and_after_overrides(tiny_run, tiny_recipe, tmp_path):
     weights, size = tiny_run / "best.pt", "eval.batch_size=2"  # one size: others are computed in another order
     assert run("eval", "--weights", weights, tiny_recipe, "--out", tmp_path / "a", size, "--device", "cpu") == 0
     assert run("eval", size, "--device", "cpu", "--weights", weights, "data.workers=0", "--out", tmp_path / "b") == 0
@@ -176,21 +176,21 @@ def runs_by_ids(tiny_recipe, tiny_data, tmp_path_factory):
 
 
 @pytest.mark.parametrize("ids", [(1, 2, 3), (3, 7, 90)])
-def test_the_numbers_of_the_categories_change_neither_losses_nor_metrics(runs_by_ids, ids):
-    figures = []
+def test_category_ids_change_neither_losses_nor_metrics(runs_by_ids, ids):
+    results = []
     for folder in (runs_by_ids[0, 1, 2], runs_by_ids[ids]):
         lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
         timeless = [
             {key: value for key, value in line.items() if key not in ("seconds", "images_per_second", "data_wait")}
             for line in lines
         ]
-        figures.append((timeless, read(folder / "metrics.json")))
-    assert figures[0] == figures[1]
-    assert figures[0][1]["AR100"] > 0
+        results.append((timeless, read(folder / "metrics.json")))
+    assert results[0] == results[1]
+    assert results[0][1]["AR100"] > 0
 
 
 @pytest.mark.parametrize("ids", [(1, 2, 3), (3, 7, 90)])
-def test_results_carry_the_category_ids_of_the_data_set(runs_by_ids, ids):
+def test_results_have_the_category_ids_of_the_data_set(runs_by_ids, ids):
     plain, numbered = (read(folder / "predictions.json") for folder in (runs_by_ids[0, 1, 2], runs_by_ids[ids]))
     assert [{**row, "category_id": ids[row["category_id"]]} for row in plain] == numbered
     assert load_checkpoint(runs_by_ids[ids] / "best.pt").card.category_ids == ids
@@ -212,7 +212,7 @@ def test_results_carry_the_category_ids_of_the_data_set(runs_by_ids, ids):
         ("=3", "expected section.key=value, got '=3'"),
         ("train.epochs=[3", "the value of 'train.epochs=[3' is not valid YAML"),
         ("model.name=efficientdet_d9", "efficientdet_d9"),
-        ("train.freeze=[backbon]", "train.freeze: the model has no module 'backbon'; near names are backbone"),
+        ("train.freeze=[backbon]", "train.freeze: the model has no module 'backbon'; similar names are backbone"),
     ],
 )
 def test_an_override_that_cannot_be_used_is_named(capsys, train, tmp_path, override, message):
@@ -262,7 +262,7 @@ def test_an_unknown_device_is_refused(capsys, tiny_run, tiny_recipe, tiny_data, 
     assert message in refused(capsys, "predict", tiny_data, *weights, "--device", device)
 
 
-def test_the_schema_knows_the_keys_of_both_tasks(capsys):
+def test_the_schema_has_the_keys_of_both_tasks(capsys):
     assert run("config", "--schema") == 0
     schema = json.loads(capsys.readouterr().out)
     tasks = [schema["$defs"][one["$ref"].rpartition("/")[2]]["properties"] for one in schema["anyOf"]]
@@ -316,7 +316,7 @@ def test_a_broken_xml_file_is_named(capsys, train, voc):
     assert f"{path}: not valid XML, line 1 column 100; write the file again" in line
 
 
-def test_a_class_that_the_training_set_lacks_is_named(capsys, train, voc):
+def test_a_class_that_is_not_in_the_training_set_is_named(capsys, train, voc):
     path = voc / "Annotations/two.xml"
     path.write_text(path.read_text().replace("cell", "wolf"))
     (voc / "ImageSets/Main/train.txt").write_text("one\n")
@@ -372,7 +372,7 @@ def test_a_broken_image_is_named(capsys, train, data, content, message, workers)
     assert not (data.parent / "run/last.pt").exists()
 
 
-def test_what_was_trained_before_a_broken_image_is_kept(capsys, train, tiny_recipe, tiny_run, data):
+def test_a_run_that_ends_at_a_broken_image_is_saved_and_can_be_resumed(capsys, train, tiny_recipe, tiny_run, data):
     root, folder = f"data.root={data}", data.parent / "run"
     (order,) = TrainOrder(num_images=12, batch_size=12, seed=0).batches(0, 1)
     name = read(data / TRAIN_JSON)["images"][order[5].row]["file_name"]  # for the second step
@@ -382,7 +382,7 @@ def test_what_was_trained_before_a_broken_image_is_kept(capsys, train, tiny_reci
     capsys.readouterr()
     assert run(*train, root) == 1
     output = capsys.readouterr()
-    assert f"saved after step 1; once the data is mended, go on with --resume {folder}" in output.out
+    assert f"saved after step 1; fix the data, then continue with --resume {folder}" in output.out
     assert output.err.startswith(f"error: {image}: the image is cut off")
     image.write_bytes(whole)
     assert run("train", tiny_recipe, root, "--resume", folder, "--device", "cpu") == 0
@@ -390,7 +390,7 @@ def test_what_was_trained_before_a_broken_image_is_kept(capsys, train, tiny_reci
     assert all(torch.equal(value, second[key]) for key, value in first.items())
 
 
-def test_faulty_boxes_are_counted_once_and_the_run_goes_on(capsys, train, data):
+def test_faulty_boxes_are_counted_once_and_do_not_end_the_run(capsys, train, data):
     def change(content):
         image = content["annotations"][0]["image_id"]
         faults = [[10, 10, 0, 20], [10, 10, 20, -5], [300, 10, 20, 20], [-50, 10, 20, 20], [0, 0, float("nan"), 5]]
@@ -423,7 +423,7 @@ def test_a_data_set_with_more_classes_than_the_model_is_not_evaluated(capsys, ti
 
 def test_a_recipe_without_validation_is_not_evaluated(capsys, tiny_run):
     line = refused(capsys, "eval", "--weights", tiny_run / "best.pt", "data.val=null")
-    assert "the data set has no validation part: data.val is null; set data.val.split=" in line
+    assert "the data set has no validation split: data.val is null; set data.val.split=" in line
 
 
 # Weights that cannot be used
@@ -444,7 +444,7 @@ def foreign(request, tmp_path, tiny_run):
     return path
 
 
-def test_a_file_that_holds_no_weights_is_named(capsys, foreign, train, tiny_data, tiny_recipe):
+def test_a_file_without_weights_is_named(capsys, foreign, train, tiny_data, tiny_recipe):
     message = f"error: {foreign}: not a weights file, or damaged; expected a file of tensors"
     assert refused(capsys, *train, f"model.weights={foreign}").startswith(message)
     assert refused(capsys, "eval", tiny_recipe, "--weights", foreign).startswith(message)
@@ -455,10 +455,10 @@ def test_a_file_that_holds_no_weights_is_named(capsys, foreign, train, tiny_data
 def test_weights_of_another_network_are_named(capsys, train, tiny_run, tiny_data, tmp_path):
     path = tmp_path / "state.pt"
     torch.save({"layer1.weight": torch.zeros(3), "layer1.bias": torch.zeros(3)}, path)
-    assert f"{path}: weights of an unknown system" in refused(capsys, *train, f"model.weights={path}")
+    assert f"{path}: weights from an unknown system" in refused(capsys, *train, f"model.weights={path}")
     assert f"{path}: holds weights but no model card" in refused(capsys, "predict", tiny_data, "--weights", path)
     other = refused(capsys, *train, f"model.weights={tiny_run / 'best.pt'}", "model.name=efficientdet_lite1")
-    assert f"{tiny_run / 'best.pt'}: these weights are of another model:" in other
+    assert f"{tiny_run / 'best.pt'}: these weights belong to another model:" in other
     assert "check model.name and model.weights" in other
 
 
@@ -495,10 +495,10 @@ def test_a_run_is_never_overwritten(capsys, tiny_run, tiny_recipe, tmp_path):
     before = {path.name: path.read_bytes() for path in tiny_run.iterdir()}
     line = refused(capsys, "train", tiny_recipe, f"output_dir={tiny_run}")
     assert line == (
-        f"error: {tiny_run}: holds a run already; go on with it by --resume {tiny_run}, or set another output_dir"
+        f"error: {tiny_run}: holds a run already; continue it with --resume {tiny_run}, or set another output_dir"
     )
     line = refused(capsys, "train", tiny_recipe, "--resume", tmp_path, f"output_dir={tiny_run}")
-    assert "a run goes on in its own folder, but output_dir is" in line
+    assert "a run continues in its own folder, but output_dir is" in line
     assert {path.name: path.read_bytes() for path in tiny_run.iterdir()} == before
 
 
@@ -527,13 +527,13 @@ def test_a_folder_that_cannot_be_written_is_named(capsys, verb, train, tiny_run,
 # Names that the terminal must not change
 
 
-def test_brackets_and_long_paths_are_printed_as_they_are(capsys, train, tmp_path):
+def test_brackets_and_long_paths_are_printed_unchanged(capsys, train, tmp_path):
     folder = tmp_path / "[bold]" / ("long" * 30)
     assert run(*train, f"output_dir={folder}", "train.max_steps=1", "data.val=null") == 0
     assert capsys.readouterr().out.endswith(f"done: {folder}/best.pt\n")
 
 
-def test_an_evaluation_without_enough_memory_is_told_in_a_sentence(
+def test_an_evaluation_that_runs_out_of_memory_says_what_to_change(
     tiny_run, tiny_recipe, monkeypatch, tmp_path, capsys
 ):
     def too_large(*arguments):
@@ -542,4 +542,4 @@ def test_an_evaluation_without_enough_memory_is_told_in_a_sentence(
     monkeypatch.setattr("effdet.evaluation.evaluate_checkpoint.evaluate", too_large)
     given = [str(tiny_recipe), "--weights", str(tiny_run / "best.pt"), "--out", str(tmp_path), "--device", "cpu"]
     assert main(["eval", *given]) == 1
-    assert "error: not enough memory; take fewer images at a time (eval.batch_size" in capsys.readouterr().err
+    assert "error: not enough memory; lower the batch size (eval.batch_size" in capsys.readouterr().err

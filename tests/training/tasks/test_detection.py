@@ -34,7 +34,7 @@ def test_micro_batches_have_their_images_targets_and_positive_anchors(tiny_recip
     assert [target for one in micro_batches for target in one.targets] == list(batch.targets)
     assert [row for one in micro_batches for row in one.rows] == list(batch.indices)
     for one in micro_batches:
-        expected = assign(task.model.anchors_of((64, 64)), one.targets)
+        expected = assign(task.model.anchors_at((64, 64)), one.targets)
         assert all(values.equal(other) for values, other in zip(one.assignment, expected, strict=True))
         assert one.count == one.normalizer == expected.num_positives > 0
 
@@ -51,8 +51,8 @@ def test_images_of_other_sizes_have_anchors_of_their_own(tiny_recipe):
     task, batch = task_and_batch(tiny_recipe)
     images = batch.images.repeat(1, 1, 2, 3)
     (micro_batch,) = task.prepare(replace(batch, images=images), 0)
-    assert len(task.untrained(images).anchors) == len(task.model.anchors_of((128, 192)))
-    assert micro_batch.assignment.anchor.max() < len(task.model.anchors_of((128, 192)))
+    assert len(task.untrained(images).anchors) == len(task.model.anchors_at((128, 192)))
+    assert micro_batch.assignment.anchor.max() < len(task.model.anchors_at((128, 192)))
 
 
 def test_the_normalizer_is_the_moving_average_of_the_positives_where_the_recipe_has_a_momentum(tiny_recipe):

@@ -136,14 +136,14 @@ def test_the_gradient_of_ciou_holds_the_weight_of_the_aspect_ratios_fixed():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_box_is_as_close_to_itself_as_can_be(kind):
+def test_the_paired_iou_of_a_box_with_itself_is_the_largest(kind):
     boxes = random_boxes(20)
     assert paired_iou(boxes, boxes, kind).tolist() == [1] * 20
     assert (paired_iou(boxes, random_boxes(20, seed=1), kind) < 1).all()
 
 
 @pytest.mark.parametrize("kind", ["giou", "diou", "ciou"])
-def test_boxes_apart_are_drawn_together(kind):
+def test_the_gradient_moves_separate_boxes_towards_each_other(kind):
     box = torch.tensor([[0.0, 0, 10, 10]], requires_grad=True)
     paired_iou(box, torch.tensor([[50.0, 30, 60, 40]]), kind).sum().backward()
     assert (box.grad[0, 2:] > 0).all()

@@ -162,7 +162,7 @@ def test_a_run_without_validation_keeps_its_newest_weights(train, tmp_path):
 
 
 @pytest.mark.parametrize("with_recipe", [True, False])
-def test_eval_repeats_the_numbers_of_the_training(shapes_run, shapes_recipe, tmp_path, capsys, with_recipe):
+def test_eval_gives_the_metrics_of_the_training(shapes_run, shapes_recipe, tmp_path, capsys, with_recipe):
     recipe = [shapes_recipe] if with_recipe else []
     weights = ["--weights", shapes_run / "best.pt", "--out", tmp_path, "--device", "cpu"]
     assert run("eval", *recipe, *weights) == 0
@@ -173,7 +173,7 @@ def test_eval_repeats_the_numbers_of_the_training(shapes_run, shapes_recipe, tmp
     assert "top1" in output
 
 
-def test_eval_takes_another_part_and_another_format(shapes_run, tmp_path):
+def test_eval_of_another_split_and_another_format(shapes_run, tmp_path):
     options = ["--weights", shapes_run / "best.pt", "--device", "cpu", "--out"]
     assert run("eval", *options, tmp_path / "a", "data.val.split=train") == 0
     assert run("eval", *options, tmp_path / "b", "data.format=csv", "data.val.split=train") == 0
@@ -220,7 +220,7 @@ def test_predict_writes_names_tables_and_pictures(shapes_run, shapes_data, tmp_p
     ]
 
 
-def test_predict_tells_all_classes_where_there_are_fewer_than_five(shapes_run, shapes_data, tmp_path):
+def test_predict_writes_all_classes_if_there_are_fewer_than_five(shapes_run, shapes_data, tmp_path):
     image = shapes_data / "val/disc/0.png"
     assert run("predict", image, "--weights", shapes_run / "best.pt", "--out", tmp_path, "--no-images") == 0
     (row,) = read(tmp_path / "predictions.json")
@@ -262,7 +262,7 @@ def test_a_single_class_is_refused(capsys, train, data):
     assert f"{data / 'train'}: all images are of the class 'disc'; a classifier needs at least two classes" in line
 
 
-def test_images_that_a_list_names_and_nobody_finds_are_named(capsys, train, data):
+def test_missing_images_of_a_list_are_named(capsys, train, data):
     (data / "train/disc/1.png").unlink()
     line = refused(capsys, *train, f"data.root={data}", "data.format=csv")
     assert "1 of 18 images do not exist" in line
@@ -270,7 +270,7 @@ def test_images_that_a_list_names_and_nobody_finds_are_named(capsys, train, data
 
 
 @pytest.mark.parametrize(("name", "hint"), [("discs", "did you mean 'disc'?"), ("wolf", "known are disc, frame, ")])
-def test_a_class_that_the_training_set_lacks_is_named(capsys, train, data, shapes_run, name, hint):
+def test_a_class_that_is_not_in_the_training_set_is_named(capsys, train, data, shapes_run, name, hint):
     (data / "val/disc").rename(data / "val" / name)
     arguments = ["eval", "--weights", shapes_run / "best.pt"]
     for verb in (train, arguments):
@@ -287,7 +287,7 @@ def test_missing_folders_are_named_with_their_setting(capsys, train, data):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_broken_image_is_named_and_what_was_learned_is_kept(capsys, train, data, tmp_path, workers):
+def test_a_broken_image_in_the_first_batch_is_named_and_nothing_is_saved(capsys, train, data, tmp_path, workers):
     image = data / "train/frame/3.png"
     image.write_bytes(image.read_bytes()[:-500])
     line = refused(capsys, *train, f"data.root={data}", f"data.workers={workers}", "train.batch_size=18")
@@ -295,7 +295,7 @@ def test_a_broken_image_is_named_and_what_was_learned_is_kept(capsys, train, dat
     assert not (tmp_path / "run/last.pt").exists()
 
 
-def test_files_that_are_no_images_are_counted_and_left_out(capsys, train, data):
+def test_files_that_are_not_images_are_counted_and_skipped(capsys, train, data):
     (data / "train/disc/notes.txt").write_text("notes")
     assert run(*train, f"data.root={data}", "train.max_steps=1", "data.val=null") == 0
     assert "train: files that are no images left out: 1\n" in capsys.readouterr().out
@@ -322,10 +322,10 @@ def test_grey_and_odd_images_are_trained_on(train, data, tmp_path):
         ("postprocess.score_threshold=0.5", "unknown key 'postprocess'; it belongs to task: detection"),
         ("augment.scale_jitter=[0.5, 1]", "unknown key 'augment.scale_jitter'; it belongs to task: detection"),
         ("augment.mixup_alpha=-1", "'augment.mixup_alpha' is -1"),
-        ("progressive.image_size=[]", "progressive: names no stages; give image_size as a list"),
+        ("progressive.image_size=[]", "progressive has no stages; give image_size as a list"),
         (
             "progressive={image_size: [32, 64], mixup_alpha: [0.1]}",
-            "every list needs one value per stage, but the lists are",
+            "every list needs one value per stage, but their lengths are",
         ),
         ("progressive.rand_augment_magnitude=[1, 2]", "augment.rand_augment.layers is 0; set it to 2"),
     ],
@@ -363,7 +363,7 @@ def damaged(path, kind, whole):
 
 
 @pytest.mark.parametrize("kind", ["page", "cut", "code", "pickle"])
-def test_a_file_that_holds_no_weights_is_named(
+def test_a_file_without_weights_is_named(
     capsys, train, shapes_run, shapes_data, shapes_recipe, tmp_path, monkeypatch, kind
 ):
     monkeypatch.chdir(tmp_path)
@@ -385,15 +385,15 @@ def test_a_file_that_holds_no_weights_is_named(
 def test_a_detectors_weights_are_refused_for_a_classifier(capsys, train, tiny_run):
     line = refused(capsys, *train, f"model.weights={tiny_run / 'best.pt'}")
     assert line == (
-        f"error: {tiny_run / 'best.pt'}: these are a detector's weights, but the model is a classifier; take their "
-        "backbone alone with backbone_weights"
+        f"error: {tiny_run / 'best.pt'}: these are a detector's weights, but the model is a classifier; load only "
+        "their backbone with backbone_weights"
     )
 
 
 def test_weights_of_another_network_are_named(capsys, train, shapes_run):
     line = refused(capsys, *train, f"model.weights={shapes_run / 'best.pt'}", "model.name=efficientnet_lite1")
-    assert f"{shapes_run / 'best.pt'}: these weights are of another model:" in line
-    assert line.partition("they are nearest to ")[2].startswith("efficientnet_lite0")
+    assert f"{shapes_run / 'best.pt'}: these weights belong to another model:" in line
+    assert line.partition("the nearest models are ")[2].startswith("efficientnet_lite0")
 
 
 def test_an_unknown_name_of_weights_gets_the_nearest_three(capsys, train, shapes_data, shapes_recipe):
@@ -410,7 +410,7 @@ def test_an_unknown_name_of_weights_gets_the_nearest_three(capsys, train, shapes
 
 
 @pytest.mark.parametrize("name", ["efficientnet_b0", "efficientdet_d0"])
-def test_weights_that_are_not_here_and_cannot_be_had_are_told_with_what_to_do(
+def test_the_error_for_weights_that_cannot_be_downloaded_says_what_to_do(
     capsys, train, shapes_data, offline, tmp_path, name
 ):
     entry = find_entry(name)
@@ -425,6 +425,6 @@ def test_weights_that_are_not_here_and_cannot_be_had_are_told_with_what_to_do(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_task_without_public_weights_is_told(capsys, train):
+def test_weights_of_the_other_task_are_refused_with_those_that_fit(capsys, train):
     line = refused(capsys, *train, "model.weights=coco")
     assert "weights 'coco' are a detector's, but efficientnet_lite0 is a classifier; 'imagenet' fits it" in line

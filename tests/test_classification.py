@@ -117,9 +117,9 @@ def test_results_of_a_run_fit_together(shapes_run, shapes_data):
     confusion = table(shapes_run / "confusion.csv")
     assert list(confusion[0]) == ["true class", *CLASSES]
     assert [row["true class"] for row in confusion] == list(CLASSES)
-    told = [[int(row[name]) for name in CLASSES] for row in confusion]
-    assert [sum(row) for row in told] == [3, 3, 3]
-    assert sum(told[label][label] for label in range(3)) == sum(right)
+    counts = [[int(row[name]) for name in CLASSES] for row in confusion]
+    assert [sum(row) for row in counts] == [3, 3, 3]
+    assert sum(counts[label][label] for label in range(3)) == sum(right)
     assert min(read_image(shapes_run / "confusion.png").shape[:2]) > 100
 
 
@@ -210,13 +210,13 @@ def test_predict_writes_names_tables_and_pictures(shapes_run, shapes_data, tmp_p
     assert len(rows) == 9
     for row in rows:
         name = str(Path(row["file_name"]).relative_to(shapes_data / "val"))
-        assert [told["name"] for told in row["classes"]] == [told["name"] for told in wanted[name][:2]]
-        scores = [told["score"] for told in wanted[name][:2]]
-        assert [told["score"] for told in row["classes"]] == pytest.approx(scores, abs=2e-5)
+        assert [entry["name"] for entry in row["classes"]] == [entry["name"] for entry in wanted[name][:2]]
+        scores = [entry["score"] for entry in wanted[name][:2]]
+        assert [entry["score"] for entry in row["classes"]] == pytest.approx(scores, abs=2e-5)
         assert read_image(out / name).shape == (96, 96, 3)
     lines = table(out / "predictions.csv")
     assert [(line["rank"], line["label"]) for line in lines] == [
-        (str(rank), told["name"]) for row in rows for rank, told in enumerate(row["classes"], start=1)
+        (str(rank), entry["name"]) for row in rows for rank, entry in enumerate(row["classes"], start=1)
     ]
 
 
@@ -224,8 +224,8 @@ def test_predict_writes_all_classes_if_there_are_fewer_than_five(shapes_run, sha
     image = shapes_data / "val/disc/0.png"
     assert run("predict", image, "--weights", shapes_run / "best.pt", "--out", tmp_path, "--no-images") == 0
     (row,) = read(tmp_path / "predictions.json")
-    assert {told["name"] for told in row["classes"]} == set(CLASSES)
-    assert sum(told["score"] for told in row["classes"]) == pytest.approx(1, abs=3e-5)
+    assert {entry["name"] for entry in row["classes"]} == set(CLASSES)
+    assert sum(entry["score"] for entry in row["classes"]) == pytest.approx(1, abs=3e-5)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["predictions.csv", "predictions.json"]
 
 

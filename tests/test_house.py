@@ -142,10 +142,10 @@ def test_the_public_names_are_those_of_all():
         assert getattr(effdet, name) is not None
 
 
-def test_the_public_names_are_told_to_type_checkers_too():
+def test_type_checkers_see_the_public_names_too():
     (block,) = [node for node in tree_of(PACKAGE / "__init__.py").body if isinstance(node, ast.If)]
-    told = {alias.name for statement in block.body for alias in statement.names}
-    assert told == set(effdet.__all__) - {"__version__"}
+    names = {alias.name for statement in block.body for alias in statement.names}
+    assert names == set(effdet.__all__) - {"__version__"}
 
 
 def test_a_name_that_is_not_public_is_refused():

@@ -112,15 +112,15 @@ def test_batch_norm_biases_and_fusion_weights_have_no_weight_decay(detector):
     decayed, kept = make_optimizer(detector, OptimConfig(weight_decay=0.1)).param_groups
     assert (decayed["weight_decay"], kept["weight_decay"]) == (0.1, 0.0)
     names = {id(parameter): name for name, parameter in detector.named_parameters()}
-    norms = {f"{name}.weight" for name, module in detector.named_modules() if isinstance(module, nn.BatchNorm2d)}
+    scales = {f"{name}.weight" for name, module in detector.named_modules() if isinstance(module, nn.BatchNorm2d)}
     kernels = {
         f"{name}.weight" for name, module in detector.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear))
     }
     assert {names[id(parameter)] for parameter in decayed["params"]} == kernels
     rest = {names[id(parameter)] for parameter in kept["params"]}
-    assert norms <= rest
+    assert scales <= rest
     assert rest | kernels == set(names.values())
-    assert any(name.startswith("neck.") and name not in norms and not name.endswith(".bias") for name in rest)
+    assert any(name.startswith("neck.") and name not in scales and not name.endswith(".bias") for name in rest)
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw", "rmsprop"])

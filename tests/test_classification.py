@@ -384,15 +384,15 @@ def test_a_file_that_holds_no_weights_is_named(
 def test_a_detectors_weights_are_refused_for_a_classifier(capsys, train, tiny_run):
     line = refused(capsys, *train, f"model.weights={tiny_run / 'best.pt'}")
     assert line == (
-        f"error: {tiny_run / 'best.pt'}: these are a detector's weights, but the model is a classifier; take their "
-        "backbone alone with backbone_weights"
+        f"error: {tiny_run / 'best.pt'}: these are a detector's weights, but the model is a classifier; load only "
+        "their backbone with backbone_weights"
     )
 
 
 def test_weights_of_another_network_are_named(capsys, train, shapes_run):
     line = refused(capsys, *train, f"model.weights={shapes_run / 'best.pt'}", "model.name=efficientnet_lite1")
-    assert f"{shapes_run / 'best.pt'}: these weights are of another model:" in line
-    assert line.partition("they are nearest to ")[2].startswith("efficientnet_lite0")
+    assert f"{shapes_run / 'best.pt'}: these weights belong to another model:" in line
+    assert line.partition("the nearest models are ")[2].startswith("efficientnet_lite0")
 
 
 def test_an_unknown_name_of_weights_gets_the_nearest_three(capsys, train, shapes_data, shapes_recipe):
@@ -419,7 +419,7 @@ def test_weights_that_are_not_here_and_cannot_be_had_are_told_with_what_to_do(
     for arguments in commands:
         assert refused(capsys, *arguments) == (
             f"error: {entry.name}: no connection (Network is unreachable); download {entry.url} by other means "
-            f"and put it as {entry.file_name} into {offline / entry.source}"
+            f"and save it as {entry.file_name} in {offline / entry.source}"
         )
     assert not (tmp_path / "run").exists()
 

@@ -455,10 +455,10 @@ def test_a_file_that_holds_no_weights_is_named(capsys, foreign, train, tiny_data
 def test_weights_of_another_network_are_named(capsys, train, tiny_run, tiny_data, tmp_path):
     path = tmp_path / "state.pt"
     torch.save({"layer1.weight": torch.zeros(3), "layer1.bias": torch.zeros(3)}, path)
-    assert f"{path}: weights of an unknown system" in refused(capsys, *train, f"model.weights={path}")
+    assert f"{path}: weights from an unknown system" in refused(capsys, *train, f"model.weights={path}")
     assert f"{path}: holds weights but no model card" in refused(capsys, "predict", tiny_data, "--weights", path)
     other = refused(capsys, *train, f"model.weights={tiny_run / 'best.pt'}", "model.name=efficientdet_lite1")
-    assert f"{tiny_run / 'best.pt'}: these weights are of another model:" in other
+    assert f"{tiny_run / 'best.pt'}: these weights belong to another model:" in other
     assert "check model.name and model.weights" in other
 
 

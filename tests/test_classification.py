@@ -420,7 +420,7 @@ def test_the_error_for_weights_that_cannot_be_downloaded_says_what_to_do(
     for arguments in commands:
         assert refused(capsys, *arguments) == (
             f"error: {entry.name}: no connection (Network is unreachable); download {entry.url} by other means "
-            f"and put it as {entry.file_name} into {offline / entry.source}"
+            f"and save it as {entry.file_name} in {offline / entry.source}"
         )
     assert not (tmp_path / "run").exists()
 

@@ -62,7 +62,7 @@ def _check(args: argparse.Namespace) -> None:
     if args.action != "list" and not args.names:
         raise ConfigError(f"`weights {args.action}` needs a name; `effdet weights list` shows all")
     if args.action == "convert" and (len(args.names) > 1 or not args.entry):
-        raise ConfigError("`weights convert` takes one file and --as with the name of what it holds")
+        raise ConfigError("`weights convert` needs one file, and --as with the name of the weights in it")
     if args.architecture and args.action != "list":
         raise ConfigError("--architecture belongs to `weights list`")
     if (args.entry or args.out) and args.action != "convert":

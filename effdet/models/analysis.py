@@ -138,7 +138,7 @@ def _on_meta(model: Any) -> Any:
 
 def _images(model: EfficientDet | EfficientNet, batch: int, image_size: tuple[int, int]) -> Tensor:
     """Images [B, C, H, W] without values."""
-    return torch.empty(batch, model.spec.backbone.in_channels, *image_size, device="meta")
+    return torch.empty(batch, model.spec.in_channels, *image_size, device="meta")
 
 
 def _storage(tensor: Tensor) -> int:

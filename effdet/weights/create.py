@@ -308,7 +308,7 @@ def _with_stem(state: dict[str, Tensor], model: EfficientDet | EfficientNet) -> 
     The kernels of red, green and blue are repeated over the channels and scaled by 3 over their number. One channel
     gets the sum of the three, so that a grey image gives what it gave as RGB.
     """
-    channels = model.spec.backbone.in_channels
+    channels = model.spec.in_channels
     name, own = next((name, value) for name, value in model.state_dict().items() if value.ndim == 4)
     if name not in state or channels == 3 or own.shape[1] != channels or state[name].shape[1] != 3:
         return state

@@ -1,6 +1,6 @@
-"""The cache of public weights: fetched once, resumed after a break, verified, and put in place in one step.
+"""The cache of public weights: each file is downloaded once, resumed if interrupted, verified, and moved atomically.
 
-No other module opens a connection. Which files there are is told in `zoo.py`, how they are read in `sources.py`.
+No other module of `effdet/weights` opens a connection. The table of files is in `zoo.py`; `pretrained.py` reads them.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from effdet.errors import WeightsError
 from effdet.files import HOME_VARIABLE, home_folder, write_text
 from effdet.weights.zoo import ZooEntry
 
-TIMEOUT = 30.0  # seconds in which a server must send something
+TIMEOUT = 30.0  # seconds without data after which a connection fails
 LOCK_TIMEOUT = 3600.0  # seconds to wait for another process that downloads the same file
-LOCK_PATIENCE = 1.0  # seconds of waiting before it is told
+LOCK_PATIENCE = 1.0  # seconds of waiting before a message is logged
 ATTEMPTS = 3
 ATTEMPT_PAUSE = 1.0  # seconds
 CHUNK = 1 << 18  # bytes
@@ -45,50 +45,50 @@ def cache_folder() -> Path:
 
 
 def weights_path(entry: ZooEntry, show: Show | None = None) -> Path:
-    """The verified file of an entry, downloaded if it is not here yet.
+    """The verified file of an entry, downloaded if it is not in the cache.
 
     Args:
-        entry: which file.
-        show: called while downloading with the bytes that are here and the bytes of the whole, None if unknown.
+        entry: the entry.
+        show: called during the download with the bytes received so far and the total, None if unknown.
 
     Raises:
-        WeightsError: the file cannot be had, or is not what it should be; the message says what to do.
+        WeightsError: the file cannot be downloaded, or fails verification; the message says what to do.
     """
-    found = cached_path(entry)
-    if found is not None:
-        return found
+    cached = cached_path(entry)
+    if cached is not None:
+        return cached
     path = local_path(entry)
-    with _telling_of_the_disk(path):
+    with _disk_errors_explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with _locked(path):
-            if cached_path(entry) is None:  # another process may have downloaded it meanwhile
+            if cached_path(entry) is None:  # another process may have downloaded it in the meantime
                 _download(entry, path, show)
     return path
 
 
 def cached_path(entry: ZooEntry) -> Path | None:
-    """The verified file of an entry if it is here, else None; never opens a connection.
+    """The verified file of an entry if it is in the cache, else None; never opens a connection.
 
     Raises:
-        WeightsError: a file of that name is here but is something else, or the entry's package is not installed.
+        WeightsError: the cached file of that name fails verification, or the entry's package is not installed.
     """
     path = local_path(entry)
     if entry.package:
         return path
-    with _telling_of_the_disk(path):
+    with _disk_errors_explained(path):
         if not path.is_file():
             return None
         if not _is_unchanged(path):
             digest = _sha256(path)
             fault = _fault(entry, path, digest, _recorded(path))
             if fault:
-                raise WeightsError(f"{path}: this file {fault}; remove it, or put the file of {entry.url} in its place")
+                raise WeightsError(f"{path}: this file {fault}; remove it, or replace it by the file of {entry.url}")
             _record(path, digest)
     return path
 
 
 def local_path(entry: ZooEntry) -> Path:
-    """Where the file of an entry lies, or would lie once downloaded.
+    """The path of an entry's file in the cache, whether it exists or not; for a package the file in the package.
 
     Raises:
         WeightsError: the entry's package is not installed.
@@ -97,14 +97,14 @@ def local_path(entry: ZooEntry) -> Path:
 
 
 def is_cached(entry: ZooEntry) -> bool:
-    """Whether there is a file for an entry, verified or not, or its package is installed."""
+    """Whether the cache has a file for an entry, verified or not, or its package is installed."""
     if entry.package:
         return importlib.util.find_spec(entry.package.replace("-", "_")) is not None
     return local_path(entry).is_file()
 
 
 def recorded_hash(entry: ZooEntry) -> str | None:
-    """Full SHA-256 of an entry's file as it was verified, or None if no file has been yet."""
+    """Full SHA-256 of an entry's verified file, or None if no file was verified yet."""
     return None if entry.package else _recorded(local_path(entry))
 
 
@@ -129,46 +129,46 @@ def package_file(package: str) -> Path:
 
 
 def offline_help(entry: ZooEntry) -> str:
-    """What to do where the file of an entry cannot be downloaded, as the end of a sentence."""
+    """What to do if the file of an entry cannot be downloaded, as the end of a sentence."""
     path = local_path(entry)
-    return f"download {entry.url} by other means and put it as {path.name} into {path.parent}"
+    return f"download {entry.url} by other means and save it as {path.name} in {path.parent}"
 
 
 def _download(entry: ZooEntry, path: Path, show: Show | None) -> None:
-    """Fetches, verifies and puts in place the file of an entry."""
+    """Downloads and verifies the file of an entry and moves it to its path."""
     partial = _partial(path)
     for attempt in range(ATTEMPTS):
         if attempt:
-            log.warning("%s: the download broke off; trying again", entry.file_name)
+            log.warning("%s: the download was interrupted; trying again", entry.file_name)
             time.sleep(ATTEMPT_PAUSE)
         if _transfer(entry, partial, show):
             break
     else:
         raise WeightsError(
-            f"{entry.url}: the download broke off {ATTEMPTS} times, {_size(partial):,} bytes are kept in {partial}; "
-            "run the same again to go on from there"
+            f"{entry.url}: the download was interrupted {ATTEMPTS} times; {partial} has {_size(partial):,} bytes; "
+            "run the same command again to continue"
         )
     digest = _sha256(partial)
     fault = _fault(entry, partial, digest, _recorded(path))
     _validator_file(partial).unlink(missing_ok=True)
     if fault:
         partial.unlink()
-        raise WeightsError(f"{entry.url}: the downloaded file {fault}; it is removed, run the same again for a new one")
+        raise WeightsError(f"{entry.url}: the downloaded file {fault}; it is removed; run the same command again")
     os.replace(partial, path)
     _record(path, digest)
 
 
 def _transfer(entry: ZooEntry, partial: Path, show: Show | None) -> bool:
-    """One attempt to fetch what the partial file lacks; whether it is whole now."""
+    """One attempt to download the rest of the partial file; whether it is complete now."""
     validator = _read_line(_validator_file(partial))
-    done = _size(partial) if validator else 0  # without one nobody knows whether the rest is of the same file
+    done = _size(partial) if validator else 0  # without one the rest may belong to another version
     response = _open(entry, done, validator or "")
     if response is None:
         partial.unlink(missing_ok=True)
         return False
     with response:
         if done and not _continues(response, done, validator):
-            if response.status == http.client.PARTIAL_CONTENT:  # a part that does not fit ours
+            if response.status == http.client.PARTIAL_CONTENT:  # a range that does not continue the partial file
                 partial.unlink()
                 return False
             done = 0
@@ -176,14 +176,14 @@ def _transfer(entry: ZooEntry, partial: Path, show: Show | None) -> bool:
         with partial.open("ab" if done else "wb") as file:
             if not done:
                 _write_validator(partial, response)
-            whole = _copy(response, file, done, total, show)
+            complete = _copy(response, file, done, total, show)
             file.flush()
             os.fsync(file.fileno())
-    return whole
+    return complete
 
 
 def _copy(response: http.client.HTTPResponse, file: BinaryIO, done: int, total: int | None, show: Show | None) -> bool:
-    """Appends the answer to an open file; whether all of it came."""
+    """Appends the response to an open file; whether it was complete."""
     while True:
         if show:
             show(done, total)
@@ -198,10 +198,10 @@ def _copy(response: http.client.HTTPResponse, file: BinaryIO, done: int, total: 
 
 
 def _open(entry: ZooEntry, start: int, validator: str) -> http.client.HTTPResponse | None:
-    """The answer to a request for the bytes from `start` on, of the version `validator`; None if there are none."""
+    """The response with the bytes from `start` on, of the version `validator`; None if there are no more bytes."""
     url = entry.url or ""
     if urlsplit(url).scheme not in ("http", "https"):
-        raise WeightsError(f"{entry.name}: '{url}' is no address of the web; expected one with http or https")
+        raise WeightsError(f"{entry.name}: '{url}' is not a web address; expected http or https")
     headers = {"User-Agent": "efficientdet-torch"}
     if start:
         headers |= {"Range": f"bytes={start}-", "If-Range": validator}
@@ -223,7 +223,7 @@ def _open(entry: ZooEntry, start: int, validator: str) -> http.client.HTTPRespon
 
 
 def _opener() -> urllib.request.OpenerDirector:
-    """Opens http and https alone: a redirection to a local file or to FTP is refused."""
+    """Opens only http and https: redirections to a local file or to FTP are refused."""
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler,
@@ -239,7 +239,7 @@ def _opener() -> urllib.request.OpenerDirector:
 
 
 def _continues(response: http.client.HTTPResponse, start: int, validator: str | None) -> bool:
-    """Whether an answer is the rest, from `start` on, of the file with this validator."""
+    """Whether a response continues the file with this validator at byte `start`."""
     return (
         response.status == http.client.PARTIAL_CONTENT
         and (response.headers.get("Content-Range") or "").startswith(f"bytes {start}-")
@@ -248,7 +248,7 @@ def _continues(response: http.client.HTTPResponse, start: int, validator: str | 
 
 
 def _validator(response: http.client.HTTPResponse) -> str | None:
-    """What tells this version of the file from others: a strong ETag, or the date of the last change."""
+    """What identifies this version of the file: a strong ETag, or the date of the last change."""
     etag = response.headers.get("ETag")
     return etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified")
 
@@ -262,17 +262,17 @@ def _write_validator(partial: Path, response: http.client.HTTPResponse) -> None:
 
 
 def _fault(entry: ZooEntry, file: Path, digest: str, recorded: str | None) -> str | None:
-    """What is wrong with a file, in words that follow its name; None if nothing is."""
+    """What is wrong with a file, in words that follow its name; None if it is correct."""
     with file.open("rb") as opened:
         start = opened.read(512)
     if start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
-        return "is a web page, perhaps of a proxy or a log-in, and no weights file"
+        return "is a web page, perhaps from a proxy or a login, and not a weights file"
     if entry.sha256 and not digest.startswith(entry.sha256):
         return f"has the wrong SHA-256: expected {entry.sha256}..., got {digest[: len(entry.sha256)]}..."
     if not entry.sha256 and recorded and recorded != digest:
         return (
             f"has another SHA-256 ({digest[:8]}...) than the first one of that name ({recorded[:8]}...), "
-            f"recorded in {_record_file(local_path(entry))} (to be removed if the change is meant)"
+            f"recorded in {_record_file(local_path(entry))} (remove this record if the file changed on purpose)"
         )
     return None
 
@@ -287,18 +287,18 @@ def _sha256(path: Path) -> str:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Holds the lock of one file, so that two processes that want it download it once."""
+    """Holds the lock of one file, so that two processes download it only once."""
     lock = FileLock(f"{path}.lock")
     try:
         lock.acquire(timeout=LOCK_PATIENCE)
     except Timeout:
-        log.warning("%s: waiting for another process that downloads it", path.name)
+        log.warning("%s: waiting for another process that is downloading it", path.name)
         try:
             lock.acquire(timeout=LOCK_TIMEOUT)
         except Timeout:
             raise WeightsError(
                 f"{path}: another process has been downloading it for {LOCK_TIMEOUT / 60:.0f} minutes; "
-                "wait for it, or end it, and run the same again"
+                "wait for it, or stop it, and run the same command again"
             ) from None
     try:
         yield
@@ -307,8 +307,8 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _telling_of_the_disk(path: Path) -> Iterator[None]:
-    """Turns errors of the disk into sentences; those of the network are WeightsErrors before they come here."""
+def _disk_errors_explained(path: Path) -> Iterator[None]:
+    """Turns errors of the disk into WeightsErrors; those of the network are WeightsErrors already."""
     try:
         yield
     except OSError as error:
@@ -316,26 +316,26 @@ def _telling_of_the_disk(path: Path) -> Iterator[None]:
             _partial(path).unlink(missing_ok=True)
             raise WeightsError(
                 f"{path.parent}: the disk is full and the partial download is removed; make room, "
-                f"or let {HOME_VARIABLE} name a folder on another disk"
+                f"or set {HOME_VARIABLE} to a folder on another disk"
             ) from None
         raise WeightsError(
             f"{error.filename or path}: cannot be used ({error.strerror or error}); "
-            f"make {cache_folder()} readable and writable, or let {HOME_VARIABLE} name another folder"
+            f"make {cache_folder()} readable and writable, or set {HOME_VARIABLE} to another folder"
         ) from None
 
 
 def _is_unchanged(path: Path) -> bool:
-    """Whether a file is the one that was verified: the record is not older than it."""
+    """Whether a file is unchanged since it was verified: the record is not older than the file."""
     record = _record_file(path)
     return _recorded(path) is not None and path.stat().st_ctime_ns <= record.stat().st_ctime_ns
 
 
 def _record(path: Path, digest: str) -> None:
-    """Writes down that a file was verified, in the format of sha256sum."""
+    """Records that a file was verified, in the format of sha256sum."""
     try:
         write_text(_record_file(path), f"{digest}  {path.name}\n")
     except OSError as error:
-        log.debug("%s: cannot be written (%s); the weights are verified anew next time", _record_file(path), error)
+        log.debug("%s: cannot be written (%s); the weights are verified again next time", _record_file(path), error)
 
 
 def _recorded(path: Path) -> str | None:
@@ -344,7 +344,7 @@ def _recorded(path: Path) -> str | None:
 
 
 def _read_line(file: Path) -> str | None:
-    """The line of a small file of ours, None where there is none."""
+    """The line in one of our small files; None if there is none."""
     return file.read_text(encoding="utf-8").strip() or None if file.is_file() else None
 
 

@@ -279,7 +279,7 @@ def _timm(
         None,
         image_size,
         top1,
-        "timm, results-imagenet.csv" if top1 else "none; the head knows the classes of ImageNet-21k",
+        "timm, results-imagenet.csv" if top1 else "none; the head has the classes of ImageNet-21k",
         normalisation=normalisation,
         padding="same" if from_tensorflow else "symmetric",
         norm_eps=1e-3 if from_tensorflow else 1e-5,

@@ -27,7 +27,7 @@ def test_the_output_has_a_row_for_each_anchor_of_each_level():
     assert head(outputs=7)(pyramid()).shape == (2, 9 * (6 * 5 + 3 * 3 + 2 * 2), 7)
 
 
-def test_convolutions_are_shared_by_the_levels_and_norms_are_not():
+def test_convolutions_are_shared_by_the_levels_and_batch_norm_is_not():
     model = head(repeats=2, levels=3)
     assert len(model.convs) == 2
     assert [len(norms) for norms in model.norms] == [3, 3]
@@ -53,7 +53,7 @@ def test_a_level_is_the_written_out_formula():
         torch.testing.assert_close(model(features)[:, start : start + rows.shape[1]], rows)
 
 
-def test_channels_go_by_anchor_then_class_and_places_by_row_then_column():
+def test_outputs_are_ordered_by_row_column_anchor_and_class():
     model = head(channels=1, outputs=5, repeats=0, levels=1)
     model.predict.depthwise.weight.data = torch.tensor([[0.0, 0, 0], [0, 1, 0], [0, 0, 0]])[None, None]
     model.predict.pointwise.weight.data.fill_(1)

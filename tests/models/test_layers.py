@@ -120,7 +120,7 @@ def test_depthwise_gradients_under_autocast_agree_with_float32(kernel, stride, s
 
 
 @pytest.mark.parametrize("frozen", ["features", "weight"])
-def test_depthwise_autocast_gives_gradients_only_where_wanted(frozen):
+def test_depthwise_autocast_gives_gradients_only_where_required(frozen):
     conv = Conv2d(4, 4, 3, 2, groups=4)
     features = random(1, 4, 8, 8).requires_grad_(frozen != "features")
     conv.weight.requires_grad_(frozen != "weight")
@@ -180,7 +180,7 @@ def test_activations_follow_their_formulas():
     torch.testing.assert_close(activation("relu6")(values.clone()), values.clamp(0, 6))
 
 
-def test_normalised_pixels_are_float32_of_zero_mean_and_unit_spread():
+def test_normalised_pixels_are_float32_of_zero_mean_and_unit_standard_deviation():
     mean, std = torch.tensor([127.0, 100, 50]), torch.tensor([128.0, 50, 25])
     pixels = torch.tensor([[255, 127], [150, 100], [75, 0]], dtype=torch.uint8).reshape(1, 3, 1, 2)
     out = normalise(pixels, mean, std)

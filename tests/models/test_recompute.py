@@ -39,7 +39,7 @@ def step(model, dtype=None, size=64):
 
 
 def kept_bytes(model):
-    """Bytes of the activations that a forward pass keeps for the backward one."""
+    """Bytes of the activations that a forward pass keeps for the backward pass."""
     constant = {tensor.data_ptr() for tensor in [*model.parameters(), *model.buffers()]}
     kept = {}
 
@@ -64,7 +64,7 @@ def kept_bytes(model):
     ],
 )
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16], ids=["float32", "bfloat16"])
-def test_a_step_is_the_same_whether_activations_are_kept_or_computed_again(make, name, dtype):
+def test_a_step_is_the_same_whether_activations_are_kept_or_recomputed(make, name, dtype):
     kept = make(name).to(memory_format=torch.channels_last)
     recomputing = copy.deepcopy(kept)
     recomputing.checkpoint_activations()
@@ -75,7 +75,7 @@ def test_a_step_is_the_same_whether_activations_are_kept_or_computed_again(make,
         assert torch.equal(buffer, other), key
 
 
-def test_recomputing_can_be_switched_off_again_and_leaves_the_norms_as_they_were():
+def test_recomputing_can_be_switched_off_again_and_leaves_batch_norm_as_it_was():
     model, plain = detector("efficientdet_d0"), detector("efficientdet_d0")
     model.checkpoint_activations()
     step(model)
@@ -87,7 +87,7 @@ def test_recomputing_can_be_switched_off_again_and_leaves_the_norms_as_they_were
     assert all(torch.equal(value, other) for value, other in zip(plain.buffers(), model.buffers(), strict=True))
 
 
-def test_norms_kept_as_they_are_stay_so_when_recomputed():
+def test_frozen_batch_norm_stays_frozen_when_recomputed():
     kept = detector("efficientdet_d0")
     for module in kept.modules():
         if isinstance(module, nn.BatchNorm2d):

@@ -124,7 +124,7 @@ def test_the_card_of_every_network_comes_back(spec):
     assert read_card(card.to_dict()) == card
 
 
-def test_a_card_knows_its_task(card):
+def test_a_card_has_the_task_of_its_model(card):
     assert card.task == "detection"
     assert ModelCard(EFFICIENTNETS["efficientnet_b0"], ("a",), (0,)).task == "classification"
 
@@ -323,7 +323,7 @@ def test_bare_weights_are_refused_for_want_of_a_card(tmp_path, model):
 
 
 def changed(path, **changes):
-    """The content of a file, which is written anew with some changes."""
+    """The content of a file, rewritten with some changes."""
     content = torch.load(path, weights_only=True)
     torch.save({**content, **changes}, path)
     return content

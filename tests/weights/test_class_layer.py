@@ -30,7 +30,7 @@ def numbers(given, layer):
         ([], None),
     ],
 )
-def test_the_layer_with_a_row_per_class_is_found(names, layer):
+def test_the_layer_with_a_row_per_class_is_recognised(names, layer):
     assert class_layer(dict.fromkeys(names, torch.zeros(1))) == layer
 
 

@@ -319,7 +319,7 @@ def test_a_head_of_another_class_count_starts_from_the_prior_and_the_rest_is_loa
     ]
 
 
-def test_a_classifier_of_another_class_count_starts_its_last_layer_anew(tmp_path):
+def test_a_classifier_of_another_class_count_has_a_new_last_layer(tmp_path):
     source = filled(NET, 5)
     model, report = start_model(NET, 9, ours(source, tmp_path / "best.pt", "abcde"))
     assert report.initialised == LAST_LAYER
@@ -421,7 +421,7 @@ def test_weights_of_effdet_mean_what_they_meant(tmp_path, reference):
     assert report.unused == ()
 
 
-def test_a_head_on_weights_of_effdet_starts_anew_for_other_classes(tmp_path, reference):
+def test_a_head_on_weights_of_effdet_is_new_for_other_classes(tmp_path, reference):
     path = saved(reference.state("effdet/tf_efficientdet_lite0"), tmp_path / "tf.pth")
     whole, _ = start_model(LITE0, 90, path)
     seven, report = start_model(LITE0, 7, path)
@@ -910,7 +910,7 @@ def test_weights_with_a_backbone_of_timm_are_no_start_for_another_backbone(timm,
     assert path in refusal(WeightsError, start_model, LITE0, 2, None, path)
 
 
-def test_a_backbone_of_timm_takes_none_of_another_network_of_timm(timm, tmp_path):
+def test_weights_of_another_network_of_timm_are_refused_for_a_backbone_of_timm(timm, tmp_path):
     path = ours(filled(timm_detector("test_efficientnet"), 2), tmp_path / "best.pt", ("cat", "dog"))
     message = refusal(WeightsError, start_model, timm_detector("test_resnet"), 2, None, path)
     assert message.startswith(f"{path}: these weights belong to another model")

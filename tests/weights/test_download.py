@@ -228,14 +228,14 @@ def test_a_later_run_goes_on_where_the_last_one_was_killed(site):
     assert shown[0] == (500_000, len(BODY))
 
 
-def test_a_server_without_ranges_sends_all_anew(site):
+def test_a_server_without_ranges_sends_the_whole_file(site):
     site.ranges = False
     site.cuts = [300_000]
     assert weights_path(entry_of(site)).read_bytes() == BODY
     assert len(site.asked) == 2
 
 
-def test_a_server_that_names_no_version_sends_all_anew(site):
+def test_a_server_that_names_no_version_sends_the_whole_file(site):
     site.etag = None
     site.cuts = [300_000]
     assert weights_path(entry_of(site)).read_bytes() == BODY
@@ -252,7 +252,7 @@ def test_a_file_that_changed_meanwhile_is_not_glued(site, hashed):
 
 
 @pytest.mark.parametrize("hashed", [True, False])
-def test_a_part_of_another_version_is_not_glued(site, hashed):
+def test_a_range_of_another_version_is_not_appended(site, hashed):
     entry = entry_of(site, OTHER, hashed=hashed)
     leave_partial(entry, BODY[:500_000])
     site.body, site.etag, site.conditions = OTHER, '"two"', False
@@ -260,7 +260,7 @@ def test_a_part_of_another_version_is_not_glued(site, hashed):
     assert [wanted for wanted, _ in site.asked] == ["bytes=500000-", None]
 
 
-def test_a_partial_file_longer_than_the_file_starts_anew(site):
+def test_a_partial_file_longer_than_the_file_is_downloaded_again(site):
     entry = entry_of(site)
     leave_partial(entry, BODY + b"more")
     assert weights_path(entry).read_bytes() == BODY
@@ -275,13 +275,13 @@ def test_a_slow_server_is_waited_for(site):
 # Downloads that go wrong
 
 
-def test_a_download_that_breaks_off_again_and_again_is_kept_for_the_next_run(site):
+def test_a_download_that_is_interrupted_three_times_continues_in_the_next_run(site):
     entry = entry_of(site)
     site.cuts = [200_000, 100_000, 50_000]
     message = refusal(entry)
-    assert "broke off 3 times" in message
-    assert "350,000 bytes are kept" in message
-    assert "run the same again" in message
+    assert "was interrupted 3 times" in message
+    assert "has 350,000 bytes; " in message
+    assert "run the same command again" in message
     assert partial_of(entry).read_bytes() == BODY[:350_000]
     assert cached_path(entry) is None
     assert weights_path(entry).read_bytes() == BODY
@@ -291,7 +291,7 @@ def test_a_download_that_breaks_off_again_and_again_is_kept_for_the_next_run(sit
 def test_a_server_that_falls_silent_is_a_break(site, monkeypatch):
     monkeypatch.setattr(download, "TIMEOUT", 0.1)
     site.pause = 0.5
-    assert "broke off 3 times" in refusal(entry_of(site))
+    assert "was interrupted 3 times" in refusal(entry_of(site))
 
 
 def test_a_file_of_another_hash_is_refused_and_removed(site):
@@ -306,10 +306,10 @@ def test_a_file_of_another_hash_is_refused_and_removed(site):
 
 
 @pytest.mark.parametrize("hashed", [True, False])
-def test_a_web_page_is_not_taken_for_weights(site, hashed):
+def test_a_web_page_is_refused_as_weights(site, hashed):
     entry = entry_of(site, hashed=hashed)
     site.body = b"\n<!DOCTYPE html><html><body>Please log in</body></html>"
-    assert "is a web page, perhaps of a proxy or a log-in" in refusal(entry)
+    assert "is a web page, perhaps from a proxy or a login" in refusal(entry)
     assert left_in(entry) == set()
 
 
@@ -331,14 +331,14 @@ def test_without_a_connection_the_message_says_what_to_put_where(home):
         message = refusal(entry)
     assert "no connection (" in message
     assert f"download {entry.url} by other means" in message
-    assert f"put it as {entry.file_name} into {home / 'weights' / 'effdet'}" in message
+    assert f"save it as {entry.file_name} in {home / 'weights' / 'effdet'}" in message
 
 
-def test_other_addresses_than_those_of_the_web_are_refused(tmp_path):
+def test_addresses_without_http_are_refused(tmp_path):
     secret = tmp_path / "secret-00000000.pth"
     secret.write_bytes(BODY)
     entry = replace(entry_of(Site()), url=secret.as_uri())
-    assert "expected one with http or https" in refusal(entry)
+    assert "is not a web address; expected http or https" in refusal(entry)
 
 
 def test_a_redirection_off_the_web_is_not_followed(site, tmp_path):
@@ -351,7 +351,7 @@ def test_a_redirection_off_the_web_is_not_followed(site, tmp_path):
 
 
 @pytest.mark.skipif(not FULL_DISK.exists(), reason="there is no /dev/full here")
-def test_a_full_disk_is_told_and_leaves_nothing(site):
+def test_a_full_disk_is_reported_and_leaves_no_file(site):
     entry = entry_of(site)
     local_path(entry).parent.mkdir(parents=True)
     partial_of(entry).symlink_to(FULL_DISK)
@@ -362,7 +362,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(site):
     assert cached_path(entry) is None
 
 
-def test_a_cache_that_cannot_be_made_is_told(site, home):
+def test_a_cache_that_cannot_be_created_is_reported(site, home):
     home.write_text("a file where the folder should be")
     message = refusal(entry_of(site))
     assert str(home) in message
@@ -371,7 +371,7 @@ def test_a_cache_that_cannot_be_made_is_told(site, home):
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
-def test_a_read_only_cache_is_told(site, home):
+def test_a_read_only_cache_is_reported(site, home):
     home.mkdir()
     home.chmod(0o500)
     assert "EFFDET_HOME" in refusal(entry_of(site))
@@ -412,7 +412,7 @@ def test_two_threads_download_once_and_the_second_says_that_it_waits(site, monke
     assert paths == [local_path(entry)] * 2
     assert len(site.asked) == 1
     assert [record.getMessage() for record in caplog.records] == [
-        f"{entry.file_name}: waiting for another process that downloads it"
+        f"{entry.file_name}: waiting for another process that is downloading it"
     ]
 
 

@@ -29,7 +29,7 @@ def test_a_fitting_state_fills_every_tensor():
         assert value.equal(source[name].to(value.dtype))
 
 
-def test_the_report_tells_what_was_loaded_left_and_left_over():
+def test_the_report_says_what_was_loaded_initialised_and_unused():
     source = state(
         **{"head.weight": torch.zeros(9, 3), "head.bias": None, "extra.a": torch.zeros(1), "extra.b": torch.zeros(1)}
     )

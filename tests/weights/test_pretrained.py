@@ -95,7 +95,7 @@ def test_networks_without_public_weights_are_refused(monkeypatch):
 # Files
 
 
-def test_a_checkpoint_of_ours_knows_its_network_and_classes(tmp_path):
+def test_a_checkpoint_of_ours_has_its_model_and_classes(tmp_path):
     spec = replace(LITE0, anchor_aspects=((1.0, 1.0),))
     save_checkpoint(tmp_path / "a.pt", spec.build(2).state_dict(), ModelCard(spec, ("cat", "dog"), (4, 9)))
     weights = read_file(tmp_path / "a.pt")

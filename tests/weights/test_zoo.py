@@ -174,7 +174,7 @@ def test_rows_are_as_published(name, url, size, value):
         ("torchvision/efficientnet_v2_l.v1", HALF, "symmetric", 1e-3),
     ],
 )
-def test_inputs_paddings_and_norms_are_those_of_the_training(name, normalisation, padding, norm_eps):
+def test_inputs_paddings_and_epsilons_are_those_of_the_training(name, normalisation, padding, norm_eps):
     entry = ZOO[name]
     assert ((entry.mean, entry.std), entry.padding, entry.norm_eps) == (normalisation, padding, norm_eps)
 
@@ -201,7 +201,7 @@ def test_data_and_heads():
     assert ZOO["torchvision/efficientnet_b0.v1"].data == "ImageNet-1k"
 
 
-def test_crops_are_shares_of_the_resized_image():
+def test_crops_are_fractions_of_the_resized_image():
     assert ZOO["torchvision/efficientnet_b0.v1"].crop == 0.875
     assert ZOO["torchvision/efficientnet_b1.v2"].crop == 240 / 255
     assert ZOO["package/efficientnet_lite2"].crop == 260 / 292
@@ -289,7 +289,7 @@ def test_the_table_is_light():
     assert printed.split() == [str(len(ZOO))]
 
 
-def test_an_entry_is_found_without_its_source_and_by_its_file():
+def test_an_entry_can_be_named_without_its_source_and_by_its_file():
     entry = ZOO["effdet/tf_efficientdet_d0"]
     assert find_entry("tf_efficientdet_d0") is entry
     assert entry_of_file("tf_efficientdet_d0_34-f153e0cf.pth") is entry

@@ -122,10 +122,11 @@ def train_steps(run: Run, state: TrainState, stop: StopRequest) -> Ending:
     ):
         meter = Meter(state.seconds)
         saved = time.monotonic()
-        asked: Ending | None = None  # at least one step is computed, or a short time limit would never get anywhere
+        computed = False  # at least one step is, or a short time limit would never get anywhere
         for batch in meter.time_loading(with_error_as_last(batches)):
-            micro_batches, reason = prepare(run, state, batch, asked)
-            if reason or (train.save_every_minutes and time.monotonic() - saved >= 60 * train.save_every_minutes):
+            micro_batches, reason = prepare(run, state, batch, stop.reason if computed else None)
+            minutes = (time.monotonic() - saved) / 60
+            if reason or (computed and train.save_every_minutes and minutes >= train.save_every_minutes):
                 with meter.paused():
                     save_last(run, state, run.card)
                 saved = time.monotonic()
@@ -133,7 +134,7 @@ def train_steps(run: Run, state: TrainState, stop: StopRequest) -> Ending:
                 return reason
             state.recent.append(step_in_memory(run, state, micro_batches))
             state.unreduced = run.processes.size > 1
-            asked = stop.reason
+            computed = True
             state.seconds = meter.count(len(batch.images) * run.processes.size)
             progress.advance(state.step)
             if state.step % train.log_every == 0 or is_last(run, state):

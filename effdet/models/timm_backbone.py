@@ -139,7 +139,8 @@ def make_timm_network(spec: TimmSpec, file: str | None = None) -> Any:
     """The network of timm that gives the features at strides 8, 16 and 32, with the weights of a file if given.
 
     Raises:
-        ConfigError: timm is not installed, or the network has no features of these strides at every image size.
+        ConfigError: timm is not installed, the network has no features of these strides at every image size, or it has
+            no stochastic depth but a rate is set.
     """
     timm = _timm(spec.name)
     name = spec.name.removeprefix(PREFIX)
@@ -160,6 +161,10 @@ def make_timm_network(spec: TimmSpec, file: str | None = None) -> Any:
             **({} if spec.drop_path is None else {"drop_path_rate": spec.drop_path}),
         )
     except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+        if "drop_path_rate" in str(error):
+            raise ConfigError(
+                f"drop_path is set to {spec.drop_path}, but {spec.name} has no stochastic depth; leave drop_path out"
+            ) from None
         raise ConfigError(
             f"model.backbone: {spec.name} cannot give features at strides 8, 16 and 32 of images of any size "
             f"({str(error).splitlines()[0]}); choose a network with a pyramid of features, such as timm/resnet50"

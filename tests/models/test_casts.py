@@ -8,6 +8,7 @@ import torch
 from effdet.models import ModelOptions, make_spec
 from effdet.models.anchors import anchor_boxes
 from effdet.postprocess import postprocess
+from effdet.types import PostprocessOptions
 
 CASTS = {
     "bfloat16()": lambda model: model.bfloat16(),
@@ -78,7 +79,7 @@ def test_a_cast_model_computes_in_its_type(name, options, dtype):
 def test_boxes_of_a_bfloat16_model_are_not_rounded_to_bfloat16():
     model = model_of("efficientdet_d0").bfloat16()
     with torch.inference_mode():
-        (detections, _) = postprocess(model(pictures()), score_threshold=0.0)
+        (detections, _) = postprocess(model(pictures()), PostprocessOptions(score_threshold=0.0))
     assert detections.boxes.dtype == torch.float32
     assert not detections.boxes.equal(detections.boxes.bfloat16().float())
 

@@ -107,6 +107,11 @@ def test_the_momentum_and_drop_path_of_a_recipe_reach_the_backbone():
     assert max(rates) == pytest.approx(0.25)
 
 
+def test_a_network_without_stochastic_depth_is_refused_with_the_option():
+    with pytest.raises(ConfigError, match=r"^drop_path is set to 0\.1, but timm/dla34 has no stochastic depth; leave"):
+        built("dla34", drop_path=0.1)
+
+
 @pytest.mark.parametrize("options", [{"phi": 1.0}, {"width": 2.0}, {"depth": 2.0}])
 def test_a_network_of_timm_is_not_scaled(options):
     with pytest.raises(ConfigError, match="does not scale timm/resnet18"):

@@ -57,9 +57,9 @@ def test_labelled_images_keep_their_classes(shapes_recipe, tmp_path, capsys):
     said = shards(capsys, shapes_recipe, "--out", tmp_path)
     assert "train: 18 images in 1 shard of" in said
     data = load_config(shapes_recipe, ["data.format=shards", f"data.root={tmp_path}"]).data
-    for part, count in (("train", 6), ("val", 3)):
-        table = read_table(data, part)
-        files = read_table(load_config(shapes_recipe).data, part)
+    for split, count in (("train", 6), ("val", 3)):
+        table = read_table(data, split)
+        files = read_table(load_config(shapes_recipe).data, split)
         assert table.label_map == files.label_map
         assert np.bincount(table.labels).tolist() == [count] * 3
         content = {str(name): files.read(row) for row, name in enumerate(files.file_names)}

@@ -160,7 +160,7 @@ def test_images_of_a_replaced_shard_are_decoded_again(tmp_path):
         for path in (tmp_path / "shards").glob("*"):
             path.unlink()
         (shard,) = write_shards(annotations, tmp_path / "shards", "train", 10**6, lambda: None)
-        os.utime(shard, ns=(5, 5))  # an address tells neither size nor time of a shard: here they are equal
+        os.utime(shard, ns=(5, 5))  # as at an address that gives neither size nor time of a shard
         sizes.add(shard.stat().st_size)
         read = read_shards(Annotations, ShardFolder(tmp_path / "shards"), "train")
         dataset = DetectionDataset(read, (90, 120), (0, 0, 0), None, seed=0, cache=cache_of("disk", tmp_path))

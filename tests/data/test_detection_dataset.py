@@ -85,7 +85,7 @@ def same(first, second):
     return all(torch.equal(one, other) for one, other in tensors) and first[1].scale == second[1].scale
 
 
-def found(image, label):
+def coloured_box(image, label):
     """The box around the pixels of a label's colour; None where there are none."""
     bright = image.permute(1, 2, 0).numpy() > 127
     rows, columns = np.nonzero((bright == (np.array(COLOURS[label]) > 127)).all(axis=2))
@@ -132,7 +132,7 @@ def test_the_boxes_of_a_mosaic_are_on_their_objects(tmp_path, scales):
     for epoch in range(60):
         image, target = dataset[epoch, epoch % 5]
         for label in range(5):
-            box, pixels = together(target, label), found(image, label)
+            box, pixels = together(target, label), coloured_box(image, label)
             if pixels is None:
                 assert box is None or (box[2:] - box[:2]).min() < 4
             elif box is not None:
@@ -157,7 +157,7 @@ def test_the_boxes_of_two_combined_images_are_on_their_objects(tmp_path, change)
                 assert np.allclose(box, alone[0, label][1].boxes[0])
                 joined += 1
             if change == "copy_paste":
-                assert np.abs(box - found(image, label)).max() <= 1.01
+                assert np.abs(box - coloured_box(image, label)).max() <= 1.01
     assert joined > 10
 
 

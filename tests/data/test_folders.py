@@ -155,7 +155,7 @@ def test_an_unknown_class_is_reported_with_the_nearest_known(tmp_path, name, mes
 
 def test_missing_files_are_reported_with_the_setting_of_their_path(tmp_path):
     pets(tmp_path)
-    for data, part, message in (
+    for data, split, message in (
         (ClassificationData(), "train", r"no data set is given: set data.root=FOLDER, or data.train.images=FOLDER$"),
         (ClassificationData(root=tmp_path / "no"), "train", "no: no such folder; set data.root=..."),
         (
@@ -171,4 +171,4 @@ def test_missing_files_are_reported_with_the_setting_of_their_path(tmp_path):
         ),
     ):
         with pytest.raises(DataError, match=message):
-            read_table(data, part)
+            read_table(data, split)

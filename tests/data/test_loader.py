@@ -287,11 +287,11 @@ def test_images_with_boxes_come_as_batches(tmp_path):
 def test_per_process_batches_together_are_the_batches_of_one_process(tmp_path, world_size):
     dataset = classifying(tmp_path, ClassificationAugment())
     whole = list(run_batches(dataset, 4, 0, 3, 0))
-    parts = [list(run_batches(dataset, 4, 0, 3, 0, rank=rank, world_size=world_size)) for rank in range(world_size)]
-    for batch, *shares in zip(whole, *parts, strict=True):
-        assert all(len(share.images) == 4 // world_size for share in shares)
-        assert torch.equal(torch.cat([share.images for share in shares]), batch.images)
-        assert [index for share in shares for index in share.indices] == batch.indices
+    by_rank = [list(run_batches(dataset, 4, 0, 3, 0, rank=rank, world_size=world_size)) for rank in range(world_size)]
+    for batch, *sections in zip(whole, *by_rank, strict=True):
+        assert all(len(section.images) == 4 // world_size for section in sections)
+        assert torch.equal(torch.cat([section.images for section in sections]), batch.images)
+        assert [index for section in sections for index in section.indices] == batch.indices
 
 
 def test_an_indivisible_batch_is_refused_at_once(tmp_path):
@@ -303,12 +303,12 @@ def test_an_indivisible_batch_is_refused_at_once(tmp_path):
 def test_evaluation_over_processes_gives_every_batch_to_one_of_them(tmp_path, world_size):
     dataset = classifying(tmp_path)
     whole = list(evaluation_batches(dataset, 2, 0, False))
-    parts = [list(evaluation_batches(dataset, 2, 0, False, rank, world_size)) for rank in range(world_size)]
-    assert sum(map(len, parts)) == len(whole)
+    by_rank = [list(evaluation_batches(dataset, 2, 0, False, rank, world_size)) for rank in range(world_size)]
+    assert sum(map(len, by_rank)) == len(whole)
     for number, batch in enumerate(whole):
-        share = parts[number % world_size][number // world_size]
-        assert share.indices == batch.indices
-        assert torch.equal(share.images, batch.images)
+        section = by_rank[number % world_size][number // world_size]
+        assert section.indices == batch.indices
+        assert torch.equal(section.images, batch.images)
 
 
 class Rows:
@@ -382,7 +382,7 @@ def test_loader_processes_that_exit_normally_are_no_error():
     assert not multiprocessing.active_children()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing tells who sent a signal")
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not say who sent a signal")
 def test_loader_processes_end_only_on_the_signal_of_their_parent():
     batches = evaluation_batches(Rows(), 1, 1, False)
     next(batches)

@@ -8,7 +8,7 @@ FILTERS = {"bilinear": PIL.Image.Resampling.BILINEAR, "bicubic": PIL.Image.Resam
 
 
 def photo(height, width):
-    """Blocks of colour with noise: edges, flat parts and detail."""
+    """Blocks of colour with noise: edges, flat regions and detail."""
     rng = np.random.default_rng(height * 1000 + width)
     blocks = rng.integers(0, 256, (height // 16 + 1, width // 16 + 1, 3))
     image = np.kron(blocks, np.ones((16, 16, 1), int))[:height, :width]

@@ -70,8 +70,8 @@ def labelled(tmp_path) -> ImageLabels:
     return read_folders(tmp_path / "classes")
 
 
-def write(table, folder, part="train", shard_bytes=SMALL):
-    return write_shards(table, folder, part, shard_bytes, lambda: None)
+def write(table, folder, name="train", shard_bytes=SMALL):
+    return write_shards(table, folder, name, shard_bytes, lambda: None)
 
 
 def detection(folder, **data):

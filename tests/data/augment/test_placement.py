@@ -75,12 +75,12 @@ def test_boxes_stay_on_their_pixels():
             continue
         seen += 1
         assert labels.tolist() == [7]
-        found = extents(image)
-        if found is None:
+        extent = extents(image)
+        if extent is None:
             assert (boxes[0, 2:] - boxes[0, :2]).min() < 2 * max(placement.scale)
             continue
         # Half a pixel of rounding, and half an original pixel where the crop starts inside the box.
-        assert np.abs(found - boxes[0]).max() <= 0.51 + max(placement.scale) / 2
+        assert np.abs(extent - boxes[0]).max() <= 0.51 + max(placement.scale) / 2
     assert seen > 200
 
 

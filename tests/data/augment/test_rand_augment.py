@@ -16,7 +16,7 @@ def photo(height=48, width=64, low=30, high=220, seed=0):
 
 
 def coordinates(height=50, width=80):
-    """Each pixel tells its row and its column."""
+    """The value of each pixel is its row and its column."""
     image = np.zeros((height, width, 3), np.uint8)
     image[..., 0], image[..., 1] = np.arange(height)[:, None], np.arange(width)
     return image

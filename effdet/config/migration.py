@@ -42,7 +42,10 @@ RENAMED_IN_2_FOR_CLASSIFICATION = {
 def _from_1(recipe: Recipe) -> Recipe:
     if recipe.get("task") == "classification":
         return _rename(recipe, {**RENAMED_IN_2, **RENAMED_IN_2_FOR_CLASSIFICATION})
-    return _rename(recipe, RENAMED_IN_2)
+    renamed = _rename(recipe, RENAMED_IN_2)
+    if recipe.get("task") == "detection":  # detectors were evaluated without antialiasing
+        renamed["model"] = {"antialias": False, **renamed.get("model", {})}
+    return renamed
 
 
 _STEPS: tuple[Callable[[Recipe], Recipe], ...] = (_from_1,)  # from version 1, from version 2, ...

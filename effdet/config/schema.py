@@ -100,6 +100,11 @@ class DetectorConfig(ModelConfig):
         min_length=1,
         description="Anchor shapes as (width, height) factors; null uses the model's own.",
     )
+    antialias: bool | None = Field(
+        None,
+        description="Whether images are resized with antialiasing, in training, evaluation and prediction alike; null "
+        "follows the weights of a detector, and is false for a new one. Large photos load faster with it.",
+    )
 
 
 class ClassifierConfig(ModelConfig):

@@ -15,7 +15,7 @@ from effdet.data.augment.classification import augment_image
 from effdet.data.augment.crop import random_crop
 from effdet.data.cache import Cache
 from effdet.data.dataset import ImageDataset
-from effdet.data.images import REDUCTIONS, Image
+from effdet.data.images import Image, usable_reduction
 from effdet.data.jpeg import jpeg_size
 from effdet.data.labels import ImageLabels
 from effdet.data.progressive import StageSettings, stage_settings
@@ -102,12 +102,12 @@ class ClassificationDataset(ImageDataset[tuple[int, int], LabelBatch]):
         return self._cut(image, window, reduction, size)
 
     def _reduction(self, original: tuple[int, int], window: tuple[slice, slice] | None, size: tuple[int, int]) -> int:
-        """The largest reduction that leaves at least as many pixels as the result has."""
+        """How far the image may be decoded smaller for a window of it, or for the view of evaluation."""
         if window is None:
-            shrinking = min(side * self.crop / new for side, new in zip(original, size, strict=True))
+            shrink = min(side * self.crop / new for side, new in zip(original, size, strict=True))
         else:
-            shrinking = min((extent.stop - extent.start) / new for extent, new in zip(window, size, strict=True))
-        return next(reduction for reduction in REDUCTIONS if reduction <= max(shrinking, 1))
+            shrink = min((extent.stop - extent.start) / new for extent, new in zip(window, size, strict=True))
+        return usable_reduction(shrink)
 
     def _cut(self, image: Image, window: tuple[slice, slice] | None, reduction: int, size: tuple[int, int]) -> Image:
         """A window of the original in an image decoded at a reduction, resized; without one the view of evaluation."""

@@ -22,7 +22,7 @@ from effdet.data.augment.rand_augment_boxes import rand_augment_boxes
 from effdet.data.augment.sample import Sample
 from effdet.data.cache import Cache
 from effdet.data.dataset import ImageDataset
-from effdet.data.images import REDUCTIONS, Image
+from effdet.data.images import Image
 from effdet.data.letterbox import fitting_scale, letterbox
 from effdet.data.train_order import Key
 from effdet.errors import DataError
@@ -38,6 +38,7 @@ class DetectionDataset(ImageDataset[Target, Batch]):
         table: the images and their boxes.
         size: (H, W) of the network input.
         fill: RGB colour of the padding.
+        antialias: whether images are resized with antialiasing, see `resize`.
         augment: the random changes; None for evaluation, which uses the plain letterbox.
         epochs: length of the run; mosaic, copy-paste and mixup may stop some epochs before its end. None for no end.
         partners: rows of the images that may be combined with others; all if none are given.
@@ -50,6 +51,7 @@ class DetectionDataset(ImageDataset[Target, Batch]):
         table: Annotations,
         size: tuple[int, int],
         fill: tuple[int, ...],
+        antialias: bool,
         augment: DetectionAugment | None,
         seed: int,
         epochs: int | None = None,
@@ -59,6 +61,7 @@ class DetectionDataset(ImageDataset[Target, Batch]):
         super().__init__(table, seed, cache)
         self.size = size
         self.fill = fill
+        self.antialias = antialias
         self.augment = augment
         self.epochs = epochs
         self.partners = np.arange(len(table)) if partners is None else partners
@@ -102,7 +105,7 @@ class DetectionDataset(ImageDataset[Target, Batch]):
         """A row in the letterbox of `size`, for evaluation; the size of its image and the scale."""
         boxes, labels = self._objects(index)
         whole = self.decoded(index, 1)
-        image, (vertical, horizontal) = letterbox(whole, size, self.fill)
+        image, (vertical, horizontal) = letterbox(whole, size, self.fill, self.antialias)
         boxes = boxes * np.array([horizontal, vertical, horizontal, vertical], np.float32)
         return Sample(image, boxes, labels), whole.shape[:2], (vertical, horizontal)
 
@@ -143,13 +146,13 @@ class DetectionDataset(ImageDataset[Target, Batch]):
             scale = fitting_scale(original, canvas)
         else:  # relative to the whole sample, in a tile too: objects are as large as without the mosaic
             scale = rng.uniform(*augment.scale_jitter) * fitting_scale(original, size)
-        largest_reduction = REDUCTIONS[0] if whole is None else 1
-        placement = draw_placement(original, canvas, scale, augment.horizontal_flip, largest_reduction, rng)
+        reducible = self.antialias and whole is None
+        placement = draw_placement(original, canvas, scale, augment.horizontal_flip, reducible, rng)
         image = self.decoded(index, placement.reduction) if whole is None else whole
         sample = Sample(photometric_distortion(image, augment.photometric, rng), boxes, labels)
         if augment.rand_augment.layers:
             sample = rand_augment_boxes(sample, augment.rand_augment.layers, augment.rand_augment.magnitude, rng)
-        return apply_placement(sample, placement, canvas, self.fill), placement
+        return apply_placement(sample, placement, canvas, self.fill, self.antialias), placement
 
     def _draw_partners(self, count: int, rng: np.random.Generator) -> list[int]:
         """Rows of images to combine with."""

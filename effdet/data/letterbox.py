@@ -9,23 +9,28 @@ from torch import Tensor
 
 from effdet.boxes import clip_boxes
 from effdet.data.images import Image
+from effdet.data.resize import resize
 
 
-def letterbox(image: Image, size: tuple[int, int], fill: tuple[int, ...]) -> tuple[Image, tuple[float, float]]:
+def letterbox(
+    image: Image, size: tuple[int, int], fill: tuple[int, ...], antialias: bool
+) -> tuple[Image, tuple[float, float]]:
     """Image resized to fit into `size` (H, W) with its aspect kept, at the top left; the rest is `fill` (RGB).
+
+    Args:
+        image: uint8 RGB [H, W, 3].
+        size: (H, W) of the result.
+        fill: RGB colour of the padding.
+        antialias: see `resize`.
 
     Returns:
         The image [H, W, 3], and network-input pixels per original pixel (vertical, horizontal): the exact ratio of each
         axis, so that `undo_letterbox` carries no rounding.
     """
-    import cv2
-
     height, width = image.shape[:2]
     scale = fitting_scale((height, width), size)
     resized = fitted_side(height * scale, size[0]), fitted_side(width * scale, size[1])
-    if (height, width) != resized:
-        image = cv2.resize(image, resized[::-1], interpolation=cv2.INTER_LINEAR)  # type: ignore[assignment]
-    return pad(image, size, fill), (resized[0] / height, resized[1] / width)
+    return pad(resize(image, resized, "bilinear", antialias), size, fill), (resized[0] / height, resized[1] / width)
 
 
 def undo_letterbox(boxes: Tensor, scale: tuple[float, float], size: tuple[int, int]) -> Tensor:

@@ -1,6 +1,6 @@
-"""Antialiased resizing, equal to Pillow's up to rounding, and the view of an image that a classifier is evaluated on.
+"""The one function that resizes images, with or without antialiasing, and the view that a classifier is evaluated on.
 
-Published classifiers were trained and evaluated this way; detectors use the letterbox of `letterbox.py`.
+Antialiased resizing is equal to Pillow's up to rounding. The view of a detector is in `letterbox.py`.
 """
 
 from __future__ import annotations
@@ -14,20 +14,44 @@ from torch.nn.functional import interpolate
 from effdet.data.images import Image
 
 
-def resize(image: Image, size: tuple[int, int], interpolation: str) -> Image:
+def resize(image: Image, size: tuple[int, int], interpolation: str, antialias: bool = True) -> Image:
     """Image [H, W, 3] resized to `size` (H, W), its aspect not kept.
 
     Args:
         image: uint8 RGB.
         size: (height, width) of the result.
-        interpolation: 'bilinear' or 'bicubic', with a wider filter when the image shrinks.
+        interpolation: 'bilinear' or 'bicubic'.
+        antialias: whether the filter becomes wider when the image shrinks, as in Pillow; without it every pixel comes
+            from its nearest neighbours alone, as in TensorFlow and OpenCV. Only 'bilinear' works without.
     """
+    import cv2
+
     if image.shape[:2] == size:
         return image
+    if not antialias:
+        assert interpolation == "bilinear"
+        return cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)  # type: ignore[return-value]
+    return _interpolate(image, interpolation, size=size)
+
+
+def rescale(image: Image, factors: tuple[float, float], size: tuple[int, int]) -> Image:
+    """Image [H, W, 3] resized by exact factors with antialiased 'bilinear', then cut to `size` (H, W).
+
+    Args:
+        image: uint8 RGB; it may be larger than `size` needs, by a fraction of a pixel of the result or more.
+        factors: pixels of the result per pixel of the image, (vertical, horizontal).
+        size: (height, width) of the result.
+    """
+    # Result sides are rounded down: the addend keeps those that are whole numbers.
+    scaled = _interpolate(image, "bilinear", scale_factor=tuple(factor * (1 + 1e-9) for factor in factors))
+    return scaled[: size[0], : size[1]]
+
+
+def _interpolate(image: Image, interpolation: str, **size: tuple[float, ...]) -> Image:
     whole = np.require(image, requirements=("C", "W"))  # torch accepts neither reversed nor read-only arrays
     # Viewed as one channels_last image, which torch resizes without a copy.
     pixels = torch.from_numpy(whole).reshape(1, *image.shape).permute(0, 3, 1, 2)
-    resized = interpolate(pixels, size=size, mode=interpolation, antialias=True)
+    resized = interpolate(pixels, mode=interpolation, antialias=True, **size)  # type: ignore[arg-type]
     return resized[0].permute(1, 2, 0).contiguous().numpy()
 
 

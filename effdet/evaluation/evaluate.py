@@ -93,7 +93,7 @@ def _evaluate_detector(
     """Detections of this process's batches, boxes in pixels of the original images."""
     evaluator, options = CocoEvaluator(table), PostprocessOptions(**config.postprocess.model_dump())
     size = config.model.image_size or model.spec.image_size
-    dataset = DetectionDataset(table, size, model.spec.fill_color, augment=None, seed=0)
+    dataset = DetectionDataset(table, size, model.spec.fill_color, model.spec.antialias, augment=None, seed=0)
     for batch, outputs in _outputs(model, dataset, config, processes):
         _check_finite(outputs, [str(table.file_names[index]) for index in batch.indices])
         for target, detections in zip(batch.targets, postprocess(outputs, options), strict=True):

@@ -29,7 +29,7 @@ RESULTS = ("metrics.json", "predictions.json")
 # Keys with which the recipe must describe the model of the checkpoint, as far as it gives them.
 MODEL_KEYS = (
     *("model.name", "model.backbone", "model.num_classes", "model.phi", "model.width", "model.depth"),
-    *("model.padding", "model.anchor_scale", "model.anchor_aspects"),
+    *("model.padding", "model.anchor_scale", "model.anchor_aspects", "model.antialias"),
 )
 # Keys that change an evaluation, with all below them.
 USED_KEYS = (

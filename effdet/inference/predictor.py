@@ -215,7 +215,7 @@ class _DetectionSteps:
 
     def resize(self, image: Image) -> tuple[Image, tuple[float, float]]:
         """The network input of an image, and network-input pixels per pixel of the image."""
-        return letterbox(image, self.spec.image_size, self.spec.fill_color)
+        return letterbox(image, self.spec.image_size, self.spec.fill_color, self.spec.antialias)
 
     def results(
         self, outputs: Any, scales: Sequence[tuple[float, float]], sizes: Sequence[tuple[int, int]]

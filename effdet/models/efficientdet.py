@@ -47,6 +47,7 @@ class EfficientDetSpec:
         padding: of the neck's pooling.
         norm_momentum: BatchNorm momentum (PyTorch convention) of neck and heads.
         black_padding: whether letterboxed images are padded with black instead of their mean.
+        antialias: whether images are resized with antialiasing, in training as in evaluation and prediction.
     """
 
     task: ClassVar[Literal["detection"]] = "detection"
@@ -67,6 +68,7 @@ class EfficientDetSpec:
     padding: Padding = "same"
     norm_momentum: float = 0.01
     black_padding: bool = False
+    antialias: bool = False
 
     @property
     def in_channels(self) -> int:

@@ -117,9 +117,13 @@ def card_in(content: Mapping[str, Any], path: str | Path) -> ModelCard:
 
 
 def _of_today(card: Mapping[str, Any]) -> dict[str, Any]:
-    """The plain card of a file of format 2 with the options of `postprocess` under their names of today."""
+    """The plain card of a file of format 2 with the options of `postprocess` under their names of today.
+
+    Its detectors were evaluated without antialiasing.
+    """
     options = migrate({"version": 1, "postprocess": card["postprocess"]})["postprocess"]
-    return {**card, "postprocess": options}
+    antialias = {"antialias": False} if card["task"] == "detection" else {}
+    return {**card, "postprocess": options, "spec": {**antialias, **card["spec"]}}
 
 
 def is_checkpoint(content: Mapping[str, Any]) -> bool:

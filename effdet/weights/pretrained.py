@@ -135,6 +135,7 @@ def spec_of_entry(entry: ZooEntry) -> ModelSpec:
         padding=entry.padding,
         anchor_aspects=entry.anchor_aspects or detector.anchor_aspects,
         black_padding=entry.black_padding,
+        antialias=entry.antialias,
     )
 
 
@@ -142,7 +143,7 @@ def make_adapted_spec(options: ModelOptions, trained: ModelSpec | None, *, backb
     """The spec of some options with the input, padding and anchors that weights were trained with.
 
     Args:
-        options: the model to build; padding and anchors that are set here win.
+        options: the model to build; padding, anchors and antialiasing that are set here win.
         trained: the model that the weights belong to; None if unknown.
         backbone_only: whether only the backbone of the weights is used.
 
@@ -166,6 +167,7 @@ def make_adapted_spec(options: ModelOptions, trained: ModelSpec | None, *, backb
         anchor_scale=options.anchor_scale or trained.anchor_scale,
         anchor_aspects=options.anchor_aspects or trained.anchor_aspects,
         black_padding=trained.black_padding,
+        antialias=trained.antialias if options.antialias is None else options.antialias,
     )
 
 

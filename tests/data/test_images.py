@@ -1,21 +1,15 @@
 import io
 import struct
 import zlib
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-import torch
 from PIL import Image, ImageOps
 
-from effdet.data.formats.image_files import find_image
 from effdet.data.images import decode_image, read_image
 from effdet.data.jpeg import jpeg_size
-from effdet.data.letterbox import letterbox, undo_letterbox
 from effdet.errors import DataError
-
-FILL = (10, 20, 30)
 
 
 def picture(height=60, width=80):
@@ -212,109 +206,3 @@ def test_what_is_no_image_is_refused_by_name(tmp_path, content, message):
 def test_a_folder_is_no_image(tmp_path):
     with pytest.raises(DataError, match="is a folder"):
         read_image(tmp_path)
-
-
-def random_sizes(count):
-    rng = np.random.default_rng(0)
-    for _ in range(count):
-        yield tuple(int(side) for side in np.exp(rng.uniform(0, 7, 2))), tuple(rng.integers(1, 1000, 2).tolist())
-
-
-def test_the_letterbox_and_its_undo_are_inverse_at_any_size():
-    for original, size in random_sizes(200):
-        height, width = original
-        _, scale = letterbox(np.zeros((height, width, 3), np.uint8), size, FILL)
-        boxes = torch.rand(20, 4) * torch.tensor([width, height, width, height])
-        there = boxes * torch.tensor([scale[1], scale[0], scale[1], scale[0]])
-        assert (there[:, 0::2] <= size[1] + 1e-3).all()
-        assert (there[:, 1::2] <= size[0] + 1e-3).all()
-        assert (undo_letterbox(there, scale, original) - boxes).abs().max() < 1e-3
-
-
-def test_a_drawn_box_is_where_the_letterbox_says():
-    rng = np.random.default_rng(0)
-    for _ in range(50):
-        height, width = rng.integers(100, 700, 2)
-        size = tuple(rng.integers(300, 900, 2).tolist())
-        left, top = int(rng.integers(0, width - 60)), int(rng.integers(0, height - 60))
-        right, bottom = int(rng.integers(left + 40, width)), int(rng.integers(top + 40, height))
-        image = np.zeros((height, width, 3), np.uint8)
-        image[top:bottom, left:right] = 255
-        boxed, scale = letterbox(image, size, (0, 0, 0))
-        soft = boxed[..., 0].astype(float) / 255  # the sums find edges to a fraction of a pixel
-        rows, columns = soft.max(axis=1), soft.max(axis=0)
-        centre = np.array([(p * (np.arange(len(p)) + 0.5)).sum() / p.sum() for p in (columns, rows)])
-        side = np.array([columns.sum(), rows.sum()])
-        found = torch.from_numpy(np.concatenate([centre - side / 2, centre + side / 2])[None]).float()
-        back = undo_letterbox(found, scale, (int(height), int(width)))
-        assert (back - torch.tensor([[left, top, right, bottom]])).abs().max() < 0.5
-
-
-def test_the_letterbox_keeps_the_aspect_and_fills_below_and_right():
-    image = np.full((100, 200, 3), 255, np.uint8)
-    boxed, scale = letterbox(image, (300, 300), FILL)
-    assert boxed.shape == (300, 300, 3)
-    assert scale == (1.5, 1.5)
-    assert (boxed[:150] == 255).all()
-    assert (boxed[150:] == FILL).all()
-    assert (letterbox(image, (50, 300), FILL)[0][:, 100:] == FILL).all()
-
-
-def test_an_image_of_the_right_size_is_unchanged():
-    image = np.asarray(picture())
-    boxed, scale = letterbox(image, (60, 80), FILL)
-    assert (boxed == image).all()
-    assert scale == (1.0, 1.0)
-
-
-def test_a_thin_image_keeps_at_least_one_pixel():
-    boxed, scale = letterbox(np.zeros((1, 1000, 3), np.uint8), (64, 64), FILL)
-    assert boxed.shape == (64, 64, 3)
-    assert scale == (1.0, 0.064)
-
-
-def test_undone_boxes_end_at_the_image():
-    boxes = undo_letterbox(torch.tensor([[-5.0, -5.0, 500.0, 500.0]]), (2.0, 2.0), (100, 50))
-    assert boxes.tolist() == [[0, 0, 50, 100]]
-    assert undo_letterbox(torch.zeros(0, 4), (2.0, 2.0), (100, 50)).shape == (0, 4)
-
-
-@pytest.mark.parametrize(
-    ("on_disk", "written"),
-    [
-        ("a.jpg", "a.jpg"),
-        ("a.jpg", "./a.jpg"),
-        ("sub/a.jpg", "sub/a.jpg"),
-        ("sub/a.jpg", "sub\\a.jpg"),
-        ("sub/a.jpg", ".\\sub\\a.jpg"),
-        ("a b.jpg", "a%20b.jpg"),
-        ("a%20b.jpg", "a%20b.jpg"),
-        ("a.jpg", "/home/someone/images/a.jpg"),
-        ("a.jpg", "C:\\images\\a.jpg"),
-        ("a.jpg", "images/a.jpg"),
-        ("a.JPG", "a.jpg"),
-        ("a.jpg", "a.JPG"),
-        ("a.png", "a"),
-        ("a.PNG", "a"),
-        ("a.b.png", "a.b"),
-    ],
-)
-def test_an_image_is_found_by_any_valid_spelling(tmp_path, on_disk, written):
-    folder = tmp_path / "images"
-    (folder / on_disk).parent.mkdir(parents=True)
-    (folder / on_disk).write_bytes(b"x")
-    found = find_image(folder, written)
-    assert found is not None
-    assert found.samefile(folder / on_disk)
-
-
-def test_an_image_that_is_not_there_is_not_found(tmp_path):
-    (tmp_path / "sub").mkdir()
-    (tmp_path / "b.jpg").write_bytes(b"x")
-    for name in ("a.jpg", "sub", "", "other/b.jpg", "b.png"):
-        assert find_image(tmp_path, name) is None
-
-
-def test_existing_absolute_paths_are_used(tmp_path):
-    (tmp_path / "a.jpg").write_bytes(b"x")
-    assert find_image(Path("/nowhere"), str(tmp_path / "a.jpg")) == tmp_path / "a.jpg"

@@ -2,7 +2,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from effdet.data.resize import classification_view, resize
+from effdet.data.resize import classification_view, rescale, resize
 
 FILTERS = {"bilinear": PIL.Image.Resampling.BILINEAR, "bicubic": PIL.Image.Resampling.BICUBIC}
 
@@ -38,11 +38,28 @@ def test_resizing_equals_pillows(size, interpolation):
 
 def test_a_view_of_an_image_is_resized_like_its_copy():
     image = photo(240, 320)
-    for part in (image[17:170, 40:301], image[::-1, :, ::-1]):
-        assert (resize(part, (64, 96), "bicubic") == resize(part.copy(), (64, 96), "bicubic")).all()
+    for view in (image[17:170, 40:301], image[::-1, :, ::-1]):
+        assert (resize(view, (64, 96), "bicubic") == resize(view.copy(), (64, 96), "bicubic")).all()
 
 
-def test_an_image_of_the_size_wanted_stays_as_it_is():
+def test_rescaling_by_exact_factors_keeps_positions_and_sizes():
+    image = photo(240, 320)
+    assert (rescale(image, (0.5, 0.25), (120, 80)) == resize(image, (120, 80), "bilinear")).all()
+    for side in range(20, 240):  # also where the factor is no exact number
+        assert rescale(image, (side / 240, side / 320), (side, side)).shape == (side, side, 3)
+    ramp = np.tile(np.arange(240, dtype=np.uint8)[:, None, None], (1, 10, 3))
+    middle = rescale(ramp, (0.3, 1.0), (71, 10))[10:60, 5, 0]  # 0.3 pixels of the last row belong to no result
+    assert np.abs(middle - ((np.arange(10, 60) + 0.5) / 0.3 - 0.5)).max() <= 1
+
+
+def test_without_antialiasing_a_fine_pattern_stays():
+    lines = np.zeros((256, 256, 3), np.uint8)
+    lines[:, ::2] = 255
+    assert resize(lines, (64, 64), "bilinear").std() < 10
+    assert resize(lines, (100, 100), "bilinear", antialias=False).std() > 60
+
+
+def test_an_image_of_the_requested_size_stays_as_it_is():
     image = photo(50, 60)
     assert (resize(image, (50, 60), "bicubic") == image).all()
 

@@ -139,7 +139,7 @@ def test_usual_photographs_have_input_sizes_of_their_own():
 def test_the_letterbox_into_a_smaller_input_has_the_same_scale():
     image = np.zeros((427, 640, 3), np.uint8)
     inputs, (index,) = batch_sizes(np.array([image.shape[:2]], np.int32), (512, 512))
-    assert letterbox(image, inputs[index], (0, 0, 0))[1] == letterbox(image, (512, 512), (0, 0, 0))[1]
+    assert letterbox(image, inputs[index], (0, 0, 0), True)[1] == letterbox(image, (512, 512), (0, 0, 0), True)[1]
 
 
 # recipes

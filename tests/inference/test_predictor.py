@@ -62,7 +62,7 @@ def assert_same(first, second):
 def test_detections_are_those_of_letterbox_model_and_postprocessing_called_by_hand(weights):
     predictor, model = Predictor(weights, "cpu", score_threshold=THRESHOLD), load_checkpoint(weights).model
     for image, result in zip(random_images(), predictor(random_images()), strict=True):
-        pixels, scale = letterbox(image, (128, 128), model.spec.fill_color)
+        pixels, scale = letterbox(image, (128, 128), model.spec.fill_color, model.spec.antialias)
         with torch.inference_mode():
             outputs = model(torch.from_numpy(pixels).permute(2, 0, 1)[None])
         (expected,) = postprocess(outputs, PostprocessOptions(score_threshold=THRESHOLD))

@@ -178,21 +178,23 @@ def test_a_file_of_no_weights_we_know_is_refused(tmp_path, content, words):
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "padding", "eps", "normalisation", "aspects", "black"),
+    ("name", "size", "padding", "eps", "normalisation", "aspects", "black", "antialias"),
     [
-        ("effdet/tf_efficientdet_d0", 512, "same", 1e-3, IMAGENET, ROUNDED, False),
-        ("effdet/tf_efficientdet_d0_ap", 512, "same", 1e-3, HALF, ROUNDED, True),
-        ("effdet/tf_efficientdet_lite0", 320, "same", 1e-3, HALF, ROUNDED, False),
-        ("effdet/efficientdet_d1", 640, "symmetric", 1e-5, IMAGENET, ROUNDED, False),
-        ("zylo117/efficientdet-d0", 512, "same", 1e-3, IMAGENET, ROUNDED, False),
+        ("effdet/tf_efficientdet_d0", 512, "same", 1e-3, IMAGENET, ROUNDED, False, False),
+        ("effdet/tf_efficientdet_d0_ap", 512, "same", 1e-3, HALF, ROUNDED, True, False),
+        ("effdet/tf_efficientdet_lite0", 320, "same", 1e-3, HALF, ROUNDED, False, False),
+        ("effdet/efficientdet_d1", 640, "symmetric", 1e-5, IMAGENET, ROUNDED, False, True),
+        ("zylo117/efficientdet-d0", 512, "same", 1e-3, IMAGENET, ROUNDED, False, False),
     ],
 )
-def test_the_network_of_a_detector_has_its_conventions(name, size, padding, eps, normalisation, aspects, black):
+def test_the_network_of_a_detector_has_its_conventions(
+    name, size, padding, eps, normalisation, aspects, black, antialias
+):
     spec = spec_of_entry(ZOO[name])
     assert (spec.image_size, spec.padding, spec.anchor_aspects) == ((size, size), padding, aspects)
     backbone = spec.backbone
     assert (backbone.padding, backbone.norm_eps, (backbone.mean, backbone.std)) == (padding, eps, normalisation)
-    assert spec.black_padding == black
+    assert (spec.black_padding, spec.antialias) == (black, antialias)
     assert spec.fill_color == ((0, 0, 0) if black else tuple(round(value) for value in normalisation[0]))
 
 
@@ -262,11 +264,21 @@ def test_a_detector_whose_backbone_alone_is_loaded_keeps_its_padding_and_anchors
 
 def test_options_win_over_the_weights():
     trained = spec_of_entry(ZOO["effdet/efficientdetv2_dt"])
-    options = ModelOptions("efficientdetv2_dt", padding="same", anchor_scale=6.0, anchor_aspects=ROUNDED)
+    options = ModelOptions(
+        "efficientdetv2_dt", padding="same", anchor_scale=6.0, anchor_aspects=ROUNDED, antialias=False
+    )
     given = make_adapted_spec(options, trained)
     assert (given.padding, given.backbone.padding) == ("same", "same")
-    assert (given.anchor_scale, given.anchor_aspects) == (6.0, ROUNDED)
+    assert (given.anchor_scale, given.anchor_aspects, given.antialias) == (6.0, ROUNDED, False)
     assert given.backbone.norm_eps == 1e-5
+
+
+def test_a_new_detector_resizes_without_antialiasing_and_one_with_weights_follows_them():
+    options, pytorch = ModelOptions("efficientdet_d0"), spec_of_entry(ZOO["effdet/efficientdet_d0"])
+    assert not make_spec(options).antialias
+    assert make_adapted_spec(options, pytorch).antialias
+    assert not make_adapted_spec(ModelOptions("efficientdet_d0", antialias=False), pytorch).antialias
+    assert not make_adapted_spec(options, pytorch, backbone_only=True).antialias
 
 
 def test_anchors_follow_the_weights():

@@ -192,6 +192,11 @@ def test_only_advprop_detectors_are_padded_with_black():
     }
 
 
+def test_detectors_of_tensorflow_and_opencv_were_trained_without_antialiasing():
+    plain = {entry.name for entry in ZOO.values() if not entry.antialias}
+    assert plain == {name for name in ZOO if name.startswith(("effdet/tf_", "zylo117/"))}
+
+
 def test_data_and_heads():
     assert ZOO["timm/tf_efficientnetv2_m.in21k"].classes == 21843
     assert ZOO["timm/tf_efficientnetv2_m.in21k"].data == "ImageNet-21k"

@@ -11,10 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 from effdet.data.augment.sample import Sample, visible_boxes
-from effdet.data.images import REDUCTIONS, Image
+from effdet.data.images import Image, usable_reduction
 from effdet.data.letterbox import fitted_side, pad
-
-ROUNDED_UP = 1.01  # of a scale, because sides are rounded to whole pixels
+from effdet.data.resize import rescale, resize
 
 
 class Placement(NamedTuple):
@@ -47,7 +46,7 @@ def draw_placement(
     size: tuple[int, int],
     scale: float,
     flip: float,
-    largest_reduction: int,
+    reducible: bool,
     rng: np.random.Generator,
 ) -> Placement:
     """A random placement of an image at a scale: a window of it if it is larger than the canvas, mirrored or not.
@@ -57,20 +56,20 @@ def draw_placement(
         size: (H, W) of the canvas.
         scale: pixels of the canvas per pixel of the image, up to rounding to whole pixels.
         flip: probability of mirroring.
-        largest_reduction: at which the image may be decoded; 1 if every pixel is needed.
+        reducible: whether the image may be decoded smaller: not without antialiasing, nor if every pixel is needed.
         rng: source of the randomness.
     """
     flipped = bool(rng.random() < flip)
     top, rows, resized_rows = _window(original[0], size[0], scale, rng)
     left, columns, resized_columns = _window(original[1], size[1], scale, rng)
-    # An image shown at half its size can be decoded at half its size, and so on.
-    finest = max(resized_rows / rows, resized_columns / columns) / ROUNDED_UP
-    reduction = next(number for number in REDUCTIONS if number == 1 or number <= min(1 / finest, largest_reduction))
+    reduction = usable_reduction(min(rows / resized_rows, columns / resized_columns)) if reducible else 1
     corner = top - top % reduction, left - left % reduction
     return Placement(original, corner, (rows, columns), (resized_rows, resized_columns), flipped, reduction)
 
 
-def apply_placement(sample: Sample, placement: Placement, size: tuple[int, int], fill: tuple[int, ...]) -> Sample:
+def apply_placement(
+    sample: Sample, placement: Placement, size: tuple[int, int], fill: tuple[int, ...], antialias: bool
+) -> Sample:
     """A sample placed at the top left of a canvas of `size` (H, W).
 
     Args:
@@ -78,11 +77,12 @@ def apply_placement(sample: Sample, placement: Placement, size: tuple[int, int],
         placement: its window, size and flip.
         size: (H, W) of the result.
         fill: RGB colour of the padding.
+        antialias: see `resize`; needed for a reduced image.
 
     Returns:
         The image of `size`; the boxes still visible, clipped to the window; their labels.
     """
-    image = pad(_placed_pixels(sample.image, placement), size, fill)
+    image = pad(_placed_pixels(sample.image, placement, antialias), size, fill)
     (top, left), (vertical, horizontal), width = placement.corner, placement.scale, placement.resized[1]
     boxes = sample.boxes - np.array([left, top, left, top], np.float32)
     boxes *= np.array([horizontal, vertical, horizontal, vertical], np.float32)
@@ -92,7 +92,7 @@ def apply_placement(sample: Sample, placement: Placement, size: tuple[int, int],
     return Sample(image, boxes, labels)
 
 
-def _placed_pixels(image: Image, placement: Placement) -> Image:
+def _placed_pixels(image: Image, placement: Placement, antialias: bool) -> Image:
     """The window of a decoded image, resized and mirrored."""
     import cv2
 
@@ -102,11 +102,11 @@ def _placed_pixels(image: Image, placement: Placement) -> Image:
         for first, length in zip(placement.corner, placement.window, strict=True)
     )
     pixels = image[rows, columns]
-    vertical, horizontal = (step * ratio for ratio in placement.scale)
-    if (vertical, horizontal) != (1, 1):
-        # By the exact ratios, not to a size: the last square of a reduced image may extend beyond the window.
-        pixels = cv2.resize(pixels, None, fx=horizontal, fy=vertical, interpolation=cv2.INTER_LINEAR)  # type: ignore[assignment]
-    pixels = pixels[: placement.resized[0], : placement.resized[1]]
+    if step == 1:
+        pixels = resize(pixels, placement.resized, "bilinear", antialias)
+    else:  # by the exact ratios, because the last square of a reduced image may extend beyond the window
+        vertical, horizontal = placement.scale
+        pixels = rescale(pixels, (step * vertical, step * horizontal), placement.resized)
     return cv2.flip(pixels, 1) if placement.flipped else pixels  # type: ignore[return-value]
 
 

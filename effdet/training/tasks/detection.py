@@ -64,6 +64,7 @@ class DetectionTask:
             train_table,
             spec.image_size,
             spec.fill_color,
+            spec.antialias,
             config.augment,
             config.seed,
             math.ceil(schedule.total_steps / schedule.steps_per_epoch),

@@ -23,11 +23,11 @@ def rng(seed=0):
     return np.random.default_rng(seed)
 
 
-def placed(sample, size, scale, source, flip=0.0, fill=BLACK):
+def placed(sample, size, scale, source, flip=0.0, fill=BLACK, antialias=True):
     """A sample at a scale relative to the letterbox's, not reduced, and its placement."""
     original = sample.image.shape[:2]
-    placement = draw_placement(original, size, scale * fitting_scale(original, size), flip, 1, source)
-    return apply_placement(sample, placement, size, fill), placement
+    placement = draw_placement(original, size, scale * fitting_scale(original, size), flip, False, source)
+    return apply_placement(sample, placement, size, fill, antialias), placement
 
 
 def extents(image):
@@ -55,9 +55,9 @@ def test_a_mirrored_image_stays_at_the_top_left():
 
 def test_the_flip_has_its_probability():
     source = rng()
-    flips = sum(draw_placement((4, 6), (4, 6), 1, 0.3, 1, source).flipped for _ in range(2000))
+    flips = sum(draw_placement((4, 6), (4, 6), 1, 0.3, False, source).flipped for _ in range(2000))
     assert 0.26 < flips / 2000 < 0.34
-    assert not draw_placement((4, 6), (4, 6), 1, 0, 1, source).flipped
+    assert not draw_placement((4, 6), (4, 6), 1, 0, False, source).flipped
 
 
 def test_boxes_stay_on_their_pixels():
@@ -92,12 +92,13 @@ def test_the_scale_is_as_wanted_and_keeps_the_aspect():
         assert horizontal == pytest.approx(scale * 256 / 300, rel=0.03)
 
 
-def test_at_a_scale_of_one_an_image_is_in_the_letterbox():
+@pytest.mark.parametrize("antialias", [False, True])
+def test_at_a_scale_of_one_an_image_is_in_the_letterbox(antialias):
     image = rng().integers(0, 256, (70, 90, 3), np.uint8)
     for size in ((50, 80), (70, 90), (140, 180), (300, 100), (31, 200)):
         sample = Sample(image, np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
-        (result, _, _), placement = placed(sample, size, 1, rng(), fill=FILL)
-        wanted, scale = letterbox(image, size, FILL)
+        (result, _, _), placement = placed(sample, size, 1, rng(), fill=FILL, antialias=antialias)
+        wanted, scale = letterbox(image, size, FILL, antialias)
         assert (result == wanted).all()
         assert placement.scale == scale
 
@@ -145,9 +146,9 @@ def test_degenerate_images_are_placed_too(shape):
     for seed in range(30):
         source = rng(seed)
         scale = source.uniform(0.1, 2) * fitting_scale(shape, (64, 96))
-        placement = draw_placement(shape, (64, 96), scale, 0.5, 8, source)
+        placement = draw_placement(shape, (64, 96), scale, 0.5, True, source)
         reduced = sample.image[:: placement.reduction, :: placement.reduction]
-        result, boxes, _ = apply_placement(sample._replace(image=reduced), placement, (64, 96), FILL)
+        result, boxes, _ = apply_placement(sample._replace(image=reduced), placement, (64, 96), FILL, True)
         assert result.shape == (64, 96, 3)
         assert (boxes >= 0).all()
         assert (boxes <= [96, 64, 96, 64]).all()
@@ -167,33 +168,33 @@ def test_inputs_are_never_changed():
 
 
 @pytest.mark.parametrize(
-    ("scale", "largest", "reduction"),
+    ("scale", "reducible", "reduction"),
     [
-        (1, 8, 1),
-        (0.51, 8, 1),
-        (0.5, 8, 2),
-        (0.26, 8, 2),
-        (0.25, 8, 4),
-        (0.13, 8, 4),
-        (0.125, 8, 8),
-        (0.01, 1, 1),
-        (0.01, 4, 4),
+        (1, True, 1),
+        (0.26, True, 1),
+        (0.25, True, 2),
+        (0.13, True, 2),
+        (0.125, True, 4),
+        (0.07, True, 4),
+        (0.0625, True, 8),
+        (0.01, True, 8),
+        (0.01, False, 1),
     ],
 )
-def test_images_are_reduced_as_far_as_their_scale_allows(scale, largest, reduction):
-    assert draw_placement((2000, 3000), (4000, 4000), scale, 0, largest, rng()).reduction == reduction
+def test_images_are_reduced_as_far_as_their_scale_allows(scale, reducible, reduction):
+    assert draw_placement((2000, 3000), (4000, 4000), scale, 0, reducible, rng()).reduction == reduction
 
 
-def test_a_scale_a_little_over_a_half_by_rounding_counts_as_a_half():
-    placement = draw_placement((427, 640), (320, 320), 0.5, 0, 8, rng())
-    assert placement.resized == (214, 320)
+def test_a_scale_a_little_over_a_quarter_by_rounding_counts_as_a_quarter():
+    placement = draw_placement((427, 640), (160, 160), 0.25, 0, True, rng())
+    assert placement.resized == (107, 160)
     assert placement.reduction == 2
 
 
 def test_reduced_images_are_cropped_at_whole_squares():
     corners = {
         (placement.corner, placement.reduction)
-        for placement in (draw_placement((999, 1501), (64, 64), 0.2, 0.5, 8, rng(seed)) for seed in range(100))
+        for placement in (draw_placement((999, 1501), (64, 64), 0.1, 0.5, True, rng(seed)) for seed in range(100))
     }
     assert {reduction for _, reduction in corners} == {4}
     assert all(top % 4 == left % 4 == 0 for (top, left), _ in corners)
@@ -214,19 +215,19 @@ def test_a_reduced_image_is_placed_like_the_whole_one(suffix):
         image = cv2.resize(coarse, (int(width), int(height)), interpolation=cv2.INTER_CUBIC)
         size = tuple(source.integers(30, 120, 2).tolist())
         scale = float(np.exp(source.uniform(np.log(0.05), np.log(0.5))))
-        placement = draw_placement((int(height), int(width)), size, scale, 0.5, 8, source)
+        placement = draw_placement((int(height), int(width)), size, scale, 0.5, True, source)
         if min(placement.resized) < 8:
             continue
         data = encoded(image, suffix)
         boxes = np.array([[30, 40, 140, 120]], np.float32)
         whole = Sample(decode_image(data, "x"), boxes, np.zeros(1, np.int64))
         reduced = whole._replace(image=decode_image(data, "x", placement.reduction))
-        wanted = apply_placement(whole, placement._replace(reduction=1), size, FILL)
-        result = apply_placement(reduced, placement, size, FILL)
+        wanted = apply_placement(whole, placement._replace(reduction=1), size, FILL, True)
+        result = apply_placement(reduced, placement, size, FILL, True)
         assert (result.boxes == wanted.boxes).all()
         differences.append(np.abs(result.image.astype(int) - wanted.image).mean())
         moved = np.roll(whole.image, (placement.reduction // 2,) * 2, (0, 1))  # by half a reduced pixel
-        moved = apply_placement(whole._replace(image=moved), placement._replace(reduction=1), size, FILL).image
+        moved = apply_placement(whole._replace(image=moved), placement._replace(reduction=1), size, FILL, True).image
         moves.append(np.abs(moved.astype(int) - wanted.image).mean())
     assert len(differences) > 15
     assert np.mean(differences) < min(0.3 * np.mean(moves), 1)
@@ -235,9 +236,8 @@ def test_a_reduced_image_is_placed_like_the_whole_one(suffix):
 def test_the_scale_of_a_placement_is_pixels_per_original_pixel():
     placement = Placement((100, 200), (0, 10), (50, 80), (25, 20), False, 2)
     assert placement.scale == (0.5, 0.25)
-    sample = apply_placement(
-        drawn(100, 200, (10, 0, 90, 50))._replace(image=np.full((50, 100, 3), 255, np.uint8)), placement, (30, 30), FILL
-    )
+    reduced = drawn(100, 200, (10, 0, 90, 50))._replace(image=np.full((50, 100, 3), 255, np.uint8))
+    sample = apply_placement(reduced, placement, (30, 30), FILL, True)
     assert sample.boxes.tolist() == [[0, 0, 20, 25]]
     assert (sample.image[:25, :20] == 255).all()
     assert (sample.image[25:] == FILL).all()

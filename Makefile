@@ -34,7 +34,8 @@ test-quick: .venv/installed
 	$(PYTEST) -m "not slow"
 
 # The tests that compare numbers, computed as on a processor without AVX-512: rounding differs from that of this one.
-NUMERIC_TESTS := tests/losses tests/models tests/weights tests/training tests/evaluation $(wildcard tests/test_*.py)
+NUMERIC_TESTS := tests/losses tests/models tests/weights tests/training tests/evaluation \
+	$(filter-out tests/test_docs.py,$(wildcard tests/test_*.py))
 
 test-kernels: .venv/installed
 	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=AVX2 $(PYTEST) -m "not slow" $(NUMERIC_TESTS)

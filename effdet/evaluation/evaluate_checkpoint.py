@@ -129,7 +129,7 @@ def evaluate_checkpoint(
     Args:
         checkpoint: the model and its card.
         config: see `evaluation_config`.
-        folder: see `results_folder`; it is made if need be.
+        folder: see `results_folder`; it is created if missing.
         device: where to compute.
         show: shows a line about what was repaired or left out of the data; the main process calls it.
         processes: those that evaluate together.

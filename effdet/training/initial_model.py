@@ -20,8 +20,8 @@ def initial_model(
     """The network of a recipe for the classes of its data, with its first weights; prints how they fit.
 
     Returns:
-        The model; the names of its BatchNorm layers whose statistics were loaded with the weights; and whether the
-        whole layer with an output per class was initialized at random.
+        The model; the names of its BatchNorm layers whose statistics were loaded with the weights; and whether no
+        weight of its class head was loaded.
 
     Raises:
         ConfigError: the recipe asks for another number of classes than the data has, or contradicts itself.

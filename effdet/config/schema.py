@@ -103,7 +103,7 @@ class DetectorConfig(ModelConfig):
     antialias: bool | None = Field(
         None,
         description="Whether images are resized with antialiasing, in training, evaluation and prediction alike; null "
-        "follows the weights of a detector, and is false for a new one. Large photos load faster with it.",
+        "follows the weights of a detector, and is true for a new one. It makes large photos load faster.",
     )
 
 

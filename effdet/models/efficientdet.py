@@ -68,7 +68,7 @@ class EfficientDetSpec:
     padding: Padding = "same"
     norm_momentum: float = 0.01
     black_padding: bool = False
-    antialias: bool = False
+    antialias: bool = True
 
     @property
     def in_channels(self) -> int:

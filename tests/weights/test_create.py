@@ -473,7 +473,7 @@ def test_weights_of_another_detector_are_refused_with_the_nearest(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("spec", "near"), [(LITE0, "efficientdet_lite0"), (EFFICIENTNETS["efficientnetv2_b1"], "efficientnetv2_b1")]
+    ("spec", "near"), [(LITE0_SPEC, "efficientdet_lite0"), (EFFICIENTNETS["efficientnetv2_b1"], "efficientnetv2_b1")]
 )
 def test_the_nearest_of_all_networks_is_the_own_one(tmp_path, spec, near):
     assert nearest_networks(read_file(saved(spec.build(3).state_dict(), tmp_path / "x.pt")))[0] == near

@@ -273,12 +273,12 @@ def test_options_win_over_the_weights():
     assert given.backbone.norm_eps == 1e-5
 
 
-def test_a_new_detector_resizes_without_antialiasing_and_one_with_weights_follows_them():
-    options, pytorch = ModelOptions("efficientdet_d0"), spec_of_entry(ZOO["effdet/efficientdet_d0"])
-    assert not make_spec(options).antialias
-    assert make_adapted_spec(options, pytorch).antialias
-    assert not make_adapted_spec(ModelOptions("efficientdet_d0", antialias=False), pytorch).antialias
-    assert not make_adapted_spec(options, pytorch, backbone_only=True).antialias
+def test_a_new_detector_antialiases_and_one_with_weights_follows_them():
+    options, google = ModelOptions("efficientdet_d0"), spec_of_entry(ZOO["effdet/tf_efficientdet_d0"])
+    assert make_spec(options).antialias
+    assert not make_adapted_spec(options, google).antialias
+    assert make_adapted_spec(ModelOptions("efficientdet_d0", antialias=True), google).antialias
+    assert make_adapted_spec(options, google, backbone_only=True).antialias
 
 
 def test_anchors_follow_the_weights():

@@ -1,19 +1,15 @@
-"""What a detector needs of a backbone, and the families of backbones.
+"""What a detector needs of a backbone: the protocol of its network and of its spec.
 
-A new family is one file with a spec and a network that have the members below, and a line in `FAMILIES`.
+A new family is one file with a spec and a network that have these members, and a line in `families.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import ClassVar, Protocol
 
 from torch import Tensor
 
-from effdet.models.efficientnet import EfficientNetSpec
-from effdet.models.efficientnet_specs import EFFICIENTNETS
-from effdet.models.options import ModelOptions, find_spec
-from effdet.models.timm_backbone import PREFIX, TimmSpec, timm_spec
+from effdet.models.options import ModelOptions
 from effdet.types import Padding
 
 
@@ -79,21 +75,3 @@ class BackboneSpec(Protocol):
 
     def build(self, num_classes: int) -> Backbone:
         """The network, freshly initialised; 0 classes for a backbone without a classifier."""
-
-
-AnyBackboneSpec = EfficientNetSpec | TimmSpec  # what a model card may hold
-
-# Prefix of the names of a family -> its spec by name. The family without a prefix is the last.
-FAMILIES: dict[str, Callable[[str], AnyBackboneSpec]] = {
-    PREFIX: timm_spec,
-    "": lambda name: find_spec(EFFICIENTNETS, name),
-}
-
-
-def find_backbone(name: str) -> AnyBackboneSpec:
-    """The spec of a backbone by name.
-
-    Raises:
-        ConfigError: there is no such backbone, or its package is not installed; the message suggests near names.
-    """
-    return next(find(name) for prefix, find in FAMILIES.items() if name.startswith(prefix))

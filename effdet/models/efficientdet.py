@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from effdet.models.anchors import ASPECTS, anchor_boxes, anchors_per_cell
-from effdet.models.backbone import AnyBackboneSpec, Backbone
+from effdet.models.backbone import Backbone
 from effdet.models.bifpn import BiFPN, Fusion, Resampling, Topology
+from effdet.models.families import AnyBackboneSpec
 from effdet.models.heads import Head, set_prior
 from effdet.models.layers import Activation, Float32Buffers
 from effdet.structures import Outputs

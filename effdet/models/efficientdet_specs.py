@@ -10,10 +10,10 @@ from dataclasses import replace
 
 from effdet.errors import ConfigError
 from effdet.models.anchors import aspects_of_ratios
-from effdet.models.backbone import find_backbone
 from effdet.models.efficientdet import EfficientDetSpec
 from effdet.models.efficientnet import EfficientNetSpec
 from effdet.models.efficientnet_specs import EFFICIENTNETS
+from effdet.models.families import find_backbone
 from effdet.models.options import ModelOptions, find_spec
 
 # Source: EfficientDet section 4.2, equations 1 to 3.

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from effdet.errors import ConfigError
-from effdet.models import EFFICIENTDETS, ModelOptions, backbone, make_spec
+from effdet.models import EFFICIENTDETS, ModelOptions, families, make_spec
 from effdet.models.analysis import summarize
 from effdet.models.layers import Conv2d, Float32Buffers, normalise
 
@@ -63,7 +63,7 @@ class Plain(Float32Buffers):
 @pytest.fixture
 def family(monkeypatch):
     """The line in the table of families."""
-    monkeypatch.setattr(backbone, "FAMILIES", {"plain/": lambda name: PlainSpec(), **backbone.FAMILIES})
+    monkeypatch.setattr(families, "FAMILIES", {"plain/": lambda name: PlainSpec(), **families.FAMILIES})
 
 
 @pytest.mark.usefixtures("family")

@@ -11,6 +11,7 @@ from effdet.config.data_sections import (
     DetectionData,
     ProgressiveConfig,
     SplitConfig,
+    ValidationConfig,
 )
 from effdet.config.loading import load_config, make_config
 from effdet.config.migration import migrate
@@ -49,6 +50,7 @@ __all__ = [
     "ProgressiveConfig",
     "SplitConfig",
     "TrainConfig",
+    "ValidationConfig",
     "load_config",
     "make_config",
     "migrate",

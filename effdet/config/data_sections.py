@@ -28,27 +28,73 @@ class SplitConfig(Section):
 
     split: str | None = Field(
         None,
-        description="COCO: folder name such as train2017. VOC: list name such as trainval, or the path of a list. "
-        "Folders: name of the folder that holds the class folders. CSV: name of the list without its suffix. "
-        "Shards: name of the index without its suffix.",
+        description="Name of the split as the data set calls it, such as train, trainval, train2017 or valid; VOC: or "
+        "the path of a list. `effdet check` prints the names.",
     )
     images: Path | None = Field(None, strict=False, description="Folder of the images.")
     annotations: Path | None = Field(
-        None, strict=False, description="COCO: the JSON file. VOC: the folder of XML files. CSV: the list."
+        None,
+        strict=False,
+        description="COCO: the JSON file. VOC: the folder of XML files. YOLO: data.yaml, or the folder of labels. CSV: "
+        "the list.",
     )
+
+
+class ValidationConfig(SplitConfig):
+    """Location of the validation split, or how it is split off the training split."""
+
+    fraction: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Fraction of the training images to validate on instead; the images are chosen by a fixed rule.",
+    )
+    file_list: Path | None = Field(
+        None,
+        strict=False,
+        description="Text file with the images of the training split to validate on, one file name per line; a run "
+        "with `fraction` writes one.",
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> ValidationConfig:
+        own = [name for name in ("split", "images", "annotations") if getattr(self, name) is not None]
+        if self.fraction is not None and (own or self.file_list):
+            other = own[0] if own else "file_list"
+            raise ValueError(f"data.val.fraction and data.val.{other} both choose the validation images; set one")
+        if self.file_list is not None and own:
+            raise ValueError(f"data.val.file_list and data.val.{own[0]} both choose the validation images; set one")
+        return self
 
 
 class DataConfig(Section):
     """The data set and how it is loaded."""
 
     format: str = Field(description="Format of the annotations.")
-    root: Path | None = Field(None, strict=False, description="Folder of the data set.")
+    root: Path | None = Field(
+        None, strict=False, description="Folder of the data set; docs/data.md shows the layouts that are recognized."
+    )
     url: str | None = Field(
         None,
         description="Shards: address of their folder instead of `root`, such as s3://bucket/coco or https://host/coco.",
     )
     train: SplitConfig = Field(SplitConfig(), description="Training split.")
-    val: SplitConfig | None = Field(SplitConfig(), description="Validation split; null for none.")
+    val: ValidationConfig | None = Field(ValidationConfig(), description="Validation split; null for none.")
+    classes: tuple[str, ...] | None = Field(
+        None,
+        strict=False,
+        description="Names of the classes in label order; other classes are left out. Null uses all classes of the "
+        "training split.",
+    )
+    rename: dict[str, str] = Field(
+        {}, description="New names of classes, such as {auto: car}; classes of one name are merged."
+    )
+    value_range: tuple[float, float] | None = Field(
+        None,
+        strict=False,
+        description="Images with more than 8 bits: values that become black and white, such as [0, 4095]. Null uses "
+        "the range of the bit depth that the values need, see docs/data.md.",
+    )
     workers: int = Field(
         2, ge=0, description="Loader processes per training process; 0 loads in the training process itself."
     )
@@ -91,19 +137,13 @@ class DataConfig(Section):
 class DetectionData(DataConfig):
     """The images with boxes and how they are loaded."""
 
-    format: Literal["coco", "voc", "shards"] = Field(
-        "coco", description="Format of the annotations; 'shards': tar files written by `effdet shards`."
+    format: Literal["auto", "coco", "voc", "yolo", "csv", "shards"] = Field(
+        "auto",
+        description="Format of the annotations; 'auto' recognizes it, 'shards' are tar files written by "
+        "`effdet shards`.",
     )
-    root: Path | None = Field(
-        None,
-        strict=False,
-        description="Folder of the data set. COCO: train2017/ val2017/ annotations/. VOC: as in the devkit. Shards: "
-        "train.index.npz val.index.npz and the tar files.",
-    )
-    classes: tuple[str, ...] | None = Field(
-        None,
-        strict=False,
-        description="VOC: class names in label order; null uses the names in the training split, sorted.",
+    crowd_as_objects: bool = Field(
+        False, description="Train on regions marked as crowds (COCO `iscrowd: 1`) as on ordinary objects."
     )
     repeat_threshold: Fraction | None = Field(
         None,
@@ -121,28 +161,14 @@ class DetectionData(DataConfig):
         False, description="Rectangular training: batches of images of one aspect ratio, in an input cut to it."
     )
 
-    @model_validator(mode="after")
-    def _classes_are_for_voc(self) -> DetectionData:
-        if self.format != "voc" and self.classes is not None:
-            raise ValueError(
-                "data.classes is for Pascal VOC alone; COCO files and shards name their own classes, leave it out"
-            )
-        return self
-
 
 class ClassificationData(DataConfig):
     """The images with one class each and how they are loaded."""
 
-    format: Literal["folders", "csv", "shards"] = Field(
-        "folders",
-        description="'folders': one folder of images per class; 'csv': lists of image and class; 'shards': tar files "
-        "written by `effdet shards`.",
-    )
-    root: Path | None = Field(
-        None,
-        strict=False,
-        description="Folder of the data set. Folders: train/CLASS/*.jpg val/CLASS/*.jpg. CSV: train.csv val.csv. "
-        "Shards: train.index.npz val.index.npz and the tar files.",
+    format: Literal["auto", "folders", "csv", "shards"] = Field(
+        "auto",
+        description="'auto' recognizes the format; 'folders': one folder of images per class; 'csv': lists of image "
+        "and class; 'shards': tar files written by `effdet shards`.",
     )
 
 

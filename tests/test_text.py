@@ -1,0 +1,13 @@
+import pytest
+
+from effdet.text import count_of
+
+
+@pytest.mark.parametrize(("count", "text"), [(0, "0 images"), (1, "1 image"), (2, "2 images"), (1000, "1000 images")])
+def test_one_thing_has_a_noun_in_the_singular(count, text):
+    assert count_of(count, "image") == text
+
+
+def test_an_irregular_plural_is_given():
+    assert count_of(1, "class", "classes") == "1 class"
+    assert count_of(80, "class", "classes") == "80 classes"

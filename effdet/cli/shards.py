@@ -121,6 +121,8 @@ def _overrides(config: DetectionConfig | ClassificationConfig, folder: Path, spl
         changes.append("data.val=null")
     else:
         changes += [f"data.val.{key}=null" for key, value in config.data.val or () if value is not None]
-    if getattr(config.data, "classes", None) is not None:
+    if config.data.classes is not None:
         changes.append("data.classes=null")
+    if config.data.rename:
+        changes.append("data.rename={}")
     return changes

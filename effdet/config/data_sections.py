@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from effdet.config.section import Fraction, Pixels, Positive, Section
+from effdet.types import Task
 
 
 def _rises(limits: tuple[float, float]) -> tuple[float, float]:
@@ -70,6 +71,7 @@ class ValidationConfig(SplitConfig):
 class DataConfig(Section):
     """The data set and how it is loaded."""
 
+    task: ClassVar[Task]
     format: str = Field(description="Format of the annotations.")
     root: Path | None = Field(
         None, strict=False, description="Folder of the data set; docs/data.md shows the layouts that are recognized."
@@ -137,6 +139,7 @@ class DataConfig(Section):
 class DetectionData(DataConfig):
     """The images with boxes and how they are loaded."""
 
+    task: ClassVar[Task] = "detection"
     format: Literal["auto", "coco", "voc", "yolo", "csv", "shards"] = Field(
         "auto",
         description="Format of the annotations; 'auto' recognizes it, 'shards' are tar files written by "
@@ -165,6 +168,7 @@ class DetectionData(DataConfig):
 class ClassificationData(DataConfig):
     """The images with one class each and how they are loaded."""
 
+    task: ClassVar[Task] = "classification"
     format: Literal["auto", "folders", "csv", "shards"] = Field(
         "auto",
         description="'auto' recognizes the format; 'folders': one folder of images per class; 'csv': lists of image "

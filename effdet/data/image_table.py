@@ -10,6 +10,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -23,6 +24,7 @@ from effdet.errors import DataError
 from effdet.types import Task
 
 Table = TypeVar("Table", bound="ImageTable")
+MAX_PLACES = 20  # files that are remembered for each cause of a repair
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +38,10 @@ class ImageTable(ABC):
         source: file or folder that the table was read from, for messages.
         image_folder: folder that `file_names` are relative to.
         file_names: [I] str.
+        labels: int64 in 0..K-1, of the objects [N] or of the images [I].
         label_map: the classes.
-        repairs: what was wrong with the data set and how it was handled -> how often.
+        repairs: what was dropped, clipped, guessed or left out, by cause -> how often.
+        places: cause -> the files concerned, at most `MAX_PLACES` of them.
         store: where the images are in tar files; None if each is a file of its own.
     """
 
@@ -47,8 +51,10 @@ class ImageTable(ABC):
     source: Path
     image_folder: Path
     file_names: NDArray[np.str_]
+    labels: NDArray[np.int64]
     label_map: LabelMap
     repairs: dict[str, int] = field(default_factory=dict)
+    places: dict[str, tuple[str, ...]] = field(default_factory=dict)
     store: ShardStore | None = None
 
     def __post_init__(self) -> None:
@@ -92,30 +98,63 @@ class ImageTable(ABC):
         return {"images": len(self)}
 
     def notes(self) -> list[str]:
-        """One line for each kind of repair, to be shown once to the user of the data set."""
-        return [f"{self.source.name}: {what}: {count}" for what, count in self.repairs.items()]
+        """One line for each cause in `repairs`, to be shown once to the user of the data set."""
+        return [f"{self.source.name}: {cause}: {count}{self._examples(cause)}" for cause, count in self.repairs.items()]
+
+    def with_repairs(self: Table, cause: str, count: int, places: Iterable[str] = ()) -> Table:
+        """The table with `count` more repairs of a cause, in the files `places`; the same table if there are none."""
+        if not count:
+            return self
+        first = (*self.places.get(cause, ()), *islice(dict.fromkeys(places), MAX_PLACES))[:MAX_PLACES]
+        return replace(
+            self,
+            repairs={**self.repairs, cause: self.repairs.get(cause, 0) + count},
+            places={**self.places, cause: first} if first else self.places,
+        )
+
+    def _examples(self, cause: str) -> str:
+        """Up to three files of a cause in brackets."""
+        places = self.places.get(cause, ())
+        more = ", ..." if len(places) > 3 else ""
+        return f" ({', '.join(places[:3])}{more})" if places else ""
 
     def fingerprint(self) -> str:
         """SHA-256 of the table, wherever its images are: equal for equal data in the same order.
 
         The bytes of the images are not part of it.
         """
+        return self._fingerprint(self.columns)
+
+    def _fingerprint(self, columns: tuple[str, ...]) -> str:
         return _hash(
             # Absolute paths without their folder, so that the hash is the same on every machine.
             [os.path.basename(name) if os.path.isabs(name) else name for name in self.file_names.tolist()],
             self.label_map.names,
             self.label_map.category_ids,
-            *(getattr(self, column) for column in self.columns),
+            *(getattr(self, column) for column in columns),
         )
 
     @abstractmethod
     def record(self, index: int) -> dict[str, Any]:
         """The labels of image `index` as plain values, for files that other programs read."""
 
+    @abstractmethod
+    def image_of_label(self) -> NDArray[np.int64]:
+        """Row of the image that each of `labels` belongs to."""
+
     def subset(self: Table, indices: NDArray[np.int64]) -> Table:
         """The table of the given images alone, in the given order."""
         store = self.store.subset(indices) if self.store else None
         return replace(self, file_names=self.file_names[indices], store=store, **self._subset_columns(indices))
+
+    @abstractmethod
+    def with_labels(self: Table, new_labels: NDArray[np.int64], label_map: LabelMap) -> Table:
+        """The table with other classes; what gets the label -1 is left out.
+
+        Args:
+            new_labels: [K] label in `label_map` of each label of this table.
+            label_map: the classes.
+        """
 
     @abstractmethod
     def _subset_columns(self, indices: NDArray[np.int64]) -> dict[str, Any]:

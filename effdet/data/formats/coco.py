@@ -13,62 +13,57 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from effdet.config import DetectionData
 from effdet.data.annotations import Annotations
-from effdet.data.formats.location import locate, require_file, require_folder, root_folder, split_section
+from effdet.data.formats.split_files import WHOLE, SplitFiles
 from effdet.data.formats.table import build_table
 from effdet.data.label_map import LabelMap
 from effdet.errors import DataError
-from effdet.types import Part
 
 
-def read_coco_split(data: DetectionData, split: Part, label_map: LabelMap | None = None) -> Annotations:
-    """Table of a split: annotations/instances_SPLIT2017.json and the images in SPLIT2017/; see `read_table`."""
-    section = split_section(data, split)
-    settings = f"data.{split}.images=FOLDER", f"data.{split}.annotations=FILE"
-    root = root_folder(data, section.annotations, " and ".join(settings))
-    name = section.split or f"{split}2017"
-    json_path = locate(section.annotations, root, f"annotations/instances_{name}.json")
-    json_path = require_file(json_path, "annotation file", settings[1])
-    images = locate(section.images, root, name)
-    if images is not None and section.images is None and not images.is_dir():
-        images = root  # file names that start with the folder, or images beside their annotations
-    return read_coco(json_path, require_folder(images, "image folder", settings[0]), label_map)
+def find_coco(path: Path) -> dict[str, SplitFiles]:
+    """The splits of a COCO data set at a path: annotations/instances_SPLIT.json and images in SPLIT/, or one file."""
+    if path.is_file():
+        return {WHOLE: SplitFiles(path, path.parent)} if path.suffix.lower() == ".json" else {}
+    splits = {}
+    for file in sorted(path.glob("annotations/instances_*.json")):
+        name = file.stem.removeprefix("instances_")
+        folder = path / name
+        splits[name] = SplitFiles(file, folder if folder.is_dir() else path)
+    if not splits:
+        files = sorted(path.glob("[!.]*.json"))
+        splits = {WHOLE if len(files) == 1 else file.stem: SplitFiles(file, path) for file in files}
+    return splits
 
 
-def read_coco(json_path: Path, image_folder: Path, label_map: LabelMap | None = None) -> Annotations:
+def read_coco(files: SplitFiles) -> Annotations:
     """Table of a COCO file.
 
-    Category ids may start anywhere and have gaps; image ids may be integers or strings. Images without annotations are
-    kept.
+    Category ids may start anywhere and have gaps; labels follow their ascending order. Image ids may be integers or
+    strings. Images without annotations are kept.
 
     Args:
-        json_path: the file.
-        image_folder: folder that its `file_name` entries are relative to.
-        label_map: classes that the labels must follow; categories are then matched by name. None uses the categories of
-            the file in ascending order of their ids.
+        files: `annotations` is the file, `images` the folder that its `file_name` entries are relative to.
 
     Raises:
-        DataError: the file is missing, no COCO file, contradicts itself, names images that do not exist, or has
-            annotations of a category that `label_map` lacks.
+        DataError: the file is missing, no COCO file, contradicts itself, or names images that do not exist.
     """
+    json_path = files.annotations
     images, annotations, categories = _read_lists(json_path)
     names = _categories(json_path, categories)
-    own_map = LabelMap(tuple(names.values()), tuple(names))
+    label_map = LabelMap(tuple(names.values()), tuple(names))
     image_ids, row_of_image = _image_ids(json_path, images)
-    label_of, problems = _match(own_map, label_map)
     return build_table(
         source=json_path,
-        image_folder=image_folder,
+        image_folder=files.images,
         file_names=[str(name) for name in _column(json_path, "images", images, "file_name")],
         image_ids=image_ids,
         sizes=_sizes(json_path, images),
         image_of_box=_image_rows(json_path, annotations, row_of_image),
         boxes=_boxes(json_path, annotations),
-        labels=_labels(json_path, annotations, label_of, problems),
+        labels=_labels(json_path, annotations, label_map.label_of()),
+        label_map=label_map,
         crowd=_crowd(json_path, annotations),
         areas=_numbers(json_path, "annotations", "area", [row.get("area") for row in annotations]),
-        label_map=label_map.in_ids_of(own_map) if label_map else own_map,
     )
 
 
@@ -126,29 +121,6 @@ def _categories(path: Path, categories: list[dict[str, Any]]) -> dict[int, str]:
     if not names:
         raise DataError(f"{path}: 'categories' is empty; expected at least one class")
     return dict(sorted(names.items()))
-
-
-def _match(own: LabelMap, label_map: LabelMap | None) -> tuple[dict[int, int], dict[int, str]]:
-    """Label of every category id of the file, matched by name; and why the others have none."""
-    if label_map is None:
-        return own.label_of(), {}
-    label_of_name = {name: label for label, name in enumerate(label_map.names)}
-    name_of_id = dict(zip(label_map.category_ids, label_map.names, strict=True))
-    label_of, problems = {}, {}
-    for category_id, name in zip(own.category_ids, own.names, strict=True):
-        if name in label_of_name:
-            label_of[category_id] = label_of_name[name]
-        elif category_id in name_of_id:
-            problems[category_id] = (
-                f"category {category_id} is '{name}' here and '{name_of_id[category_id]}' in the classes of the model; "
-                f"give it one name"
-            )
-        else:
-            problems[category_id] = (
-                f"category {category_id} '{name}' is annotated but is not among the classes of the model; "
-                f"add it to the training set or remove its boxes"
-            )
-    return label_of, problems
 
 
 def _integer(value: Any) -> int | None:
@@ -213,25 +185,18 @@ def _crowd(path: Path, annotations: list[dict[str, Any]]) -> NDArray[np.bool_]:
     return crowd
 
 
-def _labels(
-    path: Path, annotations: list[dict[str, Any]], label_of: dict[int, int], problems: dict[int, str]
-) -> NDArray[np.int64]:
+def _labels(path: Path, annotations: list[dict[str, Any]], label_of: dict[int, int]) -> NDArray[np.int64]:
     """Label of every annotation, [N]."""
     values = _column(path, "annotations", annotations, "category_id")
-    texts = [str(value) for value in values]
-    category_of = {text: _integer(value) for text, value in zip(texts, values, strict=True)}
-    labels = {text: label_of.get(category) for text, category in category_of.items() if category is not None}
-    faulty = {text for text in category_of if labels.get(text) is None}
-    if faulty:
-        number = next(number for number, text in enumerate(texts) if text in faulty)
-        category = category_of[texts[number]]
-        if category in problems:
-            raise DataError(f"{path}: {problems[category]}")
+    category_of = {str(value): _integer(value) for value in values}
+    labels = {text: label_of.get(number) for text, number in category_of.items() if number is not None}
+    faulty = next((row for row, value in enumerate(values) if labels.get(str(value)) is None), None)
+    if faulty is not None:
         raise DataError(
-            f"{path}: annotations[{number}] has the category id {values[number]!r}, which 'categories' does not list; "
+            f"{path}: annotations[{faulty}] has the category id {values[faulty]!r}, which 'categories' does not list; "
             f"expected one of {_listed(label_of)}"
         )
-    return np.array([labels[text] for text in texts], np.int64)
+    return np.array([labels[str(value)] for value in values], np.int64)
 
 
 def _numbers(path: Path, table: str, key: str, values: Sequence[Any]) -> NDArray[np.float64]:

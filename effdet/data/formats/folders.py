@@ -1,6 +1,6 @@
 """Reader of image folders: one folder per class, whose name is the class and which holds its images.
 
-Where the folders are is in `location.py`, how their names become labels in `classes.py`.
+How their names become the labels of a recipe or a model is in `classes.py`.
 """
 
 from __future__ import annotations
@@ -10,39 +10,50 @@ from pathlib import Path
 
 import numpy as np
 
-from effdet.config import ClassificationData
-from effdet.data.formats.classes import match_classes
-from effdet.data.formats.location import locate, require_folder, root_folder, split_section
+from effdet.data.formats.classes import ordered_names
+from effdet.data.formats.split_files import WHOLE, SplitFiles
 from effdet.data.images import IMAGE_SUFFIXES
 from effdet.data.label_map import LabelMap
 from effdet.data.labels import ImageLabels
 from effdet.errors import DataError
-from effdet.types import Part
 
 
-def read_folders_split(data: ClassificationData, split: Part, label_map: LabelMap | None = None) -> ImageLabels:
-    """Table of a split: the class folders in SPLIT/; see `read_table`."""
-    section = split_section(data, split)
-    root = root_folder(data, section.images, f"data.{split}.images=FOLDER")
-    folder = locate(section.images, root, section.split or split)
-    settings = f"data.{split}.images=FOLDER, data.{split}.split=NAME"
-    return read_folders(require_folder(folder, "folder of class folders", settings), label_map)
+def find_folders(path: Path) -> dict[str, SplitFiles]:
+    """The splits of class folders at a path: SPLIT/CLASS/*.jpg, or CLASS/*.jpg for one split."""
+    if not path.is_dir():
+        return {}
+    try:
+        folders = {folder: _contents(folder) for folder in sorted(path.iterdir()) if _is_visible_folder(folder)}
+        splits = {
+            folder.name: SplitFiles(folder, folder)
+            for folder, (inner, images, _, _) in folders.items()
+            if not images and any(_images_below(folder, name)[0] for name in inner)
+        }
+        if set(splits) & {"train", "training"}:
+            return splits
+        has_classes = any(_images_below(path, folder.name)[0] for folder in folders)
+    except OSError as error:
+        raise DataError(f"{error.filename}: the folder cannot be read: {error.strerror}") from None
+    return {WHOLE: SplitFiles(path, path)} if has_classes else {}
 
 
-def read_folders(folder: Path, label_map: LabelMap | None = None) -> ImageLabels:
+def _is_visible_folder(path: Path) -> bool:
+    return path.is_dir() and not path.name.startswith(".")
+
+
+def read_folders(files: SplitFiles) -> ImageLabels:
     """Table of the images FOLDER/CLASS/*.jpg, sub-folders of a class included.
 
-    Names that begin with a dot and files that are no images are left out and counted in the repairs.
+    Classes are the names of the folders, sorted. Names that begin with a dot and files that are no images are left out
+    and counted in the repairs.
 
     Args:
-        folder: folder of the class folders.
-        label_map: classes that the labels must follow; not all of them need a folder. None uses the names of the
-            folders, sorted.
+        files: `images` is the folder of the class folders.
 
     Raises:
-        DataError: there are no class folders, one is empty or not among the classes of `label_map`, images lie beside
-            them, or there is only one class.
+        DataError: there are no class folders, one is empty, images lie beside them, or there is only one class.
     """
+    folder = files.images
     try:
         class_folders, images, others, hidden = _contents(folder)
         if images:
@@ -52,25 +63,23 @@ def read_folders(folder: Path, label_map: LabelMap | None = None) -> ImageLabels
             )
         if not class_folders:
             raise DataError(f"{folder}: there are no class folders; expected a folder of images for each class")
-        label_map, label_of = match_classes(folder, class_folders, label_map)
-        file_names: list[str] = []
-        labels: list[int] = []
-        for name, label in label_of.items():
+        of_class: dict[str, list[str]] = {}
+        for name in class_folders:
             images, more_others, more_hidden = _images_below(folder, name)
             if not images:
                 raise DataError(f"{folder / name}: the class folder has no images; add some or remove the folder")
-            file_names += images
-            labels += [label] * len(images)
+            of_class[name] = images
             others, hidden = others + more_others, hidden + more_hidden
     except OSError as error:
         raise DataError(f"{error.filename}: the folder cannot be read: {error.strerror}") from None
     repairs = {"files that are no images left out": others, "hidden images and folders left out": hidden}
+    names = ordered_names(class_folders)
     return ImageLabels(
         source=folder,
         image_folder=folder,
-        file_names=np.array(file_names, np.str_),
-        labels=np.array(labels, np.int64),
-        label_map=label_map,
+        file_names=np.array([image for name in names for image in of_class[name]], np.str_),
+        labels=np.repeat(np.arange(len(names)), [len(of_class[name]) for name in names]),
+        label_map=LabelMap(names, tuple(range(len(names)))),
         repairs={what: count for what, count in repairs.items() if count},
     )
 

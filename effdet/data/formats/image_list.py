@@ -11,54 +11,47 @@ from pathlib import Path
 
 import numpy as np
 
-from effdet.config import ClassificationData
-from effdet.data.formats.classes import match_classes
+from effdet.data.formats.classes import ordered_names
 from effdet.data.formats.image_files import find_images
-from effdet.data.formats.location import locate, require_file, require_folder, root_folder, split_section
+from effdet.data.formats.split_files import WHOLE, SplitFiles
 from effdet.data.label_map import LabelMap
 from effdet.data.labels import ImageLabels
 from effdet.errors import DataError
-from effdet.types import Part
 
 IMAGE_COLUMNS = ("image", "file", "file_name", "filename", "path")
 CLASS_COLUMNS = ("label", "class", "category", "name")
 
 
-def read_image_list_split(data: ClassificationData, split: Part, label_map: LabelMap | None = None) -> ImageLabels:
-    """Table of a split: the list SPLIT.csv; see `read_table`."""
-    section = split_section(data, split)
-    root = root_folder(data, section.annotations, f"data.{split}.annotations=FILE")
-    csv_path = locate(section.annotations, root, f"{(section.split or split).removesuffix('.csv')}.csv")
-    settings = f"data.{split}.annotations=FILE, data.{split}.split=NAME"
-    csv_path = require_file(csv_path, "list of images", settings)
-    images = csv_path.parent if section.images is None else locate(section.images, root, "")
-    return read_image_list(csv_path, require_folder(images, "image folder", f"data.{split}.images=FOLDER"), label_map)
+def find_image_lists(path: Path) -> dict[str, SplitFiles]:
+    """The lists of images with classes at a path: each CSV file in a folder, or the file."""
+    if path.is_file():
+        return {WHOLE: SplitFiles(path, path.parent)} if path.suffix.lower() == ".csv" else {}
+    return {file.stem: SplitFiles(file, file.parent) for file in sorted(path.glob("[!.]*.csv"))}
 
 
-def read_image_list(csv_path: Path, image_folder: Path, label_map: LabelMap | None = None) -> ImageLabels:
+def read_image_list(files: SplitFiles) -> ImageLabels:
     """Table of the images of a list.
 
     The first line names the columns; the image is in the first of `IMAGE_COLUMNS` that the file has, its class in the
     first of `CLASS_COLUMNS`, and all other columns are ignored. Repeated and empty lines are counted in the repairs.
+    Classes are the names in the list, sorted.
 
     Args:
-        csv_path: the list, UTF-8 with commas.
-        image_folder: folder that its images are relative to.
-        label_map: classes that the labels must follow; not all of them need an image. None uses the names in
-            the list, sorted.
+        files: `annotations` is the list, UTF-8 with commas.
 
     Raises:
-        DataError: the file is missing or no such list, an image does not exist or has two classes, a class is not among
-            those of `label_map`, or there is only one class.
+        DataError: the file is missing or no such list, or an image does not exist or has two classes.
     """
+    csv_path = files.annotations
     class_of, repairs = _read_classes(csv_path)
-    label_map, label_of = match_classes(csv_path, class_of.values(), label_map)
+    names = ordered_names(class_of.values())
+    label_of = {name: label for label, name in enumerate(names)}
     return ImageLabels(
         source=csv_path,
-        image_folder=image_folder,
-        file_names=np.array(find_images(csv_path, image_folder, list(class_of)), np.str_),
+        image_folder=files.images,
+        file_names=np.array(find_images(csv_path, files.images, list(class_of)), np.str_),
         labels=np.array([label_of[name] for name in class_of.values()], np.int64),
-        label_map=label_map,
+        label_map=LabelMap(names, tuple(range(len(names)))),
         repairs=repairs,
     )
 

@@ -1,71 +1,145 @@
-"""Where the files of a split are: paths given in the recipe, or the usual ones below `data.root`.
+"""Which format a data set has and where its splits are: recognized below `data.root`, or given in the recipe.
 
-Every missing file is named together with the setting that gives its path. What is in the files is read beside.
+What is in the files is read beside.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from effdet.config import DataConfig, SplitConfig
+from effdet.data.formats.split_files import WHOLE, SplitFiles, usual_split
 from effdet.errors import DataError
 from effdet.types import Part
 
+MOST_LISTED = 12  # names of a folder's content in a message
 
-def split_section(data: DataConfig, split: Part) -> SplitConfig:
-    """The section of the recipe about a split.
+
+class Format(NamedTuple):
+    """A format of annotations.
+
+    Attributes:
+        find: the splits of this format at a path, by the data set's own names; empty if it has none. The path is the
+            folder of a data set, or an annotation file or folder of annotation files alone.
+        read: the table of a split, as its files say it, see `build_table`.
+        own_ids: whether category ids are the data set's own.
+    """
+
+    find: Callable[[Path], dict[str, SplitFiles]]
+    read: Callable[[SplitFiles], Any]
+    own_ids: bool = False
+
+
+def find_format(path: Path, formats: Mapping[str, Format], wanted: str = "auto") -> tuple[str, dict[str, SplitFiles]]:
+    """The format of a data set, and its splits.
+
+    Args:
+        path: folder of the data set, or an annotation file or folder.
+        formats: the formats to look for, the first that fits is chosen.
+        wanted: name of a format; 'auto' for any.
 
     Raises:
-        DataError: the recipe has no such split.
+        DataError: there is no such path, or nothing of these formats.
     """
-    section = data.train if split == "train" else data.val
-    if section is None:
-        raise DataError("the data set has no validation split: data.val is null; set data.val.split=... to name one")
-    return section
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder; {_near(path)}")
+    for name in formats if wanted == "auto" else (wanted,):
+        splits = formats[name].find(path)
+        if splits:
+            return name, splits
+    what = "a data set of a known format" if wanted == "auto" else f"a data set of the format {wanted}"
+    raise DataError(
+        f"{path}: not {what}; {describe_content(path)}. docs/data.md shows the layouts that are recognized; with "
+        f"another layout set data.format, data.train.annotations=... and data.train.images=..."
+    )
 
 
-def root_folder(data: DataConfig, given: Path | None, settings: str) -> Path | None:
-    """Folder of the data set; None only if the path `given`, one of `settings`, replaces it.
+def locate_split(data: DataConfig, part: Part, formats: Mapping[str, Format]) -> tuple[str, str, SplitFiles] | None:
+    """Format, own name and files of a split; None if the data set has no validation split.
 
     Raises:
-        DataError: neither is given, or there is no such folder.
+        DataError: nothing says where the data is, or it is not there.
     """
-    if data.root is None:
-        if given is None:
-            raise DataError(f"no data set is given: set data.root=FOLDER, or {settings}")
-        return None
-    root = data.root.expanduser()
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder; set data.root=... to the folder of the data set")
-    return root
+    section = data.train if part == "train" else data.val
+    assert section is not None
+    root = None if data.root is None else data.root.expanduser()
+    if root is not None and not root.exists():
+        raise DataError(f"{root}: no such folder; set data.root=... to the folder of the data set; {_near(root)}")
+    given = _given(section, root, data.format)
+    if given is None and root is None:
+        raise DataError(
+            f"no data set is given: set data.root=FOLDER, or data.{part}.annotations=... and data.{part}.images=..."
+        )
+    path = given or root
+    assert path is not None
+    name, splits = find_format(path, formats, data.format)
+    chosen = _choose(splits, section, part, given is not None)
+    if chosen is None:
+        if part == "val" and section.split is None and given is None:
+            return None
+        raise DataError(_no_such_split(path, name, splits, section, part))
+    files = splits[chosen] if chosen in splits else splits[WHOLE]._replace(file_list=_below(Path(chosen), root))
+    if section.images is not None:
+        images = _below(section.images, root)
+        if not images.is_dir():
+            raise DataError(f"{images}: no such image folder; set data.{part}.images=FOLDER; {_near(images)}")
+        files = files._replace(images=images)
+    return name, chosen, files
 
 
-def locate(given: Path | None, root: Path | None, usual: str) -> Path | None:
-    """The path given, as it stands or below the root; else the usual one below the root; None without either."""
-    if given is None:
-        return None if root is None else root / usual
-    path = given.expanduser()
+def describe_content(path: Path) -> str:
+    """What is at a path, for messages: such as "the folder holds images/, labels/, 120 .jpg, 1 .txt"."""
+    if path.is_file():
+        return f"it is a {path.suffix or 'file without suffix'} file"
+    try:
+        entries = [entry for entry in sorted(path.iterdir()) if not entry.name.startswith(".")]
+    except OSError as error:
+        return f"the folder cannot be read: {error.strerror}"
+    folders = [f"{entry.name}/" for entry in entries if entry.is_dir()]
+    kinds = Counter(entry.suffix.lower() or "without suffix" for entry in entries if not entry.is_dir())
+    items = [*folders[:MOST_LISTED], *["..."][: len(folders) > MOST_LISTED]]
+    items += [f"{count} {kind}" for kind, count in kinds.most_common(MOST_LISTED)]
+    return f"the folder holds {', '.join(items)}" if items else "the folder is empty"
+
+
+def _given(section: SplitConfig, root: Path | None, format_name: str) -> Path | None:
+    """The path of the annotations that the recipe gives; the class folders' is that of the images."""
+    if section.annotations is not None:
+        return _below(section.annotations, root)
+    if section.images is not None and (format_name == "folders" or root is None):
+        return _below(section.images, root)
+    return None
+
+
+def _below(path: Path, root: Path | None) -> Path:
+    """A path as it stands, or below the root if it is only there."""
+    path = path.expanduser()
     return root / path if root is not None and not path.exists() and (root / path).exists() else path
 
 
-def require_folder(path: Path | None, what: str, settings: str) -> Path:
-    """The path, if it is a folder.
-
-    Raises:
-        DataError: it is none; the message says what was expected there and which settings give its path.
-    """
-    if path is None or not path.is_dir():
-        raise _missing(path, what, settings)
-    return path
-
-
-def require_file(path: Path | None, what: str, settings: str) -> Path:
-    """The path, if it is a file; see `require_folder`."""
-    if path is None or not path.is_file():
-        raise _missing(path, what, settings)
-    return path
+def _choose(splits: Mapping[str, SplitFiles], section: SplitConfig, part: Part, given: bool) -> str | None:
+    """The name of a split; or the path of a list of images."""
+    if section.split is None:
+        if given and WHOLE in splits:
+            return WHOLE
+        return next(iter(splits)) if given and len(splits) == 1 else usual_split(splits, part)
+    same = [name for name in splits if name.lower() == section.split.lower()]
+    if same:
+        return section.split if section.split in same else same[0]
+    return section.split if WHOLE in splits and section.split.endswith(".txt") else None
 
 
-def _missing(path: Path | None, what: str, settings: str) -> DataError:
-    where = f"{path}: no such {what}" if path is not None else f"no {what} is given"
-    return DataError(f"{where}; set {settings}, or data.root=... to the folder of the data set")
+def _no_such_split(path: Path, name: str, splits: Mapping[str, SplitFiles], section: SplitConfig, part: Part) -> str:
+    wanted = f"'{section.split}'" if section.split else "that is for training" if part == "train" else "to validate on"
+    return (
+        f"{path}: no split {wanted}; the {name} data set has {', '.join(splits)}; set data.{part}.split to one of them"
+    )
+
+
+def _near(path: Path) -> str:
+    """What the nearest folder that exists holds."""
+    folder = next((parent for parent in path.absolute().parents if parent.is_dir()), None)
+    return "check the path" if folder is None else f"in {folder}, {describe_content(folder)}"

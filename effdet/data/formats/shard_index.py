@@ -13,8 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effdet.config import DataConfig
-from effdet.data.formats.classes import match_classes
-from effdet.data.formats.location import root_folder, split_section
 from effdet.data.image_table import ImageTable, Table
 from effdet.data.label_map import LabelMap
 from effdet.data.shard_store import ShardAddress, ShardFolder, ShardStore
@@ -29,48 +27,47 @@ _CONTENT = {"detection": "images with boxes", "classification": "images with a c
 _STORE_COLUMNS = ("shards", "starts", "lengths", "checksums", "members")
 
 
-def read_shards_split(table: type[Table], data: DataConfig, split: Part, label_map: LabelMap | None = None) -> Table:
-    """Table of a split: SPLIT.index.npz in the root or at `data.url`; see `read_table`."""
-    name = split_section(data, split).split or split
+def read_shards_split(table: type[Table], data: DataConfig, part: Part) -> Table | None:
+    """Table of a split: NAME.index.npz in the root or at `data.url`; None if there is no index to validate on."""
+    section = data.train if part == "train" else data.val
+    assert section is not None
+    name = section.split or part
     if data.url is not None:
-        return read_shards(table, ShardAddress(data.url), name, label_map)
-    root = root_folder(data, None, "data.url=ADDRESS")
-    assert root is not None
+        return read_shards(table, ShardAddress(data.url), name)
+    if data.root is None:
+        raise DataError("no data set is given: set data.root=FOLDER, or data.url=ADDRESS")
+    root = data.root.expanduser()
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder; set data.root=... to the folder of the data set")
     path = root / f"{name}{INDEX_SUFFIX}"
     if not path.is_file():
         there = ", ".join(sorted(path.name.removesuffix(INDEX_SUFFIX) for path in root.glob(f"*{INDEX_SUFFIX}")))
+        if there and part == "val" and section.split is None:
+            return None
         hint = f"of {there}" if there else "of a folder that `effdet shards` has written"
-        raise DataError(f"{path}: no such index of shards; set data.{split}.split=NAME to one {hint}")
-    return read_shards(table, ShardFolder(root), name, label_map)
+        raise DataError(f"{path}: no such index of shards; set data.{part}.split=NAME to one {hint}")
+    return read_shards(table, ShardFolder(root), name)
 
 
-def read_shards(
-    table: type[Table], location: ShardFolder | ShardAddress, name: str, label_map: LabelMap | None = None
-) -> Table:
+def read_shards(table: type[Table], location: ShardFolder | ShardAddress, name: str) -> Table:
     """Table of shards.
 
     Args:
         table: `Annotations` or `ImageLabels`.
         location: where shards and index are.
         name: name of the index without its suffix, such as train.
-        label_map: classes that the labels must follow, matched by name; None uses those of the shards.
 
     Raises:
-        DataError: the index is missing, no such index, of another version or task, does not fit the shards, or has
-            labels of a class that `label_map` lacks.
+        DataError: the index is missing, no such index, of another version or task, or does not fit the shards.
     """
     columns, store = _read_index(location, name, table.task)
-    own_map = LabelMap(tuple(columns["class_names"].tolist()), tuple(columns["category_ids"].tolist()))
-    source = Path(str(location), f"{name}{INDEX_SUFFIX}")
-    if label_map is not None:
-        label_map, new_labels = _MATCH[table.task](f"{location}/{source.name}", columns["labels"], own_map, label_map)
-        columns["labels"] = new_labels[columns["labels"]]
+    columns.setdefault("difficult", np.zeros(len(columns["labels"]), np.bool_))  # which older indexes lack
     labels: dict[str, Any] = {column: columns[column] for column in table.columns}
     return table(
-        source=source,
+        source=Path(str(location), f"{name}{INDEX_SUFFIX}"),
         image_folder=Path(str(location)),
         file_names=columns["file_names"],
-        label_map=label_map or own_map,
+        label_map=LabelMap(tuple(columns["class_names"].tolist()), tuple(columns["category_ids"].tolist())),
         store=store,
         **labels,
     )
@@ -98,34 +95,6 @@ def write_index(path: Path, table: ImageTable, shard_sizes: list[int]) -> None:
     }
     with atomic_write(path) as partial, partial.open("wb") as file:
         np.savez_compressed(file, **columns)
-
-
-def _match_objects(
-    index: str, labels: NDArray[np.int64], own_map: LabelMap, label_map: LabelMap
-) -> tuple[LabelMap, NDArray[np.int64]]:
-    """`label_map` with the category ids of the shards, and its label for each of theirs, -1 for unused ones."""
-    label_of = {name: label for label, name in enumerate(label_map.names)}
-    new_labels = np.array([label_of.get(name, -1) for name in own_map.names], np.int64)
-    unknown = new_labels[labels] < 0
-    if unknown.any():
-        name = own_map.names[labels[unknown][0]]
-        raise DataError(
-            f"{index}: the class '{name}' is annotated but is not among the classes of the model; "
-            f"add it to the training set or write the shards without its boxes"
-        )
-    return label_map.in_ids_of(own_map), new_labels
-
-
-def _match_images(
-    index: str, labels: NDArray[np.int64], own_map: LabelMap, label_map: LabelMap
-) -> tuple[LabelMap, NDArray[np.int64]]:
-    """`label_map`, and its label for each of the shards', -1 for unused ones."""
-    used = [own_map.names[label] for label in np.unique(labels)]
-    label_map, label_of = match_classes(index, used, label_map)
-    return label_map, np.array([label_of.get(name, -1) for name in own_map.names], np.int64)
-
-
-_MATCH = {"detection": _match_objects, "classification": _match_images}
 
 
 def _read_index(

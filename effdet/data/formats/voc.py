@@ -7,97 +7,66 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 
 import numpy as np
 
-from effdet.config import DetectionData
 from effdet.data.annotations import Annotations
+from effdet.data.formats.classes import clean_name, ordered_names
 from effdet.data.formats.image_files import find_image
-from effdet.data.formats.location import locate, require_file, require_folder, root_folder, split_section
+from effdet.data.formats.split_files import WHOLE, SplitFiles
 from effdet.data.formats.table import build_table
 from effdet.data.images import IMAGE_SUFFIXES
 from effdet.data.label_map import LabelMap
 from effdet.errors import DataError
-from effdet.types import Part
 
 
-def read_voc_split(data: DetectionData, split: Part, label_map: LabelMap | None = None) -> Annotations:
-    """Table of a split: JPEGImages/, Annotations/ and the list ImageSets/Main/SPLIT.txt; see `read_table`.
-
-    A folder of XML files given as `annotations` without a list is the whole split.
-    """
-    section = split_section(data, split)
-    settings = f"data.{split}.images=FOLDER", f"data.{split}.annotations=FOLDER"
-    root = root_folder(data, section.annotations, " and ".join(settings))
-    images = require_folder(locate(section.images, root, "JPEGImages"), "image folder", settings[0])
-    annotations = locate(section.annotations, root, "Annotations")
-    annotations = require_folder(annotations, "folder of XML files", settings[1])
-    image_list = None
-    if section.split is not None or section.annotations is None:
-        name = section.split or split
-        given = Path(name) if "/" in name or name.endswith(".txt") else None
-        image_list = locate(given, root, f"ImageSets/Main/{name}.txt")
-        image_list = require_file(image_list, "list of images", f"data.{split}.split=NAME or the path of a list")
-    return read_voc(images, annotations, image_list, data.classes, label_map)
+def find_voc(path: Path) -> dict[str, SplitFiles]:
+    """The splits of a VOC data set at a path: the lists in ImageSets/Main/, or a folder of XML files."""
+    annotations, images = path / "Annotations", path / "JPEGImages"
+    lists = sorted((path / "ImageSets" / "Main").glob("[!.]*.txt"))
+    if annotations.is_dir() and images.is_dir():
+        splits = {file.stem: SplitFiles(annotations, images, file) for file in lists}
+        return splits or {WHOLE: SplitFiles(annotations, images)}
+    return {WHOLE: SplitFiles(path, path)} if path.is_dir() and any(path.glob("[!.]*.xml")) else {}
 
 
-def read_voc(
-    image_folder: Path,
-    annotation_folder: Path,
-    image_list: Path | None,
-    classes: Sequence[str] | None,
-    label_map: LabelMap | None = None,
-) -> Annotations:
-    """Table of the images of a list.
+def read_voc(files: SplitFiles) -> Annotations:
+    """Table of the images of a list, or of a folder of XML files.
 
-    Objects marked as difficult are kept as ordinary ones. Image ids are the names of the XML files without suffix,
-    category ids 1..K.
+    Classes are the names in the files, sorted. Objects marked as difficult are kept as ordinary ones. Image ids are the
+    names of the XML files without suffix, category ids 1..K.
 
     Args:
-        image_folder: folder of the images, JPEGImages in the devkit.
-        annotation_folder: folder of the XML files.
-        image_list: text file with the name of an image in each line, without extension; a second column, as in the
-            lists of single classes, is ignored. None reads every XML file of the folder.
-        classes: class names in label order; None uses the names in the files, sorted.
-        label_map: classes that the labels must follow, in place of `classes`.
+        files: `images` is the folder of the images, `annotations` that of the XML files; `file_list` has the name of an
+            image in each line, without suffix; a second column, as in the lists of single classes, is ignored.
 
     Raises:
-        DataError: a file is missing or broken, an object has a name that is not among the classes, or there are no
-            images.
+        DataError: a file is missing or broken, or there are no images.
     """
+    annotation_folder, image_folder, image_list = files.annotations, files.images, files.file_list
     source = image_list or annotation_folder
     stems = _read_list(image_list, annotation_folder) if image_list else _all_stems(annotation_folder)
-    files = [_read_xml(annotation_folder / f"{stem}.xml") for stem in stems]
-    if label_map is None:
-        label_map = _label_map(source, classes, {name for file in files for name in file.names})
-    label_of = {name: label for label, name in enumerate(label_map.names)}
-    for file in files:
-        unknown = next((name for name in file.names if name not in label_of), None)
-        if unknown is not None:
-            raise DataError(
-                f"{file.path}: unknown class '{unknown}'; known are {', '.join(label_map.names)}, "
-                f"correct the name or add it to data.classes"
-            )
-    boxes = np.array([box for file in files for box in file.boxes], np.float64).reshape(-1, 4)
+    contents = [_read_xml(annotation_folder / f"{stem}.xml") for stem in stems]
+    names = [clean_name(name) for content in contents for name in content.names]
+    classes = ordered_names(names)
+    label_of = {name: label for label, name in enumerate(classes)}
+    boxes = np.array([box for content in contents for box in content.boxes], np.float64).reshape(-1, 4)
     table = build_table(
         source=source,
         image_folder=image_folder,
-        file_names=[_image_name(image_folder, stem, file) for stem, file in zip(stems, files, strict=True)],
+        file_names=[_image_name(image_folder, stem, file) for stem, file in zip(stems, contents, strict=True)],
         image_ids=np.array(stems, np.str_),
-        sizes=np.array([file.size for file in files], np.int32).reshape(-1, 2),
-        image_of_box=np.repeat(np.arange(len(files)), [len(file.boxes) for file in files]),
+        sizes=np.array([content.size for content in contents], np.int32).reshape(-1, 2),
+        image_of_box=np.repeat(np.arange(len(contents)), [len(content.boxes) for content in contents]),
         boxes=boxes,
-        labels=np.array([label_of[name] for file in files for name in file.names], np.int64),
-        crowd=np.zeros(len(boxes), np.bool_),
-        areas=np.full(len(boxes), np.nan),
-        label_map=label_map,
+        labels=np.array([label_of[name] for name in names], np.int64),
+        label_map=LabelMap(classes, tuple(range(1, len(classes) + 1))),
     )
     unused = 0 if image_list else _num_without_xml(image_folder, set(stems))
-    return replace(table, repairs={**table.repairs, "images without an XML file left out": unused}) if unused else table
+    return table.with_repairs("images without an XML file left out", unused)
 
 
 @dataclass(frozen=True)
@@ -184,16 +153,6 @@ def _num_without_xml(image_folder: Path, stems: set[str]) -> int:
     return sum(
         path.suffix.lower() in IMAGE_SUFFIXES and path.stem not in stems for path in image_folder.glob("[!.]*.*")
     )
-
-
-def _label_map(source: Path, classes: Sequence[str] | None, used: set[str]) -> LabelMap:
-    names = tuple(sorted(used) if classes is None else classes)
-    if not names:
-        raise DataError(f"{source}: the images have no objects, so the classes are not known; set data.classes=[...]")
-    if len(set(names)) < len(names):
-        double = next(name for name in names if names.count(name) > 1)
-        raise DataError(f"data.classes names '{double}' twice; keep one")
-    return LabelMap(names, tuple(range(1, len(names) + 1)))
 
 
 def _image_name(folder: Path, stem: str, file: _File) -> str:

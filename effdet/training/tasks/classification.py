@@ -28,7 +28,7 @@ from effdet.structures import LabelBatch
 from effdet.training.debug.checks import label_warnings
 from effdet.training.initial_model import initial_model
 from effdet.training.optim import make_schedule
-from effdet.training.tasks.data import TrainingData, read_tables
+from effdet.training.tasks.data import TrainingData, show_tables
 from effdet.training.tasks.task import MicroBatch
 from effdet.weights.card import ModelCard
 
@@ -49,7 +49,7 @@ class ClassificationTask:
 
     def __init__(self, config: ClassificationConfig, console: Console, processes: Processes = SINGLE) -> None:
         self.config, self.processes = config, processes
-        train_table, val_table = read_tables(config.data, console)
+        train_table, val_table, _ = show_tables(config.data, console)
         for note in label_warnings(train_table):
             console.print(note, style="yellow")
         names = train_table.label_map.names

@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from effdet.config import DataConfig
-from effdet.data.formats import read_table
+from effdet.data.formats import Tables, read_tables
 from effdet.data.loader import train_batches
 from effdet.data.train_order import TrainOrder
 from effdet.distributed import Processes
@@ -63,10 +63,9 @@ class TrainingData:
         return str(self.train_table.file_names[index])
 
 
-def read_tables(config: DataConfig, console: Console) -> tuple[Any, Any]:
+def show_tables(config: DataConfig, console: Console) -> Tables:
     """Training and validation table with the labels of the training split; prints what was repaired in them."""
-    train_table = read_table(config, "train")
-    val_table = None if config.val is None else read_table(config, "val", train_table.label_map)
-    for note in [*train_table.notes(), *(val_table.notes() if val_table else [])]:
+    tables = read_tables(config)
+    for note in [*tables.train.notes(), *(tables.val.notes() if tables.val is not None else [])]:
         console.print(note, style="yellow")
-    return train_table, val_table
+    return tables

@@ -32,7 +32,7 @@ from effdet.structures import Batch, Outputs, Target
 from effdet.training.debug.checks import box_warnings, check_boxes
 from effdet.training.initial_model import initial_model
 from effdet.training.optim import make_schedule
-from effdet.training.tasks.data import TrainingData, read_tables
+from effdet.training.tasks.data import TrainingData, show_tables
 from effdet.training.tasks.task import MicroBatch
 from effdet.types import DetectionLossOptions
 from effdet.weights.card import ModelCard
@@ -49,7 +49,7 @@ class DetectionTask:
 
     def __init__(self, config: DetectionConfig, console: Console, processes: Processes = SINGLE) -> None:
         self.config, self.processes = config, processes
-        train_table, val_table = read_tables(config.data, console)
+        train_table, val_table, _ = show_tables(config.data, console)
         check_boxes(train_table)
         names = train_table.label_map.names
         self.model, self.loaded_norms, new_head = initial_model(config.model, names, console)

@@ -4,9 +4,11 @@ import cv2
 import numpy as np
 import pytest
 
-from effdet.config import ClassificationData, SplitConfig
-from effdet.data.formats import read_table
-from effdet.data.formats.folders import read_folders
+from effdet.config import ClassificationData, SplitConfig, ValidationConfig
+from effdet.data.formats import read_table, read_tables
+from effdet.data.formats.classes import follow_classes
+from effdet.data.formats.folders import find_folders, read_folders
+from effdet.data.formats.split_files import SplitFiles
 from effdet.data.label_map import LabelMap
 from effdet.errors import DataError
 
@@ -20,6 +22,10 @@ def write(folder, *names):
         else:
             path.write_text("no image")
     return folder
+
+
+def read(folder):
+    return read_folders(SplitFiles(folder, folder))
 
 
 def pets(folder):
@@ -42,7 +48,7 @@ def test_validation_follows_the_classes_of_the_training_split_and_may_lack_some(
     data = ClassificationData(root=pets(tmp_path))
     classes = read_table(data, "train").label_map
     table = read_table(data, "val", classes)
-    assert table.label_map is classes
+    assert table.label_map == classes
     assert table.labels.tolist() == [1, 2]
 
 
@@ -54,14 +60,14 @@ def test_the_order_of_the_model_is_kept_where_it_is_another(tmp_path):
 
 def test_a_validation_split_of_one_class_is_no_fault(tmp_path):
     write(tmp_path, "cat/1.jpg")
-    assert read_folders(tmp_path, LabelMap(("cat", "dog"), (0, 1))).labels.tolist() == [0]
+    assert follow_classes(read(tmp_path), label_map=LabelMap(("cat", "dog"), (0, 1))).labels.tolist() == [0]
 
 
 def test_numbers_are_sorted_as_numbers(tmp_path):
     write(tmp_path, "10/a.jpg", "2/a.jpg", "1/a.jpg")
-    assert read_folders(tmp_path).label_map.names == ("1", "2", "10")
+    assert read(tmp_path).label_map.names == ("1", "2", "10")
     write(tmp_path, "x/a.jpg")
-    assert read_folders(tmp_path).label_map.names == ("1", "10", "2", "x")
+    assert read(tmp_path).label_map.names == ("1", "10", "2", "x")
 
 
 def test_hidden_names_and_other_files_are_left_out_and_counted(tmp_path):
@@ -76,7 +82,7 @@ def test_hidden_names_and_other_files_are_left_out_and_counted(tmp_path):
         ".DS_Store",
         "README.md",
     )
-    table = read_folders(tmp_path)
+    table = read(tmp_path)
     assert table.file_names.tolist() == ["a/1.jpg", "b/1.png"]
     assert table.notes() == [
         f"{tmp_path.name}: files that are no images left out: 3",
@@ -86,11 +92,11 @@ def test_hidden_names_and_other_files_are_left_out_and_counted(tmp_path):
 
 def test_paths_may_be_given_one_by_one(tmp_path):
     pets(tmp_path)
-    by_folder = ClassificationData(root=tmp_path, train=SplitConfig(split="val"))
+    by_folder = ClassificationData(root=tmp_path, val=None, train=SplitConfig(split="val"))
     assert len(read_table(by_folder, "train")) == 2
-    below_root = ClassificationData(root=tmp_path, train=SplitConfig(images="val"))
+    below_root = ClassificationData(root=tmp_path, val=None, train=SplitConfig(images="val"))
     assert len(read_table(below_root, "train")) == 2
-    without_root = ClassificationData(train=SplitConfig(images=tmp_path / "val"))
+    without_root = ClassificationData(val=None, train=SplitConfig(images=tmp_path / "val"))
     assert len(read_table(without_root, "train")) == 2
 
 
@@ -99,14 +105,14 @@ def test_linked_folders_are_followed(tmp_path):
     (tmp_path / "train").mkdir()
     for name in ("cat", "dog"):
         (tmp_path / "train" / name).symlink_to(tmp_path / "real" / "train" / name)
-    assert len(read_folders(tmp_path / "train")) == 4
+    assert len(read(tmp_path / "train")) == 4
 
 
 def test_a_folder_that_links_to_itself_is_one_sentence(tmp_path):
     write(tmp_path, "a/1.jpg", "b/1.jpg")
     (tmp_path / "b" / "again").symlink_to(tmp_path / "b")
     with pytest.raises(DataError, match="cannot be read"):
-        read_folders(tmp_path)
+        read(tmp_path)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="the administrator may read everything")
@@ -115,59 +121,91 @@ def test_a_folder_that_may_not_be_read_is_named(tmp_path):
     (tmp_path / "b").chmod(0)
     try:
         with pytest.raises(DataError, match="b: the folder cannot be read: Permission denied"):
-            read_folders(tmp_path)
+            read(tmp_path)
     finally:
         (tmp_path / "b").chmod(0o700)
+
+
+def test_what_is_no_class_with_images_is_left_out_and_counted(tmp_path):
+    table = read(write(tmp_path, "a/1.jpg", "b/1.jpg", "stray.png", "empty/notes.txt"))
+    assert table.label_map.names == ("a", "b")
+    assert table.repairs == {
+        "images beside the class folders left out": 1,
+        "class folders without images left out": 1,
+        "files that are no images left out": 1,
+    }
+    assert table.notes()[0] == f"{tmp_path.name}: images beside the class folders left out: 1 (stray.png)"
 
 
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ([], "there are no class folders; expected a folder of images for each class"),
-        (["list.txt", ".hidden/1.jpg"], "there are no class folders"),
-        (["1.jpg", "2.jpg"], "2 images lie in no class folder, such as 1.jpg; expected CLASS/1.jpg"),
-        (["a/1.jpg", "b/1.jpg", "stray.png"], "1 images lie in no class folder, such as stray.png"),
+        ([], "there are no class folders with images; expected CLASS/IMAGE.jpg"),
+        (["list.txt", ".hidden/1.jpg"], "there are no class folders with images"),
+        (["1.jpg", "2.jpg"], "2 images lie in no class folder, such as 1.jpg"),
         (["cat/1.jpg"], "all images are of the class 'cat'; a classifier needs at least two classes"),
-        (["cat/1.jpg", "dog/notes.txt"], "dog: the class folder has no images"),
+        (["dog/notes.txt"], "there are no class folders with images"),
     ],
 )
 def test_folders_that_are_no_data_set_are_reported(tmp_path, names, message):
     write(tmp_path, *names)
     with pytest.raises(DataError, match=message) as error:
-        read_folders(tmp_path)
+        follow_classes(read(tmp_path))
     assert str(tmp_path) in str(error.value)
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("catt", "the class 'catt' is not among the 2 classes of the model; did you mean 'cat'?"),
-        ("zebra", "the class 'zebra' is not among the 2 classes of the model; known are cat, dog"),
-    ],
-)
-def test_an_unknown_class_is_reported_with_the_nearest_known(tmp_path, name, message):
+@pytest.mark.parametrize(("name", "hint"), [("catt", "did you mean 'cat'?"), ("zebra", "the classes are cat, dog")])
+def test_an_unknown_class_is_reported_with_the_nearest_known(tmp_path, name, hint):
     write(tmp_path, f"{name}/1.jpg")
     with pytest.raises(DataError) as error:
-        read_folders(tmp_path, LabelMap(("cat", "dog"), (0, 1)))
-    assert message in str(error.value)
+        follow_classes(read(tmp_path), label_map=LabelMap(("cat", "dog"), (0, 1)))
+    assert f"the class '{name}'" in str(error.value)
+    assert hint in str(error.value)
+
+
+@pytest.mark.parametrize("names", [("train", "val"), ("train", "valid", "test"), ("Training", "Validation")])
+def test_splits_are_recognized_by_their_names(tmp_path, names):
+    for name in names:
+        write(tmp_path / name, "cat/1.jpg", "dog/2.jpg")
+    assert find_folders(tmp_path).keys() == set(names)
+    tables = read_tables(ClassificationData(root=tmp_path))
+    assert [tables.train.source.name, tables.val.source.name] == list(names[:2])
+    assert not tables.split_off
+
+
+def test_class_folders_without_splits_are_split_class_by_class(tmp_path):
+    for name in ("cat", "dog"):
+        write(tmp_path, *(f"{name}/{number}.jpg" for number in range(10)))
+    for number, path in enumerate(tmp_path.glob("*/*.jpg")):
+        path.write_bytes(bytes([number]))
+    tables = read_tables(ClassificationData(root=tmp_path))
+    assert tables.split_off
+    assert [len(tables.train), len(tables.val)] == [16, 4]
+    assert np.bincount(tables.val.labels).tolist() == [2, 2]
+
+
+def test_a_folder_of_something_else_is_described(tmp_path):
+    write(tmp_path, "notes.txt", "a/readme.md")
+    with pytest.raises(DataError, match=r"not a data set of a known format; the folder holds a/, 1 \.txt"):
+        read_table(ClassificationData(root=tmp_path), "train")
 
 
 def test_missing_files_are_reported_with_the_setting_of_their_path(tmp_path):
     pets(tmp_path)
     for data, split, message in (
-        (ClassificationData(), "train", r"no data set is given: set data.root=FOLDER, or data.train.images=FOLDER$"),
-        (ClassificationData(root=tmp_path / "no"), "train", "no: no such folder; set data.root=..."),
+        (ClassificationData(), "train", "no data set is given: set data.root=FOLDER, or data.train.annotations"),
+        (ClassificationData(root=tmp_path / "no"), "train", "no: no such folder; set data.root=.*holds train/, val/"),
         (
-            ClassificationData(root=tmp_path, val=SplitConfig(split="test")),
+            ClassificationData(root=tmp_path, val=ValidationConfig(split="test")),
             "val",
-            "test: no such folder of class folders; set data.val.images=FOLDER, data.val.split=NAME, or data.root=...",
+            "no split 'test'; the folders data set has train, val; set data.val.split to one of them",
         ),
         (ClassificationData(root=tmp_path, val=None), "val", "data.val is null"),
         (
-            ClassificationData(root=tmp_path, train=SplitConfig(images="none")),
+            ClassificationData(root=tmp_path, format="folders", train=SplitConfig(images="none")),
             "train",
-            "none: no such folder of class folders",
+            "none: no such file or folder",
         ),
     ):
         with pytest.raises(DataError, match=message):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from effdet.data.formats.classes import ordered_names
+from effdet.data.formats.classes import clean_name, ordered_names
 from effdet.data.formats.split_files import WHOLE, SplitFiles
 from effdet.data.images import IMAGE_SUFFIXES
 from effdet.data.label_map import LabelMap
@@ -29,7 +29,7 @@ def find_folders(path: Path) -> dict[str, SplitFiles]:
             for folder, (inner, images, _, _) in folders.items()
             if not images and any(_images_below(folder, name)[0] for name in inner)
         }
-        if set(splits) & {"train", "training"}:
+        if {"train", "training"} & {name.lower() for name in splits}:
             return splits
         has_classes = any(_images_below(path, folder.name)[0] for folder in folders)
     except OSError as error:
@@ -44,44 +44,40 @@ def _is_visible_folder(path: Path) -> bool:
 def read_folders(files: SplitFiles) -> ImageLabels:
     """Table of the images FOLDER/CLASS/*.jpg, sub-folders of a class included.
 
-    Classes are the names of the folders, sorted. Names that begin with a dot and files that are no images are left out
-    and counted in the repairs.
+    Classes are the names of the folders, sorted. Folders without images, images beside the class folders, names that
+    begin with a dot, and files that are no images are left out and counted in the repairs.
 
     Args:
         files: `images` is the folder of the class folders.
 
     Raises:
-        DataError: there are no class folders, one is empty, images lie beside them, or there is only one class.
+        DataError: there are no class folders with images, or a folder cannot be read.
     """
     folder = files.images
     try:
-        class_folders, images, others, hidden = _contents(folder)
-        if images:
-            raise DataError(
-                f"{folder}: {len(images)} images lie in no class folder, such as {images[0]}; "
-                f"expected CLASS/{images[0]}, move every image into the folder of its class"
-            )
-        if not class_folders:
-            raise DataError(f"{folder}: there are no class folders; expected a folder of images for each class")
+        class_folders, stray, others, hidden = _contents(folder)
         of_class: dict[str, list[str]] = {}
         for name in class_folders:
-            images, more_others, more_hidden = _images_below(folder, name)
-            if not images:
-                raise DataError(f"{folder / name}: the class folder has no images; add some or remove the folder")
-            of_class[name] = images
+            of_class[name], more_others, more_hidden = _images_below(folder, name)
             others, hidden = others + more_others, hidden + more_hidden
     except OSError as error:
         raise DataError(f"{error.filename}: the folder cannot be read: {error.strerror}") from None
-    repairs = {"files that are no images left out": others, "hidden images and folders left out": hidden}
-    names = ordered_names(class_folders)
-    return ImageLabels(
+    empty = [name for name, images in of_class.items() if not images]
+    names = ordered_names(name for name, images in of_class.items() if images)
+    if not names:
+        beside = f"; {len(stray)} images lie in no class folder, such as {stray[0]}" if stray else ""
+        raise DataError(f"{folder}: there are no class folders with images{beside}; expected CLASS/IMAGE.jpg")
+    table = ImageLabels(
         source=folder,
         image_folder=folder,
         file_names=np.array([image for name in names for image in of_class[name]], np.str_),
         labels=np.repeat(np.arange(len(names)), [len(of_class[name]) for name in names]),
-        label_map=LabelMap(names, tuple(range(len(names)))),
-        repairs={what: count for what, count in repairs.items() if count},
+        label_map=LabelMap(tuple(map(clean_name, names)), tuple(range(len(names)))),
     )
+    table = table.with_repairs("images beside the class folders left out", len(stray), stray)
+    table = table.with_repairs("class folders without images left out", len(empty), empty)
+    table = table.with_repairs("files that are no images left out", others)
+    return table.with_repairs("hidden images and folders left out", hidden)
 
 
 def _images_below(folder: Path, name: str) -> tuple[list[str], int, int]:

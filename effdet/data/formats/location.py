@@ -68,8 +68,10 @@ def locate_split(data: DataConfig, part: Part, formats: Mapping[str, Format]) ->
     root = None if data.root is None else data.root.expanduser()
     if root is not None and not root.exists():
         raise DataError(f"{root}: no such folder; set data.root=... to the folder of the data set; {_near(root)}")
-    given = _given(section, root, data.format)
+    given = _given(data, section, root)
     if given is None and root is None:
+        if part == "val" and section.split is None:
+            return None
         raise DataError(
             f"no data set is given: set data.root=FOLDER, or data.{part}.annotations=... and data.{part}.images=..."
         )
@@ -105,11 +107,12 @@ def describe_content(path: Path) -> str:
     return f"the folder holds {', '.join(items)}" if items else "the folder is empty"
 
 
-def _given(section: SplitConfig, root: Path | None, format_name: str) -> Path | None:
-    """The path of the annotations that the recipe gives; the class folders' is that of the images."""
+def _given(data: DataConfig, section: SplitConfig, root: Path | None) -> Path | None:
+    """The path of the annotations that the recipe gives; of class folders, that of the images."""
     if section.annotations is not None:
         return _below(section.annotations, root)
-    if section.images is not None and (format_name == "folders" or root is None):
+    labels_are_folders = data.task == "classification" and data.format in ("auto", "folders")
+    if section.images is not None and (labels_are_folders or root is None):
         return _below(section.images, root)
     return None
 

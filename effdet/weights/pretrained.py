@@ -171,6 +171,15 @@ def make_adapted_spec(options: ModelOptions, trained: ModelSpec | None, *, backb
     )
 
 
+def fetch_default(weights: str, spec: ModelSpec) -> Path:
+    """The file of the 'coco' or 'imagenet' weights of a model, downloaded if need be.
+
+    Raises:
+        WeightsError: there are none, or they cannot be downloaded.
+    """
+    return fetch(_default(weights, spec))
+
+
 def _default(weights: str, spec: ModelSpec) -> ZooEntry:
     task = TASK_OF_DATA[weights]
     if task == "detection" and spec.task == "classification":

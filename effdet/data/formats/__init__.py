@@ -5,7 +5,9 @@ A new format is a file beside this one, a line in `FORMATS` and its name in `dat
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple, overload
 
 import numpy as np
@@ -17,24 +19,28 @@ from effdet.data.formats.classes import follow_classes
 from effdet.data.formats.coco import find_coco, read_coco
 from effdet.data.formats.folders import find_folders, read_folders
 from effdet.data.formats.image_list import find_image_lists, read_image_list
-from effdet.data.formats.location import Format, locate_split
-from effdet.data.formats.shard_index import read_shards_split
+from effdet.data.formats.location import Format, LocatedSplit, locate_split
+from effdet.data.formats.shard_index import find_shards, read_shards, read_shards_split, task_of_shards
 from effdet.data.formats.table import repair_boxes
 from effdet.data.formats.voc import find_voc, read_voc
 from effdet.data.image_table import ImageTable
 from effdet.data.label_map import LabelMap
 from effdet.data.labels import ImageLabels
+from effdet.data.shard_store import ShardAddress
 from effdet.data.splitting import automatic_fraction, listed_rows, validation_rows
 from effdet.errors import DataError
+from effdet.text import count_of
 from effdet.types import Part, Task
 
-# Formats of files, the first that fits is chosen where `data.format` is 'auto'.
+# Formats of each task; the first that fits is chosen where `data.format` is 'auto'.
 FORMATS: dict[Task, dict[str, Format]] = {
     "detection": {
+        "shards": Format(find_shards, partial(read_shards_split, Annotations), own_ids=True),
         "coco": Format(find_coco, read_coco, own_ids=True),
         "voc": Format(find_voc, read_voc),
     },
     "classification": {
+        "shards": Format(find_shards, partial(read_shards_split, ImageLabels), own_ids=True),
         "folders": Format(find_folders, read_folders),
         "csv": Format(find_image_lists, read_image_list),
     },
@@ -49,11 +55,27 @@ class Tables(NamedTuple):
         train: the images to train on.
         val: the images to validate on; None if there are none.
         split_off: whether `val` is split off the training split by a rule, and not a split of the data set.
+        format: name of the format.
+        unused: names of the splits that the data set has besides.
     """
 
     train: Any
     val: Any
     split_off: bool
+    format: str
+    unused: tuple[str, ...]
+
+    def describe(self) -> str:
+        """Format, splits, images, objects and classes in one line."""
+        splits = [f"{_count(self.train)} to train on"]
+        if self.val is not None:
+            how = "split off to validate" if self.split_off else "to validate on"
+            splits.append(f"{_count(self.val)} {how}")
+        if self.unused:
+            splits.append(f"not used: {', '.join(self.unused)}")
+        names = self.train.label_map.names
+        classes = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
+        return f"{self.format} data set: {'; '.join(splits)}; {count_of(len(names), 'class', 'classes')}: {classes}"
 
 
 def read_tables(data: DataConfig) -> Tables:
@@ -64,15 +86,19 @@ def read_tables(data: DataConfig) -> Tables:
     Raises:
         DataError: see `read_table`.
     """
-    whole = _read_split(data, "train")
+    located = _locate(data, "train")
+    whole = _read(data, "train", located)
+    validation = None if data.val is None or _chosen_by_rule(data) else _locate(data, "val")
+    used = {split.name for split in (located, validation) if split is not None}
+    unused = tuple(name for name in (located.names if located else ()) if name not in used)
+    format_name = located.format if located else "shards"
     if data.val is None:
-        return Tables(whole, None, False)
-    own = None if _chosen_by_rule(data) else _read_split(data, "val", whole.label_map)
-    if own is not None:
-        return Tables(whole, own, False)
+        return Tables(whole, None, False, format_name, unused)
+    if not _splits_off(data, validation):
+        return Tables(whole, _read(data, "val", validation, whole.label_map), False, format_name, unused)
     validating = _validating(data, whole)
     val = replace(whole.subset(np.flatnonzero(validating)), repairs={}, places={})  # shown once, for all
-    return Tables(whole.subset(np.flatnonzero(~validating)), val, True)
+    return Tables(whole.subset(np.flatnonzero(~validating)), val, True, format_name, unused)
 
 
 @overload
@@ -95,14 +121,54 @@ def read_table(data: DataConfig, split: Part, label_map: LabelMap | None = None)
     """
     if data.val is None and split == "val":
         raise DataError("the recipe has no validation split: data.val is null; set data.val.split=NAME")
-    own: ImageTable | None = None
-    if split == "train" or not _chosen_by_rule(data):
-        own = _read_split(data, split, label_map)
-    if own is not None and (split == "val" or not _splits_off(data)):
-        return own
-    whole: ImageTable = _read_split(data, "train", label_map) if own is None else own
+    validation = None if data.val is None or _chosen_by_rule(data) else _locate(data, "val")
+    splits_off = data.val is not None and _splits_off(data, validation)
+    if split == "val" and not splits_off:
+        return _read(data, "val", validation, label_map)
+    whole = _read(data, "train", _locate(data, "train"), label_map)
+    if not splits_off:
+        return whole
     validating = _validating(data, whole)
     return whole.subset(np.flatnonzero(validating if split == "val" else ~validating))
+
+
+def task_of_data(sections: Sequence[DataConfig]) -> Task:
+    """The task that a data set is for: that of the first section whose formats fit.
+
+    Raises:
+        DataError: none fits; the error of the first section.
+    """
+    errors: list[DataError] = []
+    for data in sections:
+        try:
+            located = _locate(data, "train")
+        except DataError as error:
+            errors.append(error)
+        else:
+            return task_of_shards(located.files) if located and located.format == "shards" else data.task
+    raise errors[0]
+
+
+def _locate(data: DataConfig, part: Part) -> LocatedSplit | None:
+    """Where a split is; None for shards at an address, and if the data set has no validation split."""
+    return None if data.url is not None else locate_split(data, part, FORMATS[data.task])
+
+
+def _read(data: DataConfig, part: Part, located: LocatedSplit | None, label_map: LabelMap | None = None) -> ImageTable:
+    """The repaired table of a split of the data set itself."""
+    table: Any
+    if data.url is not None:
+        section = data.train if part == "train" else data.val
+        name, own_ids = (section and section.split) or part, True
+        table = read_shards(TABLES[data.task], ShardAddress(data.url), name)
+    else:
+        assert located is not None
+        _, read, own_ids = FORMATS[data.task][located.format]
+        table = read(located.files)
+    if isinstance(data, DetectionData):
+        table = repair_boxes(table, data.crowd_as_objects)
+    followed: ImageTable = follow_classes(table, data.classes, data.rename, label_map, own_ids)
+    return followed
 
 
 def _chosen_by_rule(data: DataConfig) -> bool:
@@ -110,29 +176,9 @@ def _chosen_by_rule(data: DataConfig) -> bool:
     return data.val is not None and not (data.val.fraction is None and data.val.file_list is None)
 
 
-def _splits_off(data: DataConfig) -> bool:
+def _splits_off(data: DataConfig, validation: LocatedSplit | None) -> bool:
     """Whether some images of the training split are for validation."""
-    if data.val is None or data.format == "shards":
-        return _chosen_by_rule(data)
-    return _chosen_by_rule(data) or locate_split(data, "val", FORMATS[data.task]) is None
-
-
-def _read_split(data: DataConfig, part: Part, label_map: LabelMap | None = None) -> Any:
-    """The repaired table of a split of the data set itself; None if it has no validation split."""
-    table: Any
-    if data.format == "shards":
-        table, own_ids = read_shards_split(TABLES[data.task], data, part), True
-    else:
-        located = locate_split(data, part, FORMATS[data.task])
-        if located is None:
-            return None
-        name, _, files = located
-        table, own_ids = FORMATS[data.task][name].read(files), FORMATS[data.task][name].own_ids
-    if table is None:
-        return None
-    if isinstance(data, DetectionData):
-        table = repair_boxes(table, data.crowd_as_objects)
-    return follow_classes(table, data.classes, data.rename, label_map, own_ids)
+    return _chosen_by_rule(data) or (validation is None and data.url is None)
 
 
 def _validating(data: DataConfig, table: ImageTable) -> NDArray[np.bool_]:
@@ -141,3 +187,9 @@ def _validating(data: DataConfig, table: ImageTable) -> NDArray[np.bool_]:
     if data.val.file_list is not None:
         return listed_rows(table, data.val.file_list)
     return validation_rows(table, data.val.fraction or automatic_fraction(len(table)))
+
+
+def _count(table: ImageTable) -> str:
+    """Such as "120 images with 480 objects"."""
+    images, *objects = table.counts().items()
+    return " with ".join(count_of(count, what.removesuffix("s")) for what, count in (images, *objects))

@@ -33,6 +33,22 @@ class Format(NamedTuple):
     own_ids: bool = False
 
 
+class LocatedSplit(NamedTuple):
+    """A split of a data set on disk.
+
+    Attributes:
+        format: name of its format.
+        name: its name in the data set.
+        files: where it is.
+        names: names of all splits that the data set has.
+    """
+
+    format: str
+    name: str
+    files: SplitFiles
+    names: tuple[str, ...]
+
+
 def find_format(path: Path, formats: Mapping[str, Format], wanted: str = "auto") -> tuple[str, dict[str, SplitFiles]]:
     """The format of a data set, and its splits.
 
@@ -57,8 +73,8 @@ def find_format(path: Path, formats: Mapping[str, Format], wanted: str = "auto")
     )
 
 
-def locate_split(data: DataConfig, part: Part, formats: Mapping[str, Format]) -> tuple[str, str, SplitFiles] | None:
-    """Format, own name and files of a split; None if the data set has no validation split.
+def locate_split(data: DataConfig, part: Part, formats: Mapping[str, Format]) -> LocatedSplit | None:
+    """Where a split is; None if the data set has no validation split.
 
     Raises:
         DataError: nothing says where the data is, or it is not there.
@@ -89,7 +105,7 @@ def locate_split(data: DataConfig, part: Part, formats: Mapping[str, Format]) ->
         if not images.is_dir():
             raise DataError(f"{images}: no such image folder; set data.{part}.images=FOLDER; {_near(images)}")
         files = files._replace(images=images)
-    return name, chosen, files
+    return LocatedSplit(name, chosen, files, tuple(splits))
 
 
 def describe_content(path: Path) -> str:

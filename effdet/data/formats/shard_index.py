@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from effdet.config import DataConfig
+from effdet.data.formats.split_files import SplitFiles
 from effdet.data.image_table import ImageTable, Table
 from effdet.data.label_map import LabelMap
 from effdet.data.shard_store import ShardAddress, ShardFolder, ShardStore
 from effdet.errors import DataError
 from effdet.files import atomic_write
-from effdet.types import Part, Task
+from effdet.types import Task
 
 INDEX_SUFFIX = ".index.npz"
 VERSION = 1
@@ -27,26 +27,25 @@ _CONTENT = {"detection": "images with boxes", "classification": "images with a c
 _STORE_COLUMNS = ("shards", "starts", "lengths", "checksums", "members")
 
 
-def read_shards_split(table: type[Table], data: DataConfig, part: Part) -> Table | None:
-    """Table of a split: NAME.index.npz in the root or at `data.url`; None if there is no index to validate on."""
-    section = data.train if part == "train" else data.val
-    assert section is not None
-    name = section.split or part
-    if data.url is not None:
-        return read_shards(table, ShardAddress(data.url), name)
-    if data.root is None:
-        raise DataError("no data set is given: set data.root=FOLDER, or data.url=ADDRESS")
-    root = data.root.expanduser()
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder; set data.root=... to the folder of the data set")
-    path = root / f"{name}{INDEX_SUFFIX}"
-    if not path.is_file():
-        there = ", ".join(sorted(path.name.removesuffix(INDEX_SUFFIX) for path in root.glob(f"*{INDEX_SUFFIX}")))
-        if there and part == "val" and section.split is None:
-            return None
-        hint = f"of {there}" if there else "of a folder that `effdet shards` has written"
-        raise DataError(f"{path}: no such index of shards; set data.{part}.split=NAME to one {hint}")
-    return read_shards(table, ShardFolder(root), name)
+def find_shards(path: Path) -> dict[str, SplitFiles]:
+    """The splits of shards in a folder: NAME.index.npz."""
+    indexes = sorted(path.glob(f"*{INDEX_SUFFIX}")) if path.is_dir() else []
+    return {index.name.removesuffix(INDEX_SUFFIX): SplitFiles(index, path) for index in indexes}
+
+
+def read_shards_split(table: type[Table], files: SplitFiles) -> Table:
+    """Table of the shards of an index in a folder; see `read_shards`."""
+    return read_shards(table, ShardFolder(files.images), files.annotations.name.removesuffix(INDEX_SUFFIX))
+
+
+def task_of_shards(files: SplitFiles) -> Task:
+    """The task that shards are written for.
+
+    Raises:
+        DataError: the file is no index of shards.
+    """
+    columns = _columns(str(files.annotations), files.annotations.read_bytes())
+    return "classification" if str(columns["task"]) == "classification" else "detection"
 
 
 def read_shards(table: type[Table], location: ShardFolder | ShardAddress, name: str) -> Table:

@@ -49,7 +49,7 @@ class ClassificationTask:
 
     def __init__(self, config: ClassificationConfig, console: Console, processes: Processes = SINGLE) -> None:
         self.config, self.processes = config, processes
-        train_table, val_table, _ = show_tables(config.data, console)
+        train_table, val_table, *_ = show_tables(config.data, console)
         for note in label_warnings(train_table):
             console.print(note, style="yellow")
         names = train_table.label_map.names

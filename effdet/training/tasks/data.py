@@ -64,8 +64,9 @@ class TrainingData:
 
 
 def show_tables(config: DataConfig, console: Console) -> Tables:
-    """Training and validation table with the labels of the training split; prints what was repaired in them."""
+    """The tables to train and to validate on; prints what they hold and what was repaired."""
     tables = read_tables(config)
+    console.print(tables.describe())
     for note in [*tables.train.notes(), *(tables.val.notes() if tables.val is not None else [])]:
         console.print(note, style="yellow")
     return tables

@@ -49,7 +49,7 @@ class DetectionTask:
 
     def __init__(self, config: DetectionConfig, console: Console, processes: Processes = SINGLE) -> None:
         self.config, self.processes = config, processes
-        train_table, val_table, _ = show_tables(config.data, console)
+        train_table, val_table, *_ = show_tables(config.data, console)
         check_boxes(train_table)
         names = train_table.label_map.names
         self.model, self.loaded_norms, new_head = initial_model(config.model, names, console)

@@ -86,7 +86,7 @@ def draw_lines(image: NDArray[np.uint8], lines: Sequence[str]) -> NDArray[np.uin
 
 
 def _draw_box(canvas: NDArray[np.uint8], box: Sequence[float], color: tuple[int, int, int]) -> None:
-    import cv2
+    from effdet.opencv import cv2
 
     x1, y1, x2, y2 = (round(side) for side in box)
     cv2.rectangle(canvas, (x1, y1), (x2, y2), color, _thickness(canvas))
@@ -94,7 +94,7 @@ def _draw_box(canvas: NDArray[np.uint8], box: Sequence[float], color: tuple[int,
 
 def _draw_label(canvas: NDArray[np.uint8], box: Sequence[float], text: str, color: tuple[int, int, int]) -> None:
     """A text on a filled rectangle above its box, or inside the box if there is no room; never outside the image."""
-    import cv2
+    from effdet.opencv import cv2
 
     height, width = canvas.shape[:2]
     scale = _font_scale(canvas)
@@ -130,7 +130,7 @@ def _cut(line: str, scale: float, room: float) -> str:
 
 def _text_size(text: str, scale: float) -> tuple[int, int, int]:
     """Width of a text, its height above the base line and below it, in pixels."""
-    import cv2
+    from effdet.opencv import cv2
 
     (width, above), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, _stroke(scale))
     return width, above, below
@@ -140,7 +140,7 @@ def _put_text(
     canvas: NDArray[np.uint8], text: str, position: tuple[int, int], color: tuple[int, int, int], scale: float
 ) -> None:
     """Draws a text whose base line begins at `position` (x, y)."""
-    import cv2
+    from effdet.opencv import cv2
 
     cv2.putText(canvas, text, position, cv2.FONT_HERSHEY_SIMPLEX, scale, color, _stroke(scale), cv2.LINE_AA)
 

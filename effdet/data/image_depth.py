@@ -86,7 +86,7 @@ def _to_8_bits(
 def _scaled(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
     """Values mapped linearly, so that `low` is 0 and `high` 255, rounded and clipped."""
     # Clipped first: the product of the largest floats would overflow.
-    return np.rint((np.clip(values.astype(np.float64), low, high) - low) * (255 / (high - low))).astype(np.uint8)
+    return np.rint((np.clip(values.astype(np.float64), low, high) - low) / (high - low) * 255).astype(np.uint8)
 
 
 def _full_scale(dtype: np.dtype[Any], smallest: float, largest: float, name: str) -> int:

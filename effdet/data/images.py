@@ -33,13 +33,13 @@ REDUCTIONS = (8, 4, 2, 1)  # by which an image may be decoded smaller, along eac
 REMAINING_SHRINK = 1.98
 
 
-def read_image(path: str | Path) -> Image:
+def read_image(path: str | Path, value_range: tuple[float, float] | None = None) -> Image:
     """Pixels of an image file: uint8 RGB [H, W, 3], see `decode_image`.
 
     Raises:
-        DataError: there is no such file, or it is not a complete image.
+        DataError: there is no such file, it is not a complete image, or its values need a `value_range`.
     """
-    return decode_image(read_file(path), str(path))
+    return decode_image(read_file(path), str(path), value_range=value_range)
 
 
 def read_file(path: str | Path) -> bytes:

@@ -52,6 +52,7 @@ def put_text(
         area[:] = (area * (256 - opacity) + np.array(color, np.uint16) * opacity) >> 8
 
 
+@lru_cache(maxsize=1024)
 def _rendered(text: str, pixels: int) -> tuple[NDArray[np.uint8], int]:
     """The opacity of a text's pixels, [H, W], and its rows above the base line; not to be written to."""
     if not text.isascii() or " " not in text:

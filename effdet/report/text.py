@@ -42,14 +42,18 @@ def put_text(
         color: RGB.
         scale: size; capital letters are 21 pixels high at 1.
     """
+    from effdet.opencv import cv2
+
     ink, above = _rendered(text, _font_pixels(scale))
     left, top = position[0], position[1] - above
     x1, y1 = max(left, 0), max(top, 0)
     area = canvas[y1 : max(top + ink.shape[0], 0), x1 : max(left + ink.shape[1], 0)]
     if area.size:
-        opacity = ink[y1 - top :, x1 - left :][: area.shape[0], : area.shape[1], None].astype(np.uint16)
+        visible = ink[y1 - top :, x1 - left :][: area.shape[0], : area.shape[1]]
+        opacity = cv2.cvtColor(visible, cv2.COLOR_GRAY2RGB).astype(np.uint16)
         opacity += opacity >> 7  # 0..256, which spares a division
-        area[:] = (area * (256 - opacity) + np.array(color, np.uint16) * opacity) >> 8
+        ink_color: NDArray[np.uint16] = np.full(area.shape, color, np.uint16)
+        area[:] = (area * (256 - opacity) + ink_color * opacity) >> 8
 
 
 @lru_cache(maxsize=1024)

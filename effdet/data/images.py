@@ -7,29 +7,39 @@ and `resize.py`, random changes are in `augment/`.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from effdet.data.jpeg import is_jpeg, jpeg_frame, jpeg_is_cut_off
+from effdet.data.image_chunks import image_kind, is_animated, orientation_of, png_chunks, tiff_layout
+from effdet.data.image_depth import ALPHA_DROPPED, to_rgb
+from effdet.data.image_pillow import decode_pillow
+from effdet.data.jpeg import jpeg_frame, jpeg_is_cut_off
 from effdet.errors import DataError
 
 Image = NDArray[np.uint8]
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+# What folders are searched for, the most usual first. A file named in another way is read by its content.
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".jfif", ".jpe", ".avif", ".heic", ".heif"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".pam", ".pfm", ".jp2", ".j2k", ".dib", ".ras", ".sr", ".hdr"),
+)
+FIRST_FRAME = "animation: first frame used"
+FIRST_PAGE = "several pages: first page used"
 REDUCTIONS = (8, 4, 2, 1)  # by which an image may be decoded smaller, along each side
 # Shrinking left after a reduced decode: from two on, the antialiased filter gives nearly what it gives for the whole
 # image. A little less, because sides are rounded to whole pixels.
 REMAINING_SHRINK = 1.98
 
 
-def read_image(path: str | Path) -> Image:
+def read_image(path: str | Path, value_range: tuple[float, float] | None = None) -> Image:
     """Pixels of an image file: uint8 RGB [H, W, 3], see `decode_image`.
 
     Raises:
-        DataError: there is no such file, or it is not a complete image.
+        DataError: there is no such file, it is not a complete image, or its values need a `value_range`.
     """
-    return decode_image(read_file(path), str(path))
+    return decode_image(read_file(path), str(path), value_range=value_range)
 
 
 def read_file(path: str | Path) -> bytes:
@@ -48,42 +58,73 @@ def read_file(path: str | Path) -> bytes:
         raise DataError(f"{path}: the image cannot be read: {error.strerror or error}") from None
 
 
-def decode_image(data: bytes, name: str, reduction: int = 1) -> Image:
+def is_image_name(name: str) -> bool:
+    """Whether a file name has the suffix of an image, in upper or lower case."""
+    return name.lower().endswith(IMAGE_SUFFIXES)
+
+
+def decode_image(data: bytes, name: str, reduction: int = 1, value_range: tuple[float, float] | None = None) -> Image:
     """Pixels of an encoded image: uint8 RGB [H, W, 3], upright.
 
-    The EXIF orientation is applied, grey and palette images become RGB, an alpha channel is dropped, and 16-bit images
-    are scaled to 8 bit. With a reduction, an image has ceil(H / reduction) rows and ceil(W / reduction) columns, each
-    pixel the mean of a square of pixels; the squares of the last row and column may extend beyond the edge. A JPEG is
-    decoded at that size directly, which is faster.
+    The format is that of the content, whatever the file is called; of an animation or of several pages it is the first.
+    The EXIF orientation is applied. Grey, palette and CMYK images become RGB.
+
+    Alpha: the channel is dropped in every format. Transparent pixels show the color stored in them; nothing is blended.
+
+    Depth: images of 8 bits stay as they are. Others are mapped from `value_range` to 0..255 and clipped. Without it,
+    integers are scaled by the smallest usual bit depth (8, 10, 12, 14 or 16) that holds the largest value of the
+    image: 12-bit values in a 16-bit file are scaled from 0..4095, 8-bit ones stay as they are. Floats must lie in 0..1.
+    `decode_with_notes` says when these rules act.
+
+    With a reduction, an image has ceil(H / reduction) rows and ceil(W / reduction) columns, each pixel the mean of a
+    square of pixels; the squares of the last row and column may extend beyond the edge. A JPEG is decoded at that size
+    directly, which is faster.
 
     Args:
         data: content of the file.
         name: what to call the image in messages.
         reduction: side of the squares, one of `REDUCTIONS`.
+        value_range: the values to show as black and as white, in images of more than 8 bits.
 
     Raises:
-        DataError: the data is empty, cut off, or not an image.
+        DataError: the data is empty, cut off, or not an image; or its values need a `value_range`.
+        ConfigError: `value_range` is not (low, high) with low < high.
     """
-    import cv2
+    return decode_with_notes(data, name, reduction, value_range)[0]
 
+
+def decode_with_notes(
+    data: bytes, name: str, reduction: int = 1, value_range: tuple[float, float] | None = None
+) -> tuple[Image, list[str]]:
+    """As `decode_image`, and a note for each rule that acted, such as "alpha channel dropped".
+
+    The notes are the same text for the same cause, so that those of many images can be counted.
+    """
     if not data:
         raise DataError(f"{name}: the file is empty; expected an image, copy it again or remove it")
-    if _is_cut_off(data):
+    kind = image_kind(data)
+    if _is_cut_off(kind, data):
         raise DataError(f"{name}: the image is cut off before its end; copy or download the file again, or remove it")
-    flags, reduced = cv2.IMREAD_COLOR_RGB, _decodes_reduced(data, reduction)
-    if reduced:  # the flags with GRAYSCALE in their names only add the size
-        flags |= {
-            2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
-            4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
-            8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
-        }[reduction]
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error as error:
-        raise DataError(f"{name}: the image cannot be decoded ({error.err}); convert it or remove it") from None
-    if image is None:
-        raise DataError(f"{name}: not a whole image of a known format; convert it to JPEG or PNG, or remove it")
-    return image if reduced else _reduce(image, reduction)  # type: ignore[arg-type, return-value]
+    if kind == "JPEG":
+        return _decode_jpeg(data, name, reduction), []
+    pixels, notes = _stored_pixels(kind, data, name)
+    image, more = to_rgb(pixels, name, value_range)
+    return _reduce(image, reduction), list(dict.fromkeys(notes + more))
+
+
+def decoding_notes(data: bytes, name: str, value_range: tuple[float, float] | None = None) -> list[str]:
+    """The notes of `decode_with_notes`; most JPEG, PNG and BMP files are not decoded for it.
+
+    Raises:
+        DataError: as in `decode_image`, if the image has to be decoded.
+        ConfigError: as in `decode_image`.
+    """
+    kind = image_kind(data)
+    if kind in ("JPEG", "BMP"):
+        return []
+    if kind == "PNG" and _is_plain(kind, data):
+        return _header_notes(kind, data)
+    return decode_with_notes(data, name, 1, value_range)[1]
 
 
 def usable_reduction(shrink: float) -> int:
@@ -91,11 +132,102 @@ def usable_reduction(shrink: float) -> int:
     return next(number for number in REDUCTIONS if number == 1 or number * REMAINING_SHRINK <= shrink)
 
 
-def _is_cut_off(data: bytes) -> bool:
-    """Whether a JPEG or PNG lacks its end, which decoders fill with grey without an error."""
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+def _is_cut_off(kind: str, data: bytes) -> bool:
+    """Whether the end is missing, in formats whose decoders fill it with grey without an error."""
+    if kind == "PNG":
         return b"IEND" not in data
-    return is_jpeg(data) and jpeg_is_cut_off(data)
+    if kind == "WEBP":
+        return len(data) < 8 + int.from_bytes(data[4:8], "little")
+    return kind == "JPEG" and jpeg_is_cut_off(data)
+
+
+def _decode_jpeg(data: bytes, name: str, reduction: int) -> Image:
+    from effdet.opencv import cv2
+
+    flags, reduced = cv2.IMREAD_COLOR_RGB, _decodes_reduced(data, reduction)
+    if reduced:  # the flags with GRAYSCALE in their names only add the size
+        flags |= {
+            2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
+            4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
+            8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
+        }[reduction]
+    image = _opencv(data, name, flags)
+    if image is None:
+        raise _no_image(name)
+    return image if reduced else _reduce(image, reduction)
+
+
+def _stored_pixels(kind: str, data: bytes, name: str) -> tuple[NDArray[Any], list[str]]:
+    """Pixels of an image that is no JPEG, upright: [H, W] or RGB [H, W, C] of any type, with notes from its header."""
+    from effdet.opencv import cv2
+
+    notes = _header_notes(kind, data)
+    if not _is_for_pillow(kind, data):
+        plain = _is_plain(kind, data)
+        # OpenCV rotates some formats in some versions only, and a TIFF always, whatever the flags.
+        flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION if plain else cv2.IMREAD_UNCHANGED
+        pixels = _opencv(data, name, flags)
+        if pixels is not None:
+            if not plain and pixels.ndim == 3 and pixels.shape[2] >= 3:
+                pixels = pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]  # from BGR or BGRA
+            return upright(pixels, orientation_of(kind, data)), notes
+    decoded = decode_pillow(data, name, kind)
+    if decoded is None:
+        raise _no_image(name)
+    pixels, several = decoded
+    return pixels, notes or [FIRST_FRAME] if several else notes
+
+
+def _opencv(data: bytes, name: str, flags: int) -> NDArray[Any] | None:
+    """What OpenCV decodes; None if it cannot."""
+    from effdet.opencv import cv2
+
+    try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error as error:
+        raise DataError(f"{name}: the image cannot be decoded ({error.err}); convert it or remove it") from None
+
+
+def _no_image(name: str) -> DataError:
+    return DataError(f"{name}: not a whole image of a known format; convert it to JPEG or PNG, or remove it")
+
+
+def _is_plain(kind: str, data: bytes) -> bool:
+    """Whether OpenCV itself gives the image as RGB of 8 bits without changing its values."""
+    if kind == "PNG":
+        return data[24] <= 8
+    layout = tiff_layout(data) if kind == "TIFF" else None
+    return kind == "BMP" or (layout is not None and layout.bits <= 8 and layout.sample_format == 1)
+
+
+def _is_for_pillow(kind: str, data: bytes) -> bool:
+    """Whether OpenCV lacks the format in some versions, or mixes up its channels."""
+    if kind == "TIFF":  # OpenCV blends alpha of 8 bits with black, and reads inks of 16 bits as RGBA
+        layout = tiff_layout(data)
+        return layout is not None and (layout.cmyk if layout.bits > 8 else layout.alpha)
+    return kind in ("GIF", "AVIF", "HEIF")
+
+
+def _header_notes(kind: str, data: bytes) -> list[str]:
+    """The notes that follow from the header, of formats where it says so."""
+    notes = [FIRST_FRAME] if is_animated(kind, data) else []
+    if kind == "PNG" and (data[25] in (4, 6) or any(name == b"tRNS" for name, _, _ in png_chunks(data))):
+        notes.append(ALPHA_DROPPED)
+    layout = tiff_layout(data) if kind == "TIFF" else None
+    if layout and layout.pages:
+        notes.append(FIRST_PAGE)
+    if layout and layout.alpha:
+        notes.append(ALPHA_DROPPED)
+    return notes
+
+
+def upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Stored pixels [H, W] or [H, W, C] turned and mirrored as an EXIF orientation says."""
+    if orientation >= 5:
+        pixels = np.swapaxes(pixels, 0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return pixels[:, ::-1] if orientation in (2, 3, 6, 7) else pixels
 
 
 def _decodes_reduced(data: bytes, reduction: int) -> bool:
@@ -112,7 +244,7 @@ def _decodes_reduced(data: bytes, reduction: int) -> bool:
 
 def _reduce(image: Image, reduction: int) -> Image:
     """The mean of every square of `reduction` pixels; edge pixels are repeated where squares extend beyond the edge."""
-    import cv2
+    from effdet.opencv import cv2
 
     if reduction == 1:
         return image

@@ -1,14 +1,16 @@
 """What the header of a JPEG says before it is decoded: size, EXIF orientation, where the pixels begin.
 
-Decoding itself is in `images.py`.
+Decoding itself is in `images.py`; the headers of other formats are in `image_chunks.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from effdet.data.image_chunks import Buffer, exif_orientation
 
-def jpeg_size(data: bytes) -> tuple[int, int] | None:
+
+def jpeg_size(data: Buffer) -> tuple[int, int] | None:
     """(H, W) of a JPEG, upright, from its header; None for other formats and where the header has no size."""
     frame = jpeg_frame(data)
     if frame is None:
@@ -17,14 +19,14 @@ def jpeg_size(data: bytes) -> tuple[int, int] | None:
     return (width, height) if 5 <= orientation <= 8 else (height, width)
 
 
-def jpeg_frame(data: bytes) -> tuple[int, int, int] | None:
+def jpeg_frame(data: Buffer) -> tuple[int, int, int] | None:
     """Height and width of a JPEG as it is stored, and its EXIF orientation; None as in `jpeg_size`."""
     if not is_jpeg(data):
         return None
     orientation = 1
     for marker, start in _segments(data):
-        if marker == 0xE1 and data.startswith(b"Exif\0\0", start + 4):
-            orientation = _exif_orientation(
+        if marker == 0xE1 and data[start + 4 : start + 10] == b"Exif\0\0":
+            orientation = exif_orientation(
                 data[start + 10 : start + 2 + int.from_bytes(data[start + 2 : start + 4], "big")]
             )
         elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # start of frame
@@ -33,9 +35,9 @@ def jpeg_frame(data: bytes) -> tuple[int, int, int] | None:
     return None
 
 
-def is_jpeg(data: bytes) -> bool:
+def is_jpeg(data: Buffer) -> bool:
     """Whether the data begins as a JPEG."""
-    return data.startswith(b"\xff\xd8\xff")
+    return data[:3] == b"\xff\xd8\xff"
 
 
 def jpeg_is_cut_off(data: bytes) -> bool:
@@ -45,18 +47,7 @@ def jpeg_is_cut_off(data: bytes) -> bool:
     return data.rfind(b"\xff\xd9", start) < 0  # searched from the end, where it usually is
 
 
-def _exif_orientation(content: bytes) -> int:
-    """The orientation tag of EXIF data, which has the layout of a TIFF file: 1..8, upright is 1."""
-
-    def number(start: int, length: int) -> int:
-        return int.from_bytes(content[start : start + length], "little" if content.startswith(b"II") else "big")
-
-    first = number(4, 4)
-    end = min(first + 2 + 12 * number(first, 2), len(content))
-    return next((number(entry + 8, 2) for entry in range(first + 2, end, 12) if number(entry, 2) == 0x0112), 1)
-
-
-def _segments(data: bytes) -> Iterator[tuple[int, int]]:
+def _segments(data: Buffer) -> Iterator[tuple[int, int]]:
     """Marker and first byte of each segment of the header; the pixels begin at the last one (0xDA)."""
     position = 2
     while 0 <= position <= len(data) - 4:

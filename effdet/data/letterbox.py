@@ -57,7 +57,7 @@ def fitted_side(side: float, limit: int) -> int:
 
 def pad(image: Image, size: tuple[int, int], fill: tuple[int, ...]) -> Image:
     """Image at the top left of a canvas of `size` (H, W) filled with `fill`; the image itself if it has that size."""
-    import cv2
+    from effdet.opencv import cv2
 
     bottom, right = size[0] - image.shape[0], size[1] - image.shape[1]
     if not bottom and not right:

@@ -222,7 +222,7 @@ def _collate(dataset: ImageDataset[Any, BatchType], samples: list[Any]) -> tuple
 
 def _start_worker(worker: int) -> None:
     """Prepares a loader process: one thread, and signals to the process group are left to the main process."""
-    import cv2
+    from effdet.opencv import cv2
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":  # other systems do not say who sent a signal

@@ -24,7 +24,7 @@ def resize(image: Image, size: tuple[int, int], interpolation: str, antialias: b
         antialias: whether the filter becomes wider when the image shrinks, as in Pillow; without it every pixel comes
             from its nearest neighbours alone, as in TensorFlow and OpenCV. Only 'bilinear' works without.
     """
-    import cv2
+    from effdet.opencv import cv2
 
     if image.shape[:2] == size:
         return image

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
 
+from effdet.data.image_depth import to_rgb
+from effdet.data.image_pillow import pil_pixels
 from effdet.data.images import Image, decode_image, read_image
 from effdet.errors import DataError
 
@@ -19,7 +21,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
 
 ImageLike: TypeAlias = "str | Path | Image | torch.Tensor | PilImage | bytes"
-_PIL_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "LAB")  # of 8 bits per channel
+_CHANNELS = (1, 2, 3, 4)  # grey, grey and alpha, RGB, RGB and alpha
+_NAME = "image in memory"
 
 
 def is_image(given: object) -> bool:
@@ -29,54 +32,45 @@ def is_image(given: object) -> bool:
     return isinstance(given, (str, Path, bytes, bytearray)) or not hasattr(given, "__iter__") or _is_pil(given)
 
 
-def to_pixels(given: ImageLike) -> Image:
+def to_pixels(given: ImageLike, value_range: tuple[float, float] | None = None) -> Image:
     """The pixels of an image, uint8 RGB [H, W, 3], upright.
 
+    Grey, alpha and values of more than 8 bits follow the rule of `decode_image`, wherever the image comes from.
+
     Args:
-        given: the path of an image file, the content of one as bytes, a PIL image, an array [H, W, 3] or a tensor
-            [3, H, W] or [H, W, 3] on any device; arrays and tensors are uint8 RGB.
+        given: the path of an image file, the content of one as bytes, a PIL image, an array [H, W] or [H, W, C], or a
+            tensor [H, W], [C, H, W] or [H, W, C] on any device; C is 1 (grey), 2 (grey and alpha), 3 (RGB) or
+            4 (RGB and alpha).
+        value_range: the values to show as black and as white, in images of more than 8 bits.
 
     Raises:
-        DataError: it is none of these, or the file cannot be read.
+        DataError: it is none of these, the file cannot be read, or the values need a `value_range`.
     """
     if isinstance(given, (str, Path)):
-        return read_image(given)
+        return read_image(given, value_range)
     if isinstance(given, (bytes, bytearray)):
-        return decode_image(bytes(given), "image in memory")
+        return decode_image(bytes(given), _NAME, value_range=value_range)
     if isinstance(given, torch.Tensor):
-        chw = given.ndim == 3 and given.shape[0] == 3
-        given = (given.permute(1, 2, 0) if chw else given).detach().cpu().numpy()
+        return _from_tensor(given, value_range)
     if isinstance(given, np.ndarray):
-        return _checked(given)
+        return to_rgb(given, _NAME, value_range)[0]
     if _is_pil(given):
-        return _from_pil(given)
+        return to_rgb(pil_pixels(given), _NAME, value_range)[0]
     raise DataError(
-        f"an image is a {type(given).__module__}.{type(given).__qualname__}; expected a path, bytes, a PIL image, a "
-        "uint8 RGB array [H, W, 3] or a uint8 tensor [3, H, W]"
+        f"an image is a {type(given).__module__}.{type(given).__qualname__}; expected a path, bytes, a PIL image, an "
+        "RGB array [H, W, 3] or a tensor [3, H, W]"
     )
 
 
-def _checked(array: Any) -> Image:
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size:
-        raise DataError(
-            f"an image has type {array.dtype} and shape {list(array.shape)}; expected uint8 RGB [H, W, 3], of tensors "
-            "[3, H, W] too"
-        )
-    pixels: Image = array
-    return pixels
+def _from_tensor(tensor: torch.Tensor, value_range: tuple[float, float] | None) -> Image:
+    # Three rows of pixels are rarer than three channels, so the first side is looked at first.
+    if tensor.ndim == 3 and (tensor.shape[0] == 3 or (tensor.shape[0] in _CHANNELS and tensor.shape[2] != 3)):
+        tensor = tensor.permute(1, 2, 0)
+    values = tensor.detach().cpu()
+    return to_rgb((values.float() if values.is_floating_point() else values).numpy(), _NAME, value_range)[0]
 
 
 def _is_pil(given: object) -> bool:
     """Whether this is a PIL image; nobody has one who has not imported PIL."""
     module = sys.modules.get("PIL.Image")
     return module is not None and isinstance(given, module.Image)
-
-
-def _from_pil(given: Any) -> Image:
-    from PIL import ImageOps
-
-    if given.mode not in _PIL_MODES:
-        raise DataError(
-            f"a PIL image has mode '{given.mode}'; convert it to 8 bits per channel such as mode 'RGB' first"
-        )
-    return np.asarray(ImageOps.exif_transpose(given).convert("RGB"), np.uint8)

@@ -168,7 +168,7 @@ def _natural_key(path: Path) -> list[list[str | int]]:
 
 
 def _open_file(path: Path, name: Path) -> Source:
-    import cv2
+    from effdet.opencv import cv2
 
     if path.suffix.lower() not in VIDEO_SUFFIXES:
         if not _is_readable_kind(path) and not cv2.haveImageReader(str(path)):
@@ -195,7 +195,7 @@ def _open_file(path: Path, name: Path) -> Source:
 
 
 def _read_video(source: Source, fps: float) -> Iterator[Frame]:
-    import cv2
+    from effdet.opencv import cv2
 
     capture = cv2.VideoCapture(str(source.path))  # applies the rotation in the header
     index = 0

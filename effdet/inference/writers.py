@@ -136,7 +136,7 @@ class VideoWriter:
     """
 
     def __init__(self, path: Path, fps: float) -> None:
-        import cv2
+        from effdet.opencv import cv2
 
         self.path, self.fps = path, fps
         self._partial = path.with_name(f".{path.stem}.partial{path.suffix}")  # the suffix chooses the format
@@ -151,7 +151,7 @@ class VideoWriter:
         Raises:
             DataError: the video cannot be written.
         """
-        import cv2
+        from effdet.opencv import cv2
 
         if self._video is None:
             codec = cv2.VideoWriter.fourcc(*"mp4v")

@@ -1,6 +1,7 @@
 """Boxes with names, or lines of text, drawn onto an image; readable at any image size and for any number of classes.
 
-Images are uint8 RGB arrays [H, W, 3]. Whole batches are drawn in `sheet.py`; pictures are saved by the callers.
+Images are uint8 RGB arrays [H, W, 3]. Letters are drawn in `text.py`, whole batches in `sheet.py`; pictures are
+saved by the callers.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from effdet.report.text import put_text, text_size
+
 _GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
 _SHADES = ((0.85, 1.0), (0.6, 1.0), (0.95, 0.75))  # (saturation, value), in turn, so that near hues differ too
 _WIDEST_LABEL = 0.95  # of the image width
 _SMALLEST_SCALE, _LARGEST_SHRINK = 0.35, 0.7  # smallest readable font, and how far one shrinks to fit its image
 _SHORTEST = len("0.93 a")
-_TALLEST = "Ag"  # reaches as far above and below the base line as any text
 _DARKENING = 0.6  # of the image behind lines of text
 _LARGEST_COORDINATE = 1e4  # pixels; OpenCV overflows far beyond it
 
@@ -79,14 +81,14 @@ def draw_lines(image: NDArray[np.uint8], lines: Sequence[str]) -> NDArray[np.uin
         widest, pitch = _extent(shown, scale)
     background = canvas[: len(shown) * pitch + _margin(scale), :widest]
     background[:] = background * (1 - _DARKENING)
-    above = _text_size(_TALLEST, scale)[1]
+    above = max(text_size(line, scale)[1] for line in shown)
     for number, line in enumerate(shown):
-        _put_text(canvas, line, (_margin(scale), _margin(scale) + number * pitch + above), (255, 255, 255), scale)
+        put_text(canvas, line, (_margin(scale), _margin(scale) + number * pitch + above), (255, 255, 255), scale)
     return canvas
 
 
 def _draw_box(canvas: NDArray[np.uint8], box: Sequence[float], color: tuple[int, int, int]) -> None:
-    import cv2
+    from effdet.opencv import cv2
 
     x1, y1, x2, y2 = (round(side) for side in box)
     cv2.rectangle(canvas, (x1, y1), (x2, y2), color, _thickness(canvas))
@@ -94,14 +96,14 @@ def _draw_box(canvas: NDArray[np.uint8], box: Sequence[float], color: tuple[int,
 
 def _draw_label(canvas: NDArray[np.uint8], box: Sequence[float], text: str, color: tuple[int, int, int]) -> None:
     """A text on a filled rectangle above its box, or inside the box if there is no room; never outside the image."""
-    import cv2
+    from effdet.opencv import cv2
 
     height, width = canvas.shape[:2]
     scale = _font_scale(canvas)
-    text_width, above, below = _text_size(text, scale)
+    text_width, above, below = text_size(text, scale)
     if text_width > _WIDEST_LABEL * width:
         scale *= _WIDEST_LABEL * width / text_width
-        text_width, above, below = _text_size(text, scale)
+        text_width, above, below = text_size(text, scale)
     margin = _margin(scale)
     label_width, label_height = text_width + 2 * margin, above + below + margin
     x1, y1, edge = round(box[0]), round(box[1]), _thickness(canvas) // 2
@@ -110,13 +112,13 @@ def _draw_label(canvas: NDArray[np.uint8], box: Sequence[float], text: str, colo
     if top < 0:
         top = max(0, min(y1 + edge, height - label_height))
     cv2.rectangle(canvas, (left, top), (left + label_width - 1, top + label_height - 1), color, cv2.FILLED)
-    _put_text(canvas, text, (left + margin, top + above + margin), _text_color(color), scale)
+    put_text(canvas, text, (left + margin, top + above + margin), _text_color(color), scale)
 
 
 def _extent(lines: Sequence[str], scale: float) -> tuple[int, int]:
     """Width of the widest line with its margins, and the distance from line to line, in pixels."""
-    _, above, below = _text_size(_TALLEST, scale)
-    return max(_text_size(line, scale)[0] for line in lines) + 2 * _margin(scale), above + below + _margin(scale)
+    width, above, below = map(max, zip(*(text_size(line, scale) for line in lines), strict=True))
+    return width + 2 * _margin(scale), above + below + _margin(scale)
 
 
 def _cut(line: str, scale: float, room: float) -> str:
@@ -128,31 +130,9 @@ def _cut(line: str, scale: float, room: float) -> str:
     return f"{line}.."
 
 
-def _text_size(text: str, scale: float) -> tuple[int, int, int]:
-    """Width of a text, its height above the base line and below it, in pixels."""
-    import cv2
-
-    (width, above), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, _stroke(scale))
-    return width, above, below
-
-
-def _put_text(
-    canvas: NDArray[np.uint8], text: str, position: tuple[int, int], color: tuple[int, int, int], scale: float
-) -> None:
-    """Draws a text whose base line begins at `position` (x, y)."""
-    import cv2
-
-    cv2.putText(canvas, text, position, cv2.FONT_HERSHEY_SIMPLEX, scale, color, _stroke(scale), cv2.LINE_AA)
-
-
 def _font_scale(canvas: NDArray[np.uint8]) -> float:
-    """OpenCV's font scale for an image of this size."""
+    """Scale of the text, see `put_text`, for an image of this size."""
     return max(0.4, math.sqrt(canvas.shape[0] * canvas.shape[1]) / 1300)
-
-
-def _stroke(scale: float) -> int:
-    """Width of the lines that make up a letter, in pixels."""
-    return max(1, round(1.4 * scale))
 
 
 def _margin(scale: float) -> int:

@@ -42,7 +42,7 @@ def html_of(image: NDArray[np.uint8] | None, columns: Sequence[str], rows: Seque
     """
     picture = ""
     if image is not None:
-        import cv2
+        from effdet.opencv import cv2
 
         scale = min(1, _HTML_SIDE / max(image.shape[:2]))
         size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
@@ -54,7 +54,7 @@ def html_of(image: NDArray[np.uint8] | None, columns: Sequence[str], rows: Seque
 
 
 def _encode(name: str | Path, suffix: str, image: NDArray[np.uint8]) -> bytes:
-    import cv2
+    from effdet.opencv import cv2
 
     try:
         encoded, data = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))

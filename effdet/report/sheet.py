@@ -101,7 +101,7 @@ def stack_sheets(sheets: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
 
 def _in_sheet(image: Tensor) -> tuple[NDArray[np.uint8], float]:
     """An image [3, H, W] as [H, W, 3] with its longer side as in the sheet, and the factor of its sides."""
-    import cv2
+    from effdet.opencv import cv2
 
     pixels = image.cpu().permute(1, 2, 0).numpy()
     scale = SIDE / max(pixels.shape[:2])

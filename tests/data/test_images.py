@@ -1,5 +1,6 @@
 import io
 import struct
+import sys
 import zlib
 
 import cv2
@@ -7,7 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from effdet.data.images import decode_image, read_image
+from effdet.data.images import (
+    IMAGE_SUFFIXES,
+    decode_image,
+    decode_with_notes,
+    decoding_notes,
+    is_image_name,
+    read_image,
+)
 from effdet.data.jpeg import jpeg_size
 from effdet.errors import DataError
 
@@ -33,7 +41,7 @@ def largest_difference(first, second):
     return int(np.abs(first.astype(int) - second.astype(int)).max())
 
 
-@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "BMP", "WEBP", "TIFF"])
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF"])
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 def test_every_format_is_read_as_pillow_reads_it(file_format, mode):
     data = encoded(picture().convert(mode), file_format)
@@ -206,3 +214,198 @@ def test_what_is_no_image_is_refused_by_name(tmp_path, content, message):
 def test_a_folder_is_no_image(tmp_path):
     with pytest.raises(DataError, match="is a folder"):
         read_image(tmp_path)
+
+
+# Formats
+
+
+def written(path, pixels):
+    assert cv2.imwrite(str(path), pixels)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("suffix", [".ppm", ".pgm", ".pbm", ".pnm", ".pam", ".jp2", ".dib", ".ras", ".sr", ".jpe"])
+def test_what_opencv_writes_is_read(tmp_path, suffix):
+    pixels = np.asarray(picture())
+    if suffix in (".pgm", ".pbm"):
+        pixels = np.repeat(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
+        pixels = (pixels > 100) * np.uint8(255) if suffix == ".pbm" else pixels
+    data = written(tmp_path / f"a{suffix}", pixels[..., 0] if suffix in (".pgm", ".pbm") else pixels[..., ::-1])
+    assert largest_difference(decode_image(data, "a"), np.ascontiguousarray(pixels)) <= (30 if suffix == ".jpe" else 3)
+    assert decode_with_notes(data, "a")[1] == []
+
+
+@pytest.mark.parametrize("suffix", [".pfm", ".hdr"])
+def test_float_formats_are_read(tmp_path, suffix):
+    values = np.asarray(picture()) / np.float32(255)
+    data = written(tmp_path / f"a{suffix}", np.ascontiguousarray(values[..., ::-1]))
+    assert largest_difference(decode_image(data, "a"), np.asarray(picture())) <= 2
+    data = written(tmp_path / f"a{suffix}", np.ascontiguousarray(values[..., ::-1]) * 100)
+    with pytest.raises(DataError, match=r"^a: float32 values .*; set data\.value_range"):
+        decode_image(data, "a")
+    assert largest_difference(decode_image(data, "a", value_range=(0, 100)), np.asarray(picture())) <= 2
+
+
+def test_the_suffix_of_an_image_is_known_in_any_case():
+    assert all(is_image_name(f"a b{suffix}") and is_image_name(f"A{suffix.upper()}") for suffix in IMAGE_SUFFIXES)
+    assert len(set(IMAGE_SUFFIXES)) == len(IMAGE_SUFFIXES)
+    assert not any(map(is_image_name, ("a.txt", "a.jpg.txt", "jpg", "a.xml", "")))
+
+
+@pytest.mark.parametrize("file_format", ["GIF", "WEBP", "PNG", "AVIF"])
+def test_of_an_animation_the_first_frame_is_read_and_noted(file_format):
+    frames = [picture(), Image.new("RGB", (80, 60), "red"), Image.new("RGB", (80, 60), "blue")]
+    data = encoded(frames[0], file_format, save_all=True, append_images=frames[1:])
+    image, notes = decode_with_notes(data, "x")
+    assert np.abs(image.astype(int) - np.asarray(picture())).mean() < 20  # red: 100
+    assert notes == decoding_notes(data, "x") == ["animation: first frame used"]
+    assert decoding_notes(encoded(frames[0], file_format), "x") == []
+
+
+def test_of_several_pages_the_first_is_read_and_noted():
+    data = encoded(picture(), "TIFF", save_all=True, append_images=[picture(30, 40)])
+    image, notes = decode_with_notes(data, "x")
+    assert largest_difference(image, np.asarray(picture())) == 0
+    assert notes == ["several pages: first page used"]
+
+
+def test_heic_needs_an_extra(monkeypatch):
+    data = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100)
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(DataError, match=r"^a\.heic: reading HEIC needs .*; pip install 'efficientdet-torch\[heic\]'$"):
+        decode_image(data, "a.heic")
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_heic_is_read_upright(orientation):
+    pillow_heif = pytest.importorskip("pillow_heif")
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    buffer = io.BytesIO()
+    pillow_heif.from_pillow(picture()).save(buffer, quality=90, exif=exif.tobytes())
+    image = decode_image(buffer.getvalue(), "x")
+    wanted = np.rot90(np.asarray(picture()), {1: 0, 3: 2, 6: -1, 8: 1}[orientation])
+    assert image.shape == wanted.shape
+    assert np.abs(image.astype(int) - wanted).mean() < 12
+    with pytest.raises(DataError, match="not a whole image"):
+        decode_image(buffer.getvalue()[:200], "x")
+
+
+# Orientation, in every version of OpenCV
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize(
+    ("file_format", "mode", "options"),
+    [
+        ("PNG", "RGB", {}),
+        ("PNG", "RGBA", {}),
+        ("PNG", "I;16", {}),
+        ("WEBP", "RGB", {"lossless": True}),
+        ("WEBP", "RGBA", {"lossless": True, "exact": True}),
+        ("TIFF", "RGB", {}),
+        ("TIFF", "RGBA", {}),
+        ("TIFF", "L", {}),
+        ("TIFF", "I;16", {}),
+        ("TIFF", "F", {}),
+        ("AVIF", "RGB", {"quality": 100, "subsampling": "4:4:4"}),
+    ],
+)
+def test_every_format_is_read_upright(file_format, mode, options, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    grey_or_rgb = np.asarray(picture() if "RGB" in mode else picture().convert("L"))
+    if mode == "I;16":
+        image = Image.fromarray(grey_or_rgb.astype(np.uint16) * 257)
+    elif mode == "F":
+        image = Image.fromarray(grey_or_rgb / np.float32(255))
+    else:
+        image = Image.fromarray(grey_or_rgb).convert(mode)
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(encoded(Image.fromarray(grey_or_rgb), "PNG", exif=exif))))
+    decoded = decode_image(encoded(image, file_format, exif=exif, **options), "x")
+    assert largest_difference(decoded, np.asarray(upright.convert("RGB"))) <= (12 if file_format == "AVIF" else 0)
+
+
+def test_the_orientation_of_a_png_may_follow_its_pixels():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(picture(), "PNG", exif=exif)
+    start = data.index(b"eXIf") - 4
+    end = start + 12 + int.from_bytes(data[start : start + 4], "big")
+    iend = data.index(b"IEND") - 4
+    moved = data[:start] + data[end:iend] + data[start:end] + data[iend:]
+    assert largest_difference(decode_image(moved, "x"), decode_image(data, "x")) == 0
+
+
+# Alpha and depth
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "WEBP", "TIFF", "JPEG2000", "AVIF", "BMP"])
+def test_transparent_pixels_keep_their_color_in_every_format(file_format):
+    pixels = np.dstack([np.asarray(picture()), np.repeat(np.uint8([0, 99, 255]), 20)[:, None].repeat(80, 1)])
+    options = {"WEBP": {"lossless": True, "exact": True}, "AVIF": {"quality": 100, "subsampling": "4:4:4"}}
+    data = encoded(Image.fromarray(pixels), file_format, **options.get(file_format, {}))
+    image, notes = decode_with_notes(data, "x")
+    assert largest_difference(image, np.asarray(picture())) <= (12 if file_format == "AVIF" else 0)
+    assert notes == decoding_notes(data, "x") == ([] if file_format == "BMP" else ["alpha channel dropped"])
+
+
+def test_16_bit_images_with_alpha_are_not_blended():
+    pixels = np.random.default_rng(0).integers(0, 4096, (60, 80, 4)).astype(np.uint16)
+    pixels[0, 0, :3] = 4095
+    pixels[..., 3] = 65535
+    pixels[:30, :, 3] = 0
+    for suffix in (".png", ".tif"):
+        data = cv2.imencode(suffix, pixels)[1].tobytes()
+        image, notes = decode_with_notes(data, "x")
+        assert largest_difference(image, np.rint(pixels[..., 2::-1] / 4095 * 255).astype(np.uint8)) <= 1
+        assert notes == ["alpha channel dropped", "16-bit values scaled from 0..4095 to 0..255"]
+
+
+@pytest.mark.parametrize("options", [{"transparency": (1, 2, 3)}, {"transparency": 100}])
+def test_a_transparent_color_of_a_png_is_alpha(options):
+    image = picture() if isinstance(options["transparency"], tuple) else picture().convert("L")
+    data = encoded(image, "PNG", **options)
+    assert largest_difference(decode_image(data, "x"), np.asarray(image.convert("RGB"))) == 0
+    assert decoding_notes(data, "x") == ["alpha channel dropped"]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".pgm"])
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+def test_values_in_16_bit_files_are_scaled_by_their_depth(suffix, bits):
+    pixels = np.random.default_rng(0).integers(0, 2**bits, (60, 80)).astype(np.uint16)
+    pixels[0, 0] = 2**bits - 1
+    data = cv2.imencode(suffix, pixels)[1].tobytes()
+    wanted = np.rint(pixels / (2**bits - 1) * 255).astype(np.uint8)[..., None].repeat(3, 2)
+    assert largest_difference(decode_image(data, "x"), wanted) <= 1
+    assert decoding_notes(data, "x") == [f"16-bit values scaled from 0..{2**bits - 1} to 0..255"]
+    half = decode_image(data, "x", value_range=(0, 2 ** (bits + 1) - 1))
+    assert np.abs(half.astype(int) * 2 - wanted).max() <= 2
+    assert decode_image(data, "x", 4).shape == (15, 20, 3)
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.int32, np.float32, np.float64])
+def test_tiffs_of_any_type_are_read_with_a_value_range(dtype):
+    pixels = np.linspace(-1000, 3000, 4800).reshape(60, 80).astype(dtype)
+    data = encoded(Image.fromarray(pixels), "TIFF") if dtype == np.int32 else cv2.imencode(".tif", pixels)[1].tobytes()
+    wanted = np.rint((np.clip(pixels, 0, 2000.0)) / 2000 * 255).astype(np.uint8)[..., None].repeat(3, 2)
+    image, notes = decode_with_notes(data, "x", value_range=(0, 2000))
+    assert largest_difference(image, wanted) <= 1
+    assert notes == ["values mapped from 0..2000 to 0..255", "values outside data.value_range clipped"]
+    with pytest.raises(DataError, match=rf"^x: {np.dtype(dtype)} values from -1000 to 3000; set data\.value_range"):
+        decode_image(data, "x")
+
+
+def test_a_value_range_leaves_8_bit_images_as_they_are():
+    for file_format in ("JPEG", "PNG"):
+        data = encoded(picture(), file_format)
+        assert largest_difference(decode_image(data, "x", value_range=(0, 4095)), decode_image(data, "x")) == 0
+
+
+@pytest.mark.parametrize("file_format", ["WEBP", "TIFF", "GIF", "BMP", "PPM", "JPEG2000", "AVIF"])
+@pytest.mark.parametrize("kept", [0.3, 0.9])
+def test_a_cut_off_file_of_any_format_is_refused(file_format, kept):
+    data = encoded(picture(), file_format)
+    decode_image(data, "whole")
+    with pytest.raises(DataError, match=r"^x: "):
+        decode_image(data[: int(len(data) * kept)], "x")

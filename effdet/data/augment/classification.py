@@ -15,7 +15,7 @@ from effdet.data.images import Image
 
 def augment_image(image: Image, augment: ClassificationAugment, magnitude: float, rng: np.random.Generator) -> Image:
     """Image after flip, RandAugment of a strength and random erasing."""
-    import cv2
+    from effdet.opencv import cv2
 
     if rng.random() < augment.horizontal_flip:
         image = cv2.flip(image, 1)  # type: ignore[assignment]

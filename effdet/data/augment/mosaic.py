@@ -37,7 +37,7 @@ def mosaic(samples: list[Sample], tiles: list[tuple[slice, slice]], size: tuple[
 
 def mixup(sample: Sample, other: Sample, rng: np.random.Generator) -> Sample:
     """Two samples of one size blended, about half of each, with the objects of both."""
-    import cv2
+    from effdet.opencv import cv2
 
     weight = rng.beta(MIXUP_ALPHA, MIXUP_ALPHA)
     image = cv2.addWeighted(sample.image, weight, other.image, 1 - weight, 0)
@@ -56,7 +56,7 @@ def copy_paste(sample: Sample, other: Sample, rng: np.random.Generator) -> Sampl
         other: where the objects come from; of the same size.
         rng: source of the randomness.
     """
-    import cv2
+    from effdet.opencv import cv2
 
     pasted = np.zeros(sample.image.shape[:2], bool)
     chosen = other.boxes[rng.random(len(other.boxes)) < PASTE_PROBABILITY]

@@ -32,14 +32,14 @@ def photometric_distortion(image: Image, probability: float, rng: np.random.Gene
 
 def brighten(image: Image, addition: float) -> Image:
     """`addition`, which may be negative, added to every value; clipped to 0..255."""
-    import cv2
+    from effdet.opencv import cv2
 
     return cv2.LUT(image, np.clip(np.arange(256) + addition, 0, 255).astype(np.uint8))  # type: ignore[return-value]
 
 
 def turn_hue(image: Image, degrees: float) -> Image:
     """Every colour moved along the colour circle; greys stay."""
-    import cv2
+    from effdet.opencv import cv2
 
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)  # the circle in 256 steps, so that uint8 wraps around it
     hsv[..., 0] += np.uint8(round(degrees * 256 / 360) % 256)

@@ -94,7 +94,7 @@ def apply_placement(
 
 def _placed_pixels(image: Image, placement: Placement, antialias: bool) -> Image:
     """The window of a decoded image, resized and mirrored."""
-    import cv2
+    from effdet.opencv import cv2
 
     step = placement.reduction
     rows, columns = (

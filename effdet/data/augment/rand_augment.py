@@ -74,7 +74,7 @@ def solarize_add(image: Image, addition: float) -> Image:
 
 def color(image: Image, factor: float) -> Image:
     """Saturation times `factor`; 0 gives a grey image."""
-    import cv2
+    from effdet.opencv import cv2
 
     grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     return _blend(grey, image, factor)  # type: ignore[arg-type]
@@ -82,7 +82,7 @@ def color(image: Image, factor: float) -> Image:
 
 def contrast(image: Image, factor: float) -> Image:
     """Distance of every value from the image's mean grey times `factor`."""
-    import cv2
+    from effdet.opencv import cv2
 
     mean = round(cv2.mean(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))[0])
     return _look_up(image, mean + (np.arange(256) - mean) * factor)
@@ -95,7 +95,7 @@ def brightness(image: Image, factor: float) -> Image:
 
 def sharpness(image: Image, factor: float) -> Image:
     """Distance of every pixel from its smoothed surroundings times `factor`; the border pixels stay."""
-    import cv2
+    from effdet.opencv import cv2
 
     if min(image.shape[:2]) < 3:
         return image
@@ -108,7 +108,7 @@ def sharpness(image: Image, factor: float) -> Image:
 
 def rotate(image: Image, angle: float) -> Image:
     """Image rotated about its centre by `angle` degrees, counter-clockwise."""
-    import cv2
+    from effdet.opencv import cv2
 
     height, width = image.shape[:2]
     return _move(image, cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), angle, 1.0))
@@ -127,7 +127,7 @@ def translate(image: Image, horizontal: float, vertical: float) -> Image:
 
 def _look_up(image: Image, table: NDArray[Any]) -> Image:
     """Every value replaced by its entry in `table`, [256] or one column per channel [256, 3]; clipped to 0..255."""
-    import cv2
+    from effdet.opencv import cv2
 
     values = np.clip(table, 0, 255).astype(np.uint8)
     return cv2.LUT(image, values[:, None] if values.ndim == 2 else values)  # type: ignore[return-value]
@@ -135,14 +135,14 @@ def _look_up(image: Image, table: NDArray[Any]) -> Image:
 
 def _blend(plain: Image, image: Image, factor: float) -> Image:
     """`plain` at factor 0, `image` at 1, extrapolated beyond."""
-    import cv2
+    from effdet.opencv import cv2
 
     return cv2.addWeighted(image, factor, plain, 1 - factor, 0)  # type: ignore[return-value]
 
 
 def _move(image: Image, matrix: NDArray[Any], inverse: bool = False) -> Image:
     """Image under an affine map [2, 3] of (x, y): from old to new pixels, or from new to old if `inverse`."""
-    import cv2
+    from effdet.opencv import cv2
 
     flags = cv2.INTER_NEAREST | (cv2.WARP_INVERSE_MAP if inverse else 0)
     size = image.shape[1], image.shape[0]

@@ -105,7 +105,7 @@ def _coco(plan: dict[str, Any], scenes: list[tuple[str, NDArray[np.float32], NDA
 
 
 def _write_image(path: Path, image: Pixels) -> None:
-    import cv2
+    from effdet.opencv import cv2
 
     _, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     path.write_bytes(data.tobytes())

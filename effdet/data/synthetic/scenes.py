@@ -132,7 +132,7 @@ class Camera:
 
     def photograph(self, rng: np.random.Generator, image: Pixels) -> Pixels:
         """The image [H, W, 3] of a drawing, with its own noise."""
-        import cv2
+        from effdet.opencv import cv2
 
         if self.blur:
             image = np.asarray(cv2.GaussianBlur(image, (5, 5), self.blur), np.uint8)

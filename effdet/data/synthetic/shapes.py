@@ -48,7 +48,7 @@ CLASS_NAMES: tuple[str, ...] = tuple(OUTLINES)
 
 def draw_shape(rng: np.random.Generator, label: int, extent: float) -> tuple[Pixels, NDArray[np.float32] | None]:
     """Mask [h, w] of a rotated, slightly squeezed shape, and the blur kernel that was applied to it."""
-    import cv2
+    from effdet.opencv import cv2
 
     angle, squeeze = rng.uniform(0, 2 * np.pi), rng.uniform(0.82, 1)
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
@@ -66,7 +66,7 @@ def draw_shape(rng: np.random.Generator, label: int, extent: float) -> tuple[Pix
 
 def _draw_blur(rng: np.random.Generator, extent: float) -> NDArray[np.float32] | None:
     """Kernel of a defocused or moving object, in proportion to its extent; None for most objects."""
-    import cv2
+    from effdet.opencv import cv2
 
     if rng.random() > 0.25:
         return None
@@ -88,7 +88,7 @@ def _direction(rng: np.random.Generator) -> NDArray[np.float64]:
 
 def _rasterise(outline: NDArray[np.float64], size: tuple[int, int]) -> Pixels:
     """Anti-aliased mask [H, W] of an outline in pixels."""
-    import cv2
+    from effdet.opencv import cv2
 
     height, width = size
     fine = np.zeros((height * SUPERSAMPLING, width * SUPERSAMPLING), np.uint8)
@@ -103,7 +103,7 @@ def fixed(points: NDArray[np.float64]) -> NDArray[np.int32]:
 
 def bounds(mask: Pixels, least: int) -> tuple[int, int, int, int]:
     """Tight (left, top, right, bottom) of the pixels of at least this opacity."""
-    import cv2
+    from effdet.opencv import cv2
 
     left, top, width, height = cv2.boundingRect((mask >= least).astype(np.uint8))
     return left, top, left + width, top + height

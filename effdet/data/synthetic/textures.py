@@ -60,7 +60,7 @@ def draw_surface(
         kernel: motion blur of the object, or None.
         hue: of the object's colours, 0..1 around the colour circle.
     """
-    import cv2
+    from effdet.opencv import cv2
 
     size, extent = (mask.shape[0], mask.shape[1]), max(mask.shape)
     period = max(6.0, extent * rng.uniform(0.15, 0.4))
@@ -83,7 +83,7 @@ def blend(canvas: Pixels, colour: Pixels, mask: Pixels) -> None:
 
 def _three_channels(mask: Pixels) -> Pixels:
     """A mask [H, W] as [H, W, 3]: broadcasting over the colours is slow in numpy."""
-    import cv2
+    from effdet.opencv import cv2
 
     return np.asarray(cv2.cvtColor(mask, cv2.COLOR_GRAY2RGB), np.uint8)
 
@@ -110,7 +110,7 @@ def _stripes(rng: np.random.Generator, size: tuple[int, int], period: float) -> 
 
 def _noise(rng: np.random.Generator, size: tuple[int, int]) -> Pixels:
     """Clouds of three scales."""
-    import cv2
+    from effdet.opencv import cv2
 
     total = np.zeros(size, np.uint16)
     for cells, weight in ((3, 3), (11, 3), (43, 2)):
@@ -133,7 +133,7 @@ def _pattern(rng: np.random.Generator, size: tuple[int, int], period: float) -> 
 
 def _texture(first: Pixels, second: Pixels, pattern: Pixels) -> Pixels:
     """Texture [H, W, 3] of two colours, mixed by the pattern [H, W]."""
-    import cv2
+    from effdet.opencv import cv2
 
     opacity = np.arange(256, dtype=np.int32)[:, None]
     mixtures = (first * (255 - opacity) + second * opacity + 127) // 255
@@ -149,7 +149,7 @@ def _muted_pair(rng: np.random.Generator) -> tuple[Pixels, Pixels]:
 
 def _contrasting_pair(rng: np.random.Generator, window: Pixels, hue: float) -> tuple[Pixels, Pixels]:
     """Two vivid colours near a hue that differ, as does their mixture, from the colours of every region of a window."""
-    import cv2
+    from effdet.opencv import cv2
 
     regions = np.asarray(cv2.resize(window, (4, 4), interpolation=cv2.INTER_AREA), np.int64).reshape(-1, 1, 1, 3)
     hues = (round(HUES * hue) + rng.integers(-HUE_RANGE, HUE_RANGE + 1, (32, 2))) % HUES
@@ -168,7 +168,7 @@ def _cloud(rng: np.random.Generator, size: tuple[int, int]) -> tuple[Pixels, Pix
 
 def _add_blob(rng: np.random.Generator, image: Pixels) -> None:
     """An irregular patch of another texture, as large as an object or much larger."""
-    import cv2
+    from effdet.opencv import cv2
 
     size = (image.shape[0], image.shape[1])
     radius = rng.uniform(0.06, 0.4) * min(size)
@@ -183,7 +183,7 @@ def _add_blob(rng: np.random.Generator, image: Pixels) -> None:
 
 
 def _add_scribble(rng: np.random.Generator, image: Pixels) -> None:
-    import cv2
+    from effdet.opencv import cv2
 
     side = min(image.shape[:2])
     start = rng.uniform(0, 1, 2) * image.shape[1::-1]
@@ -194,7 +194,7 @@ def _add_scribble(rng: np.random.Generator, image: Pixels) -> None:
 
 def _add_word(rng: np.random.Generator, image: Pixels) -> None:
     """One to four capitals."""
-    import cv2
+    from effdet.opencv import cv2
 
     height = rng.uniform(0.05, 0.16) * min(image.shape[:2])
     corner = rng.uniform(0, 0.85, 2) * image.shape[1::-1]

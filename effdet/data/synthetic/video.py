@@ -26,7 +26,7 @@ def write_video(path: Path, num_frames: int, size: tuple[int, int], seed: int, f
     Raises:
         DataError: the size or the seed is too small, or the file cannot be written.
     """
-    import cv2
+    from effdet.opencv import cv2
 
     check_parameters(size, seed)
     try:
@@ -63,7 +63,7 @@ class _Mover:
 
     def paint(self, image: Pixels, time: int) -> None:
         """Paint the object at its position in frame `time`."""
-        import cv2
+        from effdet.opencv import cv2
 
         frame = np.array(image.shape[1::-1])
         patch = np.array(self.mask.shape[::-1])

@@ -27,7 +27,7 @@ from effdet.data.images import REDUCTIONS, Image
 from effdet.errors import DataError
 from effdet.files import HOME_VARIABLE, atomic_write, home_folder
 
-VERSION = 1  # of the entries; raised when decoding changes
+VERSION = 2  # of the entries; raised when decoding changes
 LONGEST_WAIT = 300.0  # seconds for other processes to release the lock of the folder
 LONGEST_WRITING = 3600.0  # seconds after which a partial file is abandoned
 ENTRY = np.dtype([("size", "i8"), ("modified", "i8"), ("start", "i8"), ("height", "i4"), ("width", "i4")])
@@ -223,6 +223,8 @@ def make_cache(config: DataConfig, num_images: int, processes: int = 1) -> Cache
         return MemoryCache(num_images, capacity // processes, config.workers)
     if config.cache == "disk":
         folder = config.cache_folder.expanduser() if config.cache_folder else home_folder() / "images"
+        if config.value_range is not None:  # images decoded in another way are other entries
+            folder /= "values-{:g}-{:g}".format(*config.value_range)
         return DiskCache(folder, capacity)
     return None
 

@@ -88,7 +88,7 @@ class ImageDataset(Dataset[Any], Generic[TargetType, BatchType]):
 
         def decode() -> Image:
             content = self.table.read(index) if data is None else data
-            return decode_image(content, str(self.table.path(index)), reduction)
+            return decode_image(content, str(self.table.path(index)), reduction, self.table.value_range)
 
         cache = self.cache
         return cache.image(index, self.table.identity(index), reduction, decode) if cache else decode()

@@ -42,6 +42,8 @@ class ImageTable(ABC):
         label_map: the classes.
         repairs: what was dropped, clipped, guessed or left out, by cause -> how often.
         places: cause -> the files concerned, at most `MAX_PLACES` of them.
+        value_range: values of images with more than 8 bits that become black and white; None for those of the bit
+            depth, see `decode_image`.
         store: where the images are in tar files; None if each is a file of its own.
     """
 
@@ -55,6 +57,7 @@ class ImageTable(ABC):
     label_map: LabelMap
     repairs: dict[str, int] = field(default_factory=dict)
     places: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    value_range: tuple[float, float] | None = None
     store: ShardStore | None = None
 
     def __post_init__(self) -> None:

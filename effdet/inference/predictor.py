@@ -50,6 +50,7 @@ class Predictor:
     Attributes:
         task: what the model was trained for.
         label_map: the classes of the model.
+        value_range: see `data.value_range` of the recipe.
         image_size: (H, W) of the network input in pixels.
         device: where the model runs.
         batch_size: images per forward pass.
@@ -92,6 +93,7 @@ class Predictor:
         self.device, self.image_size = self._backend.device, self._backend.image_size
         self.task: Task = card.task
         self.label_map = LabelMap(card.class_names, card.category_ids)
+        self.value_range = card.value_range
         self.batch_size = batch_size
         settings = {
             "score_threshold": score_threshold,
@@ -140,7 +142,7 @@ class Predictor:
         Raises:
             DataError: an image cannot be read, or is of another kind; raised after the results of those before it.
         """
-        for _, result in self._run((None, to_pixels(image)) for image in images):
+        for _, result in self._run((None, to_pixels(image, self.value_range)) for image in images):
             yield result
 
     def predict_frames(self, frames: Iterable[Frame]) -> Iterator[tuple[Frame, Detections | Classification]]:
@@ -154,8 +156,9 @@ class Predictor:
 
     def _known(self, images: Iterable[ImageLike]) -> list[Detections | Classification]:
         """The results, which know their images."""
-        pairs = self._run((image, to_pixels(image)) for image in images)
-        return [replace(result, load_image=functools.partial(to_pixels, image)) for image, result in pairs]
+        pairs = self._run((image, to_pixels(image, self.value_range)) for image in images)
+        value_range = self.value_range
+        return [replace(result, load_image=functools.partial(to_pixels, image, value_range)) for image, result in pairs]
 
     def _run(self, images: Iterable[tuple[Tag, Image]]) -> Iterator[tuple[Tag, Detections | Classification]]:
         """The result for each image, with the tag that came with it.

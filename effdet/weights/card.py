@@ -27,6 +27,7 @@ class ModelCard:
         class_names: name of each label, K names.
         category_ids: the data set's id of each label, used in written results.
         postprocess: keyword arguments of `postprocess` with which a detector was evaluated.
+        value_range: values of images with more than 8 bits that become black and white, see `data.value_range`.
         metrics: metrics of these weights; empty if they were never evaluated.
         config: the recipe as plain containers, for the record and for evaluating again.
         versions: of this package and of torch.
@@ -36,6 +37,7 @@ class ModelCard:
     class_names: tuple[str, ...]
     category_ids: tuple[int, ...]
     postprocess: dict[str, Any] = field(default_factory=dict)
+    value_range: tuple[float, float] | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)

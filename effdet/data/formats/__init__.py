@@ -168,7 +168,7 @@ def _read(data: DataConfig, part: Part, located: LocatedSplit | None, label_map:
     if isinstance(data, DetectionData):
         table = repair_boxes(table, data.crowd_as_objects)
     followed: ImageTable = follow_classes(table, data.classes, data.rename, label_map, own_ids)
-    return followed
+    return replace(followed, value_range=data.value_range)
 
 
 def _chosen_by_rule(data: DataConfig) -> bool:

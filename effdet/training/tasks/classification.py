@@ -76,7 +76,9 @@ class ClassificationTask:
     def card(self) -> ModelCard:
         """Describes the weights that are saved."""
         labels = self.data.train_table.label_map
-        return ModelCard(self.model.spec, labels.names, labels.category_ids)
+        return ModelCard(
+            self.model.spec, labels.names, labels.category_ids, value_range=self.data.train_table.value_range
+        )
 
     def describe(self) -> str:
         """Network, input size, classes and images in a few words."""

@@ -78,7 +78,11 @@ class DetectionTask:
         """Describes the weights that are saved."""
         labels = self.data.train_table.label_map
         return ModelCard(
-            self.model.spec, labels.names, labels.category_ids, postprocess=self.config.postprocess.model_dump()
+            self.model.spec,
+            labels.names,
+            labels.category_ids,
+            postprocess=self.config.postprocess.model_dump(),
+            value_range=self.data.train_table.value_range,
         )
 
     def describe(self) -> str:

@@ -144,7 +144,7 @@ def test_results_of_a_call_draw_on_their_images_and_those_of_a_stream_do_not(wei
 def test_results_hold_no_decoded_pixels(weights, tmp_path):
     paths = save_images(tmp_path, random_images())
     for path, result in zip(paths, Predictor(weights)(paths), strict=True):
-        assert result.load_image.args == (path,)
+        assert result.load_image.args == (path, None)
 
 
 def test_an_unreadable_image_raises_after_those_before_it(weights, tmp_path):

@@ -170,8 +170,8 @@ def _listed(path: Path, xml: Names, images: Names, repairs: dict[str, list[str]]
             repairs[LISTED_TWICE].append(found[0])
         else:
             raise DataError(
-                f"{path}: '{line_of[found[0]]}' and '{line}' would both be {found[0]}; add the file that is missing, or "
-                f"remove one of the lines"
+                f"{path}: '{line_of[found[0]]}' and '{line}' would both be {found[0]}; add the missing file, "
+                f"or remove one of the lines"
             )
     if not line_of:
         examples = [*repairs[NO_XML], *repairs[NOT_THERE]]

@@ -77,7 +77,8 @@ def read_yolo(files: SplitFiles) -> Annotations:
     indices = sorted(names)
     repeated = [name for name, count in Counter(map(clean_name, names.values())).items() if count > 1]
     repairs[SAME_NAME] += repeated
-    file_names = [os.path.relpath(image, folder).replace(os.sep, "/") for image in images]
+    inside = len(os.path.join(folder, ""))
+    file_names = [image[inside:].replace(os.sep, "/") for image in images]
     return build_table(
         source=files.file_list or files.annotations,
         image_folder=folder,

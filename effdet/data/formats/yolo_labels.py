@@ -105,7 +105,7 @@ def _label(fields: list[str], keypoints: bool) -> tuple[tuple[int, Sequence[floa
             return None, FAULTY
         else:
             numbers, cause = _around(numbers), POLYGONS
-    if any(value > _LARGEST for value in numbers if not math.isinf(value)):
+    if _LARGEST < max(numbers) < math.inf:
         return None, TOO_LARGE
     return (int(first), numbers), cause
 

@@ -15,14 +15,12 @@ from numpy.typing import NDArray
 
 from effdet.data.annotations import Annotations
 from effdet.data.formats.classes import clean_name
-from effdet.data.formats.image_files import find_image
-from effdet.data.formats.listing import files_below, is_image, is_split_name, subfolder
+from effdet.data.formats.listing import Names, files_below, is_image, is_split_name, subfolder
 from effdet.data.formats.split_files import SplitFiles
 from effdet.data.formats.table import LISTED_TWICE, build_table
 from effdet.data.formats.yolo_data_file import (
     NAME_FILES,
     YoloDataFile,
-    locate,
     read_data_file,
     read_names,
 )
@@ -119,30 +117,30 @@ def _below(folder: Path) -> list[str]:
 
 
 def _listed(path: Path, folders: Sequence[Path]) -> list[str]:
-    """Paths of the images of a list, whose lines are relative to one of the folders or end like a path in it."""
+    """Paths of the images of a list, whose lines are relative to one of the folders or end like a path in the first."""
     try:
         lines = [line.strip().replace("\\", "/") for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: the list of images cannot be read: {error}") from None
-    place_of: dict[str, tuple[Path | None, bool]] = {}
+    names: Names | None = None
     line_of: dict[str, str] = {}
     images, missing = [], []
     for line in filter(None, lines):
-        folder, _, name = line.rpartition("/")
-        if folder not in place_of:
-            places = [locate(path, base, folder) if folder else (base, True) for base in dict.fromkeys(folders)]
-            places = [(place, exact) for place, exact in places if place and find_image(place, name)] or [(None, False)]
-            place_of[folder] = next((place for place in places if place[1]), places[0])
-        place, exact = place_of[folder]
-        image = find_image(place, name) if place else None
-        if image is None:
+        exact = next(filter(os.path.isfile, (os.path.join(folder, line) for folder in folders)), None)
+        if exact is not None:
+            images.append(os.path.normpath(exact))
+            continue
+        names = names or Names(name for name in files_below(folders[0]) if is_image(name))
+        found = names.exact(line)[:1] or names.nearest(line)
+        if not found:
             missing.append(line)
             continue
-        full = os.path.normpath(image)
-        if not exact and line_of.get(full, line) != line:
-            raise DataError(f"{path}: '{line_of[full]}' and '{line}' would both be {full}; write paths that exist")
-        line_of[full] = line
-        images.append(full)
+        image = os.path.normpath(os.path.join(folders[0], found[0]))
+        if len(found) > 1:
+            raise DataError(f"{path}: '{line}' may be {found[0]} or {found[1]}; write the path of the image")
+        if line_of.setdefault(image, line) != line:
+            raise DataError(f"{path}: '{line_of[image]}' and '{line}' would both be {image}; write paths that exist")
+        images.append(image)
     if missing:
         examples = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
         raise DataError(

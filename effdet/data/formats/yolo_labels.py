@@ -117,9 +117,9 @@ def _around(points: Sequence[float]) -> list[float]:
 
 
 def _corners(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
-    with np.errstate(invalid="ignore"):
-        half = boxes[:, 2:] / 2
-        return np.concatenate([boxes[:, :2] - half, boxes[:, :2] + half], axis=1)
+    boxes = np.where(np.isfinite(boxes), boxes, np.nan)
+    half = boxes[:, 2:] / 2
+    return np.concatenate([boxes[:, :2] - half, boxes[:, :2] + half], axis=1)
 
 
 def _without_commas(line: str) -> str:

@@ -11,27 +11,30 @@ from pathlib import Path
 
 import numpy as np
 
+from effdet.data.formats.split_files import SplitFiles
+from effdet.data.formats.table import repair_boxes
 from effdet.data.formats.voc import read_voc
 from effdet.data.images import read_image
 from effdet.report.pictures import write_image
 
-MARGIN = 0.1  # share of a cell's longer side that is kept around it
+MARGIN = 0.1  # fraction of a cell's longer side that stays around it
 SMALLEST_SIDE = 16  # pixels; the few smaller boxes hold no whole cell
 
 
-def cut_cells(bccd: Path, out: Path, parts: dict[str, str]) -> dict[str, int]:
-    """Number of cells cut for each part.
+def cut_cells(bccd: Path, out: Path, splits: dict[str, str]) -> dict[str, int]:
+    """Number of cells cut for each split.
 
     Args:
         bccd: folder of the data set, in Pascal VOC layout.
         out: folder of the crops.
-        parts: folder of a part -> list of images that its cells are cut from.
+        splits: folder of a split -> list of images that its cells are cut from.
     """
-    return {part: sum(1 for _ in _cut(bccd, out / part, name)) for part, name in parts.items()}
+    return {split: sum(1 for _ in _cut(bccd, out / split, name)) for split, name in splits.items()}
 
 
 def _cut(bccd: Path, folder: Path, image_list: str) -> Iterator[Path]:
-    table = read_voc(bccd / "JPEGImages", bccd / "Annotations", bccd / f"ImageSets/Main/{image_list}.txt", None, None)
+    files = SplitFiles(bccd / "Annotations", bccd / "JPEGImages", bccd / f"ImageSets/Main/{image_list}.txt")
+    table = repair_boxes(read_voc(files))
     for index in range(len(table)):
         image = read_image(table.path(index))
         height, width = image.shape[:2]

@@ -9,7 +9,6 @@ from pycocotools.coco import COCO
 from effdet.config import DetectionData, SplitConfig
 from effdet.data.formats import read_table
 from effdet.data.formats.coco import read_coco
-from effdet.data.formats.voc import read_voc
 from effdet.data.label_map import LabelMap
 from effdet.errors import DataError
 
@@ -296,136 +295,6 @@ def test_image_ids_may_be_larger_than_a_machine_word(tmp_path):
     assert table.offsets.tolist() == [0, 1, 1, 3]
 
 
-def voc_xml(objects, filename="", size=(40, 60)):
-    parts = [f"<filename>{filename}</filename><size><width>{size[1]}</width><height>{size[0]}</height></size>"]
-    for name, (left, top, right, bottom) in objects:
-        parts.append(
-            f"<object><name>{name}</name><difficult>1</difficult><bndbox><xmin>{left}</xmin><ymin>{top}</ymin>"
-            f"<xmax>{right}</xmax><ymax>{bottom}</ymax></bndbox></object>"
-        )
-    return f"<annotation>{''.join(parts)}</annotation>"
-
-
-def write_voc(root, lines="b\na\n"):
-    write_images(root / "JPEGImages", ["a.png", "b.JPG"])
-    for folder in ("Annotations", "ImageSets/Main"):
-        (root / folder).mkdir(parents=True)
-    (root / "Annotations/a.xml").write_text(voc_xml([("cow", (1, 2, 11, 22)), ("ant", (0.5, 0, 7.5, 8))]))
-    (root / "Annotations/b.xml").write_text(voc_xml([], "b.jpg"))
-    (root / "ImageSets/Main/train.txt").write_text(lines)
-    return root
-
-
-def voc(root, label_map=None, **settings):
-    return read_table(DetectionData(format="voc", root=root, **settings), "train", label_map)
-
-
-def test_voc_becomes_a_table_in_the_order_of_its_list(tmp_path):
-    table = voc(write_voc(tmp_path))
-    assert table.image_ids.tolist() == ["b", "a"]
-    assert table.file_names.tolist() == ["b.JPG", "a.png"]
-    assert table.sizes.tolist() == [[40, 60]] * 2
-    assert table.offsets.tolist() == [0, 0, 2]
-    assert table.boxes.tolist() == [[1, 2, 11, 22], [0.5, 0, 7.5, 8]]
-    assert table.areas.tolist() == [200, 56]
-    assert table.label_map == LabelMap(("ant", "cow"), (1, 2))
-    assert table.labels.tolist() == [1, 0]
-    assert not table.crowd.any()
-    assert table.notes() == []
-
-
-def test_images_without_an_xml_file_are_left_out_and_counted(tmp_path):
-    write_voc(tmp_path)
-    (tmp_path / "Annotations/b.xml").unlink()
-    split = SplitConfig(images=tmp_path / "JPEGImages", annotations=tmp_path / "Annotations")
-    table = read_table(DetectionData(format="voc", train=split), "train")
-    assert table.file_names.tolist() == ["a.png"]
-    assert table.notes() == ["Annotations: images without an XML file left out: 1"]
-
-
-def test_absurd_sizes_and_names_in_voc_files_are_ignored(tmp_path):
-    write_voc(tmp_path)
-    (tmp_path / "Annotations/b.xml").write_text(voc_xml([], "n" * 300 + ".jpg", size=(10**11, 60)))
-    (tmp_path / "Annotations/._a.xml").write_bytes(b"\0\5\26\7")  # as macOS puts into archives
-    split = SplitConfig(images=tmp_path / "JPEGImages", annotations=tmp_path / "Annotations")
-    table = read_table(DetectionData(format="voc", train=split), "train")
-    assert table.file_names.tolist() == ["a.png", "b.JPG"]
-    assert table.sizes.tolist() == [[40, 60], [0, 0]]
-
-
-def test_the_order_of_given_classes_is_kept(tmp_path):
-    table = voc(write_voc(tmp_path), classes=("cow", "bee", "ant"))
-    assert table.label_map == LabelMap(("cow", "bee", "ant"), (1, 2, 3))
-    assert table.labels.tolist() == [0, 2]
-    assert voc(tmp_path, TRAINING).labels.tolist() == [2, 0]
-
-
-@pytest.mark.parametrize("lines", ["b  1\na -1\n", "b.jpg\r\n\r\n a.png \r\n", "JPEGImages/b.jpg\nJPEGImages\\a.png"])
-def test_lists_with_a_second_column_extensions_or_folders_are_read(tmp_path, lines):
-    assert voc(write_voc(tmp_path, lines)).file_names.tolist() == ["b.JPG", "a.png"]
-
-
-def test_a_name_that_ends_like_a_second_column_is_a_name_where_its_file_exists(tmp_path):
-    write_voc(tmp_path, "a 1\n")
-    assert voc(tmp_path).file_names.tolist() == ["a.png"]
-    write_images(tmp_path / "JPEGImages", ["a 1.png"])
-    (tmp_path / "Annotations/a 1.xml").write_text(voc_xml([("cow", (0, 0, 9, 9))]))
-    assert voc(tmp_path).file_names.tolist() == ["a 1.png"]
-
-
-def test_the_file_name_in_the_xml_counts_where_the_image_has_another_name(tmp_path):
-    write_voc(tmp_path, "a\n")
-    write_images(tmp_path / "JPEGImages", ["photo.png"])
-    (tmp_path / "Annotations/a.xml").write_text(voc_xml([("cow", (0, 0, 9, 9))], "photo.png"))
-    assert voc(tmp_path).file_names.tolist() == ["a.png"]
-    (tmp_path / "JPEGImages/a.png").unlink()
-    assert voc(tmp_path).file_names.tolist() == ["photo.png"]
-
-
-@pytest.mark.parametrize(
-    ("file", "content", "message"),
-    [
-        ("Annotations/a.xml", None, r"a\.xml: no such annotation file; every image of the list needs one"),
-        ("Annotations/a.xml", "<annotation>\n<object>", r"a\.xml: not valid XML, line 2 column 9"),
-        ("Annotations/a.xml", "", r"a\.xml: not valid XML, line 1"),
-        ("Annotations/a.xml", voc_xml([("cow", ("x", 1, 2, 3))]), r"a\.xml: <xmin> is 'x'; expected a number"),
-        ("Annotations/a.xml", voc_xml([("", (0, 1, 2, 3))]), r"a\.xml: an object has no <name>"),
-        ("Annotations/a.xml", voc_xml([("cow", (0, 1, 2, ""))]), r"a\.xml: an object has no <bndbox><ymax>"),
-        ("Annotations/a.xml", voc_xml([]), "have no objects, so the classes are not known; set data.classes"),
-        ("ImageSets/Main/train.txt", "\n \n", r"train\.txt: the list is empty"),
-        ("ImageSets/Main/train.txt", "a\nb\na\n", r"train\.txt: 'a' is listed 2 times"),
-        ("ImageSets/Main/train.txt", None, r"train\.txt: no such list of images; set data.train.split="),
-        ("JPEGImages/a.png", None, r"train\.txt: 1 of 2 images do not exist in .*JPEGImages: a; correct"),
-    ],
-)
-def test_faulty_voc_files_are_refused_in_one_sentence(tmp_path, file, content, message):
-    write_voc(tmp_path)
-    (tmp_path / file).unlink() if content is None else (tmp_path / file).write_text(content)
-    with pytest.raises(DataError, match=message) as error:
-        voc(tmp_path)
-    assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize("by", ["classes", "label map"])
-def test_an_unknown_voc_name_is_refused_with_the_known_ones(tmp_path, by):
-    write_voc(tmp_path)
-    known = {"classes": ("ant", "bee")} if by == "classes" else {"label_map": LabelMap(("ant", "bee"), (1, 2))}
-    with pytest.raises(DataError, match=r"a\.xml: unknown class 'cow'; known are ant, bee, correct the name or add it"):
-        voc(tmp_path, **known)
-
-
-def test_the_blood_cells_are_read_and_their_two_flat_boxes_counted(bccd):
-    table = read_voc(bccd / "JPEGImages", bccd / "Annotations", None, None)
-    assert len(table) == 364
-    assert len(table.boxes) == 4888 - 2
-    assert table.label_map == LabelMap(("Platelets", "RBC", "WBC"), (1, 2, 3))
-    assert table.repairs == {"boxes without area dropped": 2}
-    train = read_table(DetectionData(format="voc", root=bccd), "train")
-    val = read_table(DetectionData(format="voc", root=bccd), "val", train.label_map)
-    test = DetectionData(format="voc", root=bccd, val=SplitConfig(split="test"))
-    assert [len(train), len(val), len(read_table(test, "val", train.label_map))] == [205, 87, 72]
-
-
 def coco_layout(root):
     for split in ("train2017", "val2017"):
         write_images(root / split, ["10.png", "20.png", "30.png"])
@@ -458,16 +327,6 @@ def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     assert len(read_table(DetectionData(root=Path("~/coco")), "train")) == 3
-
-
-def test_a_voc_list_may_be_any_file_and_a_folder_of_xml_needs_none(tmp_path):
-    write_voc(tmp_path)
-    (tmp_path / "mine.txt").write_text("a\n")
-    by_path = SplitConfig(split=str(tmp_path / "mine.txt"))
-    assert voc(tmp_path, train=by_path).file_names.tolist() == ["a.png"]
-    assert voc(tmp_path, train=SplitConfig(split="mine.txt")).file_names.tolist() == ["a.png"]
-    folders = SplitConfig(images=tmp_path / "JPEGImages", annotations=tmp_path / "Annotations")
-    assert voc(None, train=folders).file_names.tolist() == ["a.png", "b.JPG"]
 
 
 @pytest.mark.parametrize(

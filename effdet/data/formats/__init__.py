@@ -23,6 +23,7 @@ from effdet.data.formats.location import Format, LocatedSplit, locate_split
 from effdet.data.formats.shard_index import find_shards, read_shards, read_shards_split, task_of_shards
 from effdet.data.formats.table import repair_boxes
 from effdet.data.formats.voc import find_voc, read_voc
+from effdet.data.formats.yolo import find_yolo, read_yolo
 from effdet.data.image_table import ImageTable
 from effdet.data.label_map import LabelMap
 from effdet.data.labels import ImageLabels
@@ -37,6 +38,7 @@ FORMATS: dict[Task, dict[str, Format]] = {
     "detection": {
         "shards": Format(find_shards, partial(read_shards_split, Annotations), own_ids=True),
         "coco": Format(find_coco, read_coco, own_ids=True),
+        "yolo": Format(find_yolo, read_yolo, own_ids=True),
         "voc": Format(find_voc, read_voc),
     },
     "classification": {

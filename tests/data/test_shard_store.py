@@ -17,6 +17,8 @@ from effdet.data.detection_dataset import DetectionDataset
 from effdet.data.formats import read_table
 from effdet.data.formats.coco import read_coco
 from effdet.data.formats.folders import read_folders
+from effdet.data.formats.split_files import SplitFiles
+from effdet.data.formats.table import repair_boxes
 from effdet.data.label_map import LabelMap
 from effdet.data.labels import ImageLabels
 from effdet.data.loader import evaluation_batches
@@ -57,7 +59,7 @@ def files(tmp_path_factory):
 
 @pytest.fixture
 def table(files) -> Annotations:
-    return read_coco(files / "boxes.json", files / "images")
+    return repair_boxes(read_coco(SplitFiles(files / "boxes.json", files / "images")))
 
 
 @pytest.fixture
@@ -67,7 +69,7 @@ def labelled(tmp_path) -> ImageLabels:
         (tmp_path / "classes" / name).mkdir(parents=True)
         for number in range(2):
             write_image(tmp_path / "classes" / name / f"{number}.jpg", picture(rng))
-    return read_folders(tmp_path / "classes")
+    return read_folders(SplitFiles(tmp_path / "classes", tmp_path / "classes"))
 
 
 def write(table, folder, name="train", shard_bytes=SMALL):
@@ -381,7 +383,6 @@ def test_an_address_of_an_unknown_kind_is_reported():
         ({"format": "shards", "url": "s3://a", "root": "b"}, "data.root and data.url both say"),
         ({"format": "coco", "url": "s3://a"}, "data.url is for shards alone, but data.format is 'coco'"),
         ({"format": "shards", "val": {"images": "photos"}}, "data.val.images and data.val.annotations are not for"),
-        ({"format": "shards", "classes": ["cat"]}, "data.classes is for Pascal VOC alone"),
     ],
 )
 def test_a_recipe_that_contradicts_itself_is_refused(data, message):
@@ -481,7 +482,9 @@ def test_other_images_of_the_same_size_are_reported(table, tmp_path):
 def test_classes_that_the_model_lacks_are_reported(table, labelled, tmp_path):
     write(table, tmp_path)
     write(labelled, tmp_path / "classes")
-    with pytest.raises(DataError, match="the class 'dog' is annotated but is not among the classes of the model"):
+    with pytest.raises(
+        DataError, match="the class 'dog' is not among the 2 classes of the training split or of the model"
+    ):
         read_table(detection(tmp_path), "train", LabelMap(("cat", "bird"), (1, 2)))
     with pytest.raises(DataError, match="the class 'cow' is not among the 2 classes of the model"):
         read_table(classification(tmp_path / "classes"), "train", LabelMap(("ant", "bee"), (0, 1)))

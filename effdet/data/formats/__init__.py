@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from effdet.config import ClassificationData, DataConfig, DetectionData
 from effdet.data.annotations import Annotations
 from effdet.data.formats.classes import follow_classes
-from effdet.data.formats.coco import find_coco, read_coco
+from effdet.data.formats.coco import read_coco
+from effdet.data.formats.coco_layouts import find_coco
 from effdet.data.formats.folders import find_folders, read_folders
 from effdet.data.formats.image_list import find_image_lists, read_image_list
 from effdet.data.formats.location import Format, LocatedSplit, locate_split

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from effdet.data.image_table import ImageTable, Table
 from effdet.data.label_map import LabelMap
 from effdet.errors import DataError
+from effdet.text import count_of
 
 _WORDNET_ID = re.compile(r"n\d{8}")
 _OBJECTS = {"detection": "objects", "classification": "images"}
@@ -77,7 +78,7 @@ def follow_classes(
     unknown = (new_labels < 0) & used
     if unknown.any():
         if classes is None:
-            raise DataError(_unknown_class(table, names, int(np.argmax(unknown)), target))
+            raise DataError(_unknown_classes(table, [names[label] for label in np.flatnonzero(unknown)], target))
         count = int(unknown[table.labels].sum())
         left_out = [names[label] for label in np.flatnonzero(unknown)]
         cause = f"{_OBJECTS[table.task]} of classes that are not in data.classes left out"
@@ -135,22 +136,19 @@ def _named_by_wordnet(names: tuple[str, ...], new_labels: NDArray[np.int64], tar
     return len(names) == len(target) and bool(np.all(new_labels < 0)) and all(map(_WORDNET_ID.fullmatch, names))
 
 
-def _unknown_class(table: ImageTable, names: tuple[str, ...], label: int, target: LabelMap) -> str:
-    name, category_id = names[label], table.label_map.category_ids[label]
-    known = dict(zip(target.category_ids, target.names, strict=True))
-    hint = _hint(name, target.names)
+def _unknown_classes(table: ImageTable, unknown: Sequence[str], target: LabelMap) -> str:
+    listed = ", ".join(f"'{name}'" for name in unknown[:5]) + (", ..." if len(unknown) > 5 else "")
     return (
-        f"{table.source}: the class '{name}' (id {category_id}) is not among the {len(target)} classes of the "
-        f"{'training split or the model' if known else 'model'}; {hint}. Rename it with data.rename, or leave it out "
-        f"with data.classes"
+        f"{table.source}: the {'class' if len(unknown) == 1 else 'classes'} {listed} {'is' if len(unknown) == 1 else 'are'} "
+        f"not among the {count_of(len(target), 'class', 'classes')} of the training split or of the model; "
+        f"{_hint(unknown[0], target.names)}. Rename with data.rename, or leave out with data.classes"
     )
 
 
 def _hint(name: str, names: Iterable[str]) -> str:
+    """The nearest class, or those that there are."""
     known = list(names)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    return (
-        f"did you mean '{near[0]}'?"
-        if near
-        else f"the classes are {', '.join(known[:10])}" + (", ..." if len(known) > 10 else "")
-    )
+    near = difflib.get_close_matches(name.casefold(), [other.casefold() for other in known], n=1, cutoff=0.6)
+    if near:
+        return f"did you mean '{next(other for other in known if other.casefold() == near[0])}'?"
+    return f"the classes are {', '.join(known[:10])}" + (", ..." if len(known) > 10 else "")

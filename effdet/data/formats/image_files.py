@@ -1,46 +1,79 @@
-"""Finding the image files that an annotation file names, in whatever spelling.
+"""Locating the image files that an annotation file names, whatever machine or tool has written the names.
 
-Reading them is in `data/images.py`; where the folders are is in `location.py`.
+How two names are compared is in `image_names.py`; reading the images is in `data/images.py`.
 """
 
 from __future__ import annotations
 
+import difflib
 import os
-from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
-from urllib.parse import unquote
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePath
 
+from effdet.data.formats.image_names import NameIndex, loose_name, plain_name
+from effdet.data.formats.location import describe_content
 from effdet.data.images import IMAGE_SUFFIXES
 from effdet.errors import DataError
+
+_MOST_COMPARED = 5000  # names among which the nearest to a missing one is looked for
 
 
 def find_images(source: Path, folder: Path, file_names: Sequence[str]) -> list[str]:
     """The file names in the spelling that exists, relative to `folder` if they are in it.
 
+    A name that does not exist as written is matched by the longest end of its path that some file has: without regard
+    to case, Unicode composition and URL encoding, and with another image suffix if need be. One file must fit it best.
+    Names of different images never get one file.
+
+    Args:
+        source: the annotation file, for messages.
+        folder: where the images are, in sub-folders too.
+        file_names: the names as written; a name may be repeated.
+
     Raises:
-        DataError: images are missing.
+        DataError: images are missing, several files fit one name, or one file fits several names.
     """
-    existing, missing = [], []
-    for name in file_names:
-        path = find_image(folder, name)
-        if path is None:
-            missing.append(name)
+    located = _as_written(folder, file_names)
+    missing = [name for name in dict.fromkeys(file_names) if name not in located]
+    if not missing:
+        return [located[name] for name in file_names]
+    index = NameIndex(folder, files_below(folder), missing)
+    absent = []
+    for name in missing:
+        candidates = index.candidates(name)
+        if len(candidates) > 1:
+            raise DataError(
+                f"{source}: '{name}' may be '{candidates[0]}' or '{candidates[1]}' in {folder}; set the image folder "
+                f"to the one that is meant, or write the folder of the image before its name"
+            )
+        if candidates:
+            located[name] = candidates[0]
         else:
-            existing.append(str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path))
-    if missing:
-        some = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-        raise DataError(
-            f"{source}: {len(missing)} of {len(file_names)} images do not exist in {folder}: {some}; "
-            f"correct the image folder, or remove the images from the annotations"
-        )
-    return existing
+            absent.append(name)
+    if absent:
+        raise DataError(_missing(source, folder, absent, len(set(file_names))))
+    _check_one_to_one(source, folder, located)
+    return [located[name] for name in file_names]
+
+
+def under_other_names(folder: Path, file_names: Sequence[str], existing: Sequence[str]) -> list[str]:
+    """Descriptions of the images that `find_images` located under another name than the annotations give them.
+
+    Names that differ in their spelling alone are none: case, backslashes, folders above `folder`.
+    """
+    return [
+        f"'{written}' as '{name}'"
+        for written, name in zip(file_names, existing, strict=True)
+        if written != name and not _is_same(folder, written, name)
+    ]
 
 
 def find_image(folder: Path, file_name: str) -> Path | None:
-    """Path of the image that an annotation calls `file_name`, or None.
+    """Path of the image that an annotation calls `file_name`, or None; without a search in sub-folders.
 
     Tried besides the name as written: backslashes, %20 and the like, a path from another machine, the name of `folder`
-    in front, a suffix in the wrong case or none at all.
+    in front, composed and decomposed Unicode, a suffix in the wrong case or none at all.
     """
     plain = os.path.join(folder, file_name)
     if os.path.isfile(plain):
@@ -52,19 +85,108 @@ def find_image(folder: Path, file_name: str) -> Path | None:
     return None
 
 
+def files_below(folder: Path) -> Iterator[str]:
+    """Paths of all files in a folder and its sub-folders, relative to it, without hidden ones; in sorted order.
+
+    Links to folders are followed, each folder once.
+    """
+    visited = set()
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        status = os.stat(parent)
+        if (status.st_dev, status.st_ino) in visited:
+            folders.clear()
+            continue
+        visited.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        relative = Path(os.path.relpath(parent, folder)).as_posix()
+        for name in sorted(files):
+            if not name.startswith("."):
+                yield name if relative == "." else f"{relative}/{name}"
+
+
+def _as_written(folder: Path, file_names: Sequence[str]) -> dict[str, str]:
+    """Existing file of every name that exists as it is written. Each folder is listed once, which is quick."""
+    listed: dict[str, set[str]] = {}
+    located = {}
+    for name in file_names:
+        parent, _, base = name.rpartition("/")
+        if parent not in listed:
+            listed[parent] = _files_in(os.path.join(folder, f"{parent}/" if name.startswith("/") else parent))
+        if base in listed[parent]:
+            located[name] = name if _is_tidy(name) else _tidy(folder, name)
+    return located
+
+
+def _files_in(folder: str) -> set[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries if entry.is_file()}
+    except (OSError, ValueError):
+        return set()
+
+
+def _is_tidy(name: str) -> bool:
+    return not name.startswith(("/", ".")) and "/." not in name and "//" not in name
+
+
+def _tidy(folder: Path, name: str) -> str:
+    """An existing name without detours, relative to the folder if it is in it."""
+    path, own = (Path(os.path.abspath(each)) for each in (folder / name, folder))
+    if path.is_relative_to(own) and path.is_file():  # it is another one where '..' follows a link to a folder
+        return path.relative_to(own).as_posix()
+    return str(PurePath(name))
+
+
+def _is_same(folder: Path, written: str, name: str) -> bool:
+    """Whether a written name agrees with the path of a file, as far as both reach from the folder upwards."""
+    wanted, own = loose_name(plain_name(written)), loose_name(name)
+    if os.path.splitext(wanted)[1] not in IMAGE_SUFFIXES:  # written without suffix
+        own = os.path.splitext(own)[0]
+    above = loose_name(plain_name(str(folder.absolute())))
+    return wanted == own or (wanted.endswith(f"/{own}") and f"/{above}/{own}".endswith(f"/{wanted}"))
+
+
+def _check_one_to_one(source: Path, folder: Path, located: Mapping[str, str]) -> None:
+    """Checks that different names have different files, unless only their spelling differs."""
+    named: dict[str, tuple[str, str]] = {}
+    for written, name in located.items():
+        meaning = name if _is_same(folder, written, name) else loose_name(plain_name(written))
+        first, meant = named.setdefault(name, (written, meaning))
+        if meant != meaning:
+            raise DataError(
+                f"{source}: '{first}' and '{written}' would both be the file '{name}' in {folder}; keep images of the "
+                f"same name in folders, named as in the annotations, or correct the names"
+            )
+
+
+def _missing(source: Path, folder: Path, absent: Sequence[str], total: int) -> str:
+    """The message on images that do not exist."""
+    some = ", ".join(absent[:3]) + (", ..." if len(absent) > 3 else "")
+    bases = [os.path.basename(name) for _, name in zip(range(_MOST_COMPARED), files_below(folder), strict=False)]
+    near = difflib.get_close_matches(plain_name(absent[0]).rpartition("/")[2], bases, n=1, cutoff=0.7)
+    nearest = f", the nearest name is {near[0]}" if near else ""
+    return (
+        f"{source}: {len(absent)} of {total} images do not exist in {folder}: {some}; {describe_content(folder)}"
+        f"{nearest}. Correct the image folder with data.train.images=FOLDER (or data.val.images), or let `effdet check "
+        f"DATA --fix OUT` write a copy without these images"
+    )
+
+
 def _spellings(folder: Path, file_name: str) -> Iterator[str]:
-    for name in dict.fromkeys([file_name.replace("\\", "/"), unquote(file_name).replace("\\", "/")]):
-        names = [name]
-        parts = PurePosixPath(name).parts
-        if name.startswith("/") or name[1:3] == ":/":  # a path of another machine
-            names.append(parts[-1])
-        elif len(parts) > 1 and parts[0] == folder.name:
-            names.append("/".join(parts[1:]))
-        for candidate in names:
-            stem, suffix = os.path.splitext(candidate)
-            yield candidate
+    backslashes = file_name.replace("\\", "/").strip()
+    plain = plain_name(file_name)
+    names = [backslashes, plain]
+    parts = plain.split("/")
+    if backslashes.startswith("/") or backslashes[1:3] == ":/":  # a path of another machine
+        names.append(parts[-1])
+    elif len(parts) > 1 and parts[0] == folder.name:
+        names.append("/".join(parts[1:]))
+    for name in names:
+        for form in (name, unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name)):
+            stem, suffix = os.path.splitext(form)
+            yield form
             if suffix.lower() in IMAGE_SUFFIXES:
                 yield from (stem + suffix.lower(), stem + suffix.upper())
             else:
-                yield from (candidate + ending for ending in IMAGE_SUFFIXES)
-                yield from (candidate + ending.upper() for ending in IMAGE_SUFFIXES)
+                yield from (form + ending for ending in IMAGE_SUFFIXES)
+                yield from (form + ending.upper() for ending in IMAGE_SUFFIXES)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effdet.data.annotations import Annotations
-from effdet.data.formats.image_files import find_images
+from effdet.data.formats.image_files import find_images, under_other_names
 from effdet.data.image_header import image_sizes
 from effdet.data.label_map import LabelMap
 from effdet.errors import DataError
@@ -27,6 +27,7 @@ NO_AREA = "boxes without area dropped"
 OUTSIDE = "boxes outside their image dropped"
 OVERHANGING = "boxes extending beyond their image clipped to it"
 LISTED_TWICE = "images listed twice merged"
+OTHER_NAME = "images matched under another name"
 ALLOWED_OVERHANG = 1.0  # pixels by which a box may extend beyond its image without being clipped
 
 
@@ -94,10 +95,24 @@ def build_table(
         difficult=np.zeros(len(boxes), np.bool_) if difficult is None else difficult[order],
         label_map=label_map,
     )
-    for cause, places in (repairs or {}).items():
+    other_names = under_other_names(image_folder, file_names, existing)
+    for cause, places in {OTHER_NAME: other_names, **(repairs or {})}.items():
         table = table.with_repairs(cause, len(places), places)
     twice = [name for row, name in enumerate(existing) if rows[row_of_name[row]] != row]
     return table.with_repairs(LISTED_TWICE, len(twice), twice)
+
+
+def check_not_only_crowds(table: Annotations) -> None:
+    """Checks that a table to train on has objects that are no crowds, or none at all.
+
+    Raises:
+        DataError: all objects are crowds, which are not trained on.
+    """
+    if len(table.crowd) and table.crowd.all():
+        raise DataError(
+            f"{table.source}: all {len(table.crowd)} objects are marked as crowds (iscrowd: 1), which are not trained "
+            f"on; if these are masks of single objects, set data.crowd_as_objects=true"
+        )
 
 
 def repair_boxes(table: Annotations, crowd_as_objects: bool = False) -> Annotations:

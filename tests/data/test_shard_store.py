@@ -486,7 +486,7 @@ def test_classes_that_the_model_lacks_are_reported(table, labelled, tmp_path):
         DataError, match="the class 'dog' is not among the 2 classes of the training split or of the model"
     ):
         read_table(detection(tmp_path), "train", LabelMap(("cat", "bird"), (1, 2)))
-    with pytest.raises(DataError, match="the class 'cow' is not among the 2 classes of the model"):
+    with pytest.raises(DataError, match="the class 'cow' is not among the 2 classes of the training split"):
         read_table(classification(tmp_path / "classes"), "train", LabelMap(("ant", "bee"), (0, 1)))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -59,30 +60,30 @@ def follow_classes(
     """
     own = table.label_map
     names = _renamed(table, rename or {})
-    if label_map is None:
-        target = _chosen(table, names, classes)
-        if table.task == "classification" and len(target) < 2:
-            raise DataError(
-                f"{table.source}: all images are of the class '{target.names[0]}'; a classifier needs at least two "
-                f"classes"
-            )
-    else:
-        target = label_map.in_ids_of(LabelMap(names, own.category_ids)) if own_ids else label_map
-    label_of = {clean_name(name): label for label, name in enumerate(target.names)}
-    new_labels = np.array([label_of.get(name, -1) for name in names], np.int64)
     used = np.bincount(table.labels, minlength=len(own)) > 0
-    new_labels, by_case = _match_case(names, new_labels, used, target)
+    wanted = _wanted(table, names, classes) if label_map is None else label_map.names
+    names, by_case = _spelled(names, wanted, used)
+    ids: dict[str, int] = {}
+    for name, category_id in zip(names, own.category_ids, strict=True):
+        ids.setdefault(name, category_id)
+    in_file = LabelMap(tuple(ids), tuple(ids.values()))
+    if label_map is None:
+        target = in_file if classes is None else LabelMap(wanted, tuple(range(len(wanted)))).in_ids_of(in_file)
+        _check_num_classes(table, target)
+    else:
+        target = label_map.in_ids_of(in_file) if own_ids else label_map
+    label_of = {name: label for label, name in enumerate(target.names)}
+    new_labels = np.array([label_of.get(name, -1) for name in names], np.int64)
     if _named_by_wordnet(names, new_labels, target):
         new_labels = np.arange(len(names))
     table = table.with_repairs("classes matched in another case", len(by_case), by_case)
     unknown = (new_labels < 0) & used
     if unknown.any():
-        if classes is None:
-            raise DataError(_unknown_classes(table, [names[label] for label in np.flatnonzero(unknown)], target))
-        count = int(unknown[table.labels].sum())
         left_out = [names[label] for label in np.flatnonzero(unknown)]
+        if classes is None:
+            raise DataError(_unknown_classes(table, left_out, target))
         cause = f"{_OBJECTS[table.task]} of classes that are not in data.classes left out"
-        table = table.with_repairs(cause, count, left_out)
+        table = table.with_repairs(cause, int(unknown[table.labels].sum()), left_out)
     if target == own and (new_labels == np.arange(len(own))).all():
         return table
     return table.with_labels(new_labels, target)
@@ -98,37 +99,43 @@ def _renamed(table: ImageTable, rename: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(new.get(name, name) for name in names)
 
 
-def _chosen(table: ImageTable, names: tuple[str, ...], classes: Sequence[str] | None) -> LabelMap:
-    """The classes of a table by their new names: all in their order, or `classes`."""
-    ids: dict[str, int] = {}
-    for name, category_id in zip(names, table.label_map.category_ids, strict=True):
-        ids.setdefault(name, category_id)
+def _wanted(table: ImageTable, names: tuple[str, ...], classes: Sequence[str] | None) -> tuple[str, ...]:
+    """The names of the classes in label order: all of the table, or `classes`, of which some must exist."""
     if classes is None:
-        return LabelMap(tuple(ids), tuple(ids.values()))
-    wanted = [clean_name(name) for name in classes]
+        return tuple(dict.fromkeys(names))
+    wanted = tuple(map(clean_name, classes))
     double = [name for name in wanted if wanted.count(name) > 1]
     if double:
         raise DataError(f"data.classes names '{double[0]}' twice; keep one")
     if not wanted:
         raise DataError("data.classes is empty; name at least one class, or set it to null for all")
-    absent = [name for name in wanted if name not in ids and name.casefold() not in map(str.casefold, ids)]
-    if len(absent) == len(wanted):
-        raise DataError(f"{table.source}: data.classes: there is no class '{absent[0]}'; {_hint(absent[0], ids)}")
-    return LabelMap(tuple(wanted), tuple(range(len(wanted)))).in_ids_of(LabelMap(tuple(ids), tuple(ids.values())))
+    existing = {name.casefold() for name in names}
+    if not any(name.casefold() in existing for name in wanted):
+        raise DataError(f"{table.source}: data.classes: there is no class '{wanted[0]}'; {_hint(wanted[0], names)}")
+    return wanted
 
 
-def _match_case(
-    names: tuple[str, ...], new_labels: NDArray[np.int64], used: NDArray[np.bool_], target: LabelMap
-) -> tuple[NDArray[np.int64], list[str]]:
-    """The labels with those added whose names differ from a class in case alone, and a description of each such."""
-    folded = [clean_name(name).casefold() for name in target.names]
-    new_labels, described = new_labels.copy(), []
-    for label in np.flatnonzero((new_labels < 0) & used):
-        name = names[label].casefold()
-        if folded.count(name) == 1:
-            new_labels[label] = folded.index(name)
-            described.append(f"'{names[label]}' as '{target.names[folded.index(name)]}'")
-    return new_labels, described
+def _check_num_classes(table: ImageTable, target: LabelMap) -> None:
+    if table.task == "classification" and len(target) < 2:
+        raise DataError(
+            f"{table.source}: all images are of the class '{target.names[0]}'; a classifier needs at least two classes"
+        )
+
+
+def _spelled(
+    names: tuple[str, ...], wanted: Sequence[str], used: NDArray[np.bool_]
+) -> tuple[tuple[str, ...], list[str]]:
+    """The names in the spelling of the classes that they mean, and a description of those of another case."""
+    exact = {clean_name(name): name for name in wanted}
+    folded = Counter(name.casefold() for name in exact)
+    other_case = {clean.casefold(): name for clean, name in exact.items() if folded[clean.casefold()] == 1}
+    spelled = tuple(exact.get(name) or other_case.get(name.casefold()) or name for name in names)
+    described = [
+        f"'{name}' as '{new}'"
+        for name, new, has_objects in zip(names, spelled, used.tolist(), strict=True)
+        if has_objects and name != clean_name(new)
+    ]
+    return spelled, described
 
 
 def _named_by_wordnet(names: tuple[str, ...], new_labels: NDArray[np.int64], target: LabelMap) -> bool:
@@ -138,10 +145,10 @@ def _named_by_wordnet(names: tuple[str, ...], new_labels: NDArray[np.int64], tar
 
 def _unknown_classes(table: ImageTable, unknown: Sequence[str], target: LabelMap) -> str:
     listed = ", ".join(f"'{name}'" for name in unknown[:5]) + (", ..." if len(unknown) > 5 else "")
+    verb = f"the class {listed} is" if len(unknown) == 1 else f"the classes {listed} are"
     return (
-        f"{table.source}: the {'class' if len(unknown) == 1 else 'classes'} {listed} {'is' if len(unknown) == 1 else 'are'} "
-        f"not among the {count_of(len(target), 'class', 'classes')} of the training split or of the model; "
-        f"{_hint(unknown[0], target.names)}. Rename with data.rename, or leave out with data.classes"
+        f"{table.source}: {verb} not among the {count_of(len(target), 'class', 'classes')} of the training split or of "
+        f"the model; {_hint(unknown[0], target.names)}. Rename with data.rename, or leave out with data.classes"
     )
 
 

@@ -207,7 +207,7 @@ def _sizes(images: Rows) -> NDArray[np.int32]:
 def _is_crowd(path: Path, row: Mapping[str, Any]) -> bool:
     """Whether an object is marked as crowd; without a mark it is none."""
     value = row.get("iscrowd")
-    if value is None or value is False or value == 0:
+    if value is None or value == 0 or value == "":
         return False
     mark = _MARKS.get(value.strip().lower(), as_number(value)) if isinstance(value, str) else as_number(value)
     if mark != mark:

@@ -30,7 +30,7 @@ class CocoLists(NamedTuple):
 def looks_like_coco(path: Path) -> bool:
     """Whether a file seems to hold COCO instances, by the keys at its start and end; it is not read whole."""
     text = _peek(path)
-    if not text.lstrip("\ufeff \t\r\n").startswith("{"):
+    if not text.lstrip("\ufeff\ufffd \t\r\n").startswith("{"):  # after a byte order mark
         return False
     if '"segments_info"' in text or ('"caption"' in text and '"bbox"' not in text):
         return False

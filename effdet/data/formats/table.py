@@ -80,7 +80,8 @@ def build_table(
         of_box = sizes[image_of_box[order]].astype(np.float64)
         pixels = pixels * np.where(of_box > 0, of_box, np.nan)[:, [1, 0, 1, 0]]
     areas = np.full(len(boxes), np.nan) if areas is None else areas[order]
-    box_areas = np.abs(pixels[:, 2] - pixels[:, 0]) * np.abs(pixels[:, 3] - pixels[:, 1])
+    with np.errstate(invalid="ignore", over="ignore"):
+        box_areas = np.abs(pixels[:, 2] - pixels[:, 0]) * np.abs(pixels[:, 3] - pixels[:, 1])
     table = Annotations(
         source=source,
         image_folder=image_folder,

@@ -22,7 +22,7 @@ from effdet.data.augment.rand_augment_boxes import rand_augment_boxes
 from effdet.data.augment.sample import Sample
 from effdet.data.cache import Cache
 from effdet.data.dataset import ImageDataset
-from effdet.data.exchanged_sizes import exchanged_sizes, exif_orientation
+from effdet.data.exchanged_sizes import describe_exchange
 from effdet.data.images import Image
 from effdet.data.letterbox import fitting_scale, letterbox
 from effdet.data.train_order import Key
@@ -176,17 +176,9 @@ class DetectionDataset(ImageDataset[Target, Batch]):
             f"{self.table.path(index)}: the image is {image.shape[1]} x {image.shape[0]} pixels, "
             f"its annotation says {width} x {height} (width x height)"
         )
-        if image.shape[:2] != (width, height):
-            message += "; use the image that was annotated"
-        elif exif_orientation(self.table.read(index)) >= 5:
-            message += "; the annotations seem to be made without the EXIF rotation, annotate the upright image"
-        else:
-            exchanged, compared = exchanged_sizes(self.table)
-            message += (
-                f"; width and height are exchanged in the annotations, correct them there, in {exchanged} of "
-                f"{compared} images that were compared"
-            )
-        raise DataError(message)
+        exchanged = image.shape[:2] == (width, height)
+        advice = describe_exchange(self.table, index) if exchanged else "use the image that was annotated"
+        raise DataError(f"{message}; {advice}")
 
 
 def _happens(probability: float, rng: np.random.Generator) -> bool:

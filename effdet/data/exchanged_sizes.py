@@ -5,21 +5,24 @@ Sizes of images are compared with their annotations when images are decoded, in 
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 
 from effdet.data.annotations import Annotations
+from effdet.data.image_header import read_header
 from effdet.errors import DataError
 
-_EXIF_ORIENTATION = 0x0112
-_MOST_COMPARED = 200  # images that are opened to see whether all are concerned
+_MOST_COMPARED = 200  # images that are opened to see how many are concerned
 
 
-def exif_orientation(data: bytes) -> int:
-    """EXIF orientation of an encoded image, 1..8; from 5 on, height and width are exchanged. 1 if it has none."""
-    _, _, orientation = _header(data)
-    return orientation
+def describe_exchange(table: Annotations, index: int) -> str:
+    """Why the annotated height of image `index` is its width, with advice: EXIF, or a fault of the annotations."""
+    if read_header(table.read(index), str(table.path(index))).orientation >= 5:
+        return "the annotations seem to be made without the EXIF rotation, annotate the upright image"
+    exchanged, compared = exchanged_sizes(table)
+    return (
+        f"width and height are exchanged in the annotations, correct them there; so they are in {exchanged} of "
+        f"{compared} images that were compared"
+    )
 
 
 def exchanged_sizes(table: Annotations) -> tuple[int, int]:
@@ -27,24 +30,13 @@ def exchanged_sizes(table: Annotations) -> tuple[int, int]:
 
     Of a large table, images at equal distances are compared.
     """
-    known = np.flatnonzero((table.sizes > 0).all(axis=1) & (table.sizes[:, 0] != table.sizes[:, 1]))
-    rows = known[:: -(-len(known) // _MOST_COMPARED) or 1].tolist()
+    rows = np.flatnonzero((table.sizes > 0).all(axis=1) & (table.sizes[:, 0] != table.sizes[:, 1]))
+    rows = rows[:: max(1, -(-len(rows) // _MOST_COMPARED))]
     exchanged = 0
-    for row in rows:
+    for row in rows.tolist():
         try:
-            height, width, orientation = _header(table.read(row))
+            header = read_header(table.read(row), str(table.path(row)))
         except DataError:  # is reported when the image is used
             continue
-        exchanged += orientation < 5 and [width, height] == table.sizes[row].tolist()
+        exchanged += header.orientation < 5 and list(header.size[::-1]) == table.sizes[row].tolist()
     return exchanged, len(rows)
-
-
-def _header(data: bytes) -> tuple[int, int, int]:
-    """Stored height and width and the EXIF orientation of an image; 0, 0, 1 for one that Pillow cannot open."""
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return image.height, image.width, int(image.getexif().get(_EXIF_ORIENTATION, 1))
-    except (OSError, ValueError, TypeError, SyntaxError, Image.DecompressionBombError):
-        return 0, 0, 1

@@ -19,6 +19,7 @@ from effdet.data.formats.classes import follow_classes
 from effdet.data.formats.coco import read_coco
 from effdet.data.formats.coco_layouts import find_coco
 from effdet.data.formats.folders import find_folders, read_folders
+from effdet.data.formats.image_files import require_images
 from effdet.data.formats.image_list import find_image_lists, read_image_list
 from effdet.data.formats.location import Format, LocatedSplit, locate_split
 from effdet.data.formats.shard_index import find_shards, read_shards, read_shards_split, task_of_shards
@@ -168,6 +169,7 @@ def _read(data: DataConfig, part: Part, located: LocatedSplit | None, label_map:
         assert located is not None
         _, read, own_ids = FORMATS[data.task][located.format]
         table = read(located.files)
+    require_images(table)
     if isinstance(data, DetectionData):
         table = repair_boxes(table, data.crowd_as_objects)
     followed: ImageTable = follow_classes(table, data.classes, data.rename, label_map, own_ids)

@@ -39,7 +39,7 @@ def read_coco(files: SplitFiles) -> Annotations:
         files: `annotations` is the file, `images` the folder that its `file_name` entries are relative to.
 
     Raises:
-        DataError: the file is missing, no COCO file, contradicts itself, or names images that do not exist.
+        DataError: the file is missing, no COCO file, or contradicts itself.
     """
     path = files.annotations
     images, annotations, categories = read_lists(path)

@@ -90,18 +90,20 @@ def _xywh(boxes: NDArray[np.float32]) -> NDArray[np.float64]:
     corners = boxes.astype(np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
         start = _shortest(corners[:, :2], np.zeros((len(boxes), 2)), boxes[:, :2])
-        return np.concatenate([start, _shortest(corners[:, 2:] - start, start, boxes[:, 2:])], axis=1)
+        extent = _shortest(corners[:, 2:] - start, start, boxes[:, 2:])
+    boxes_xywh: NDArray[np.float64] = np.concatenate([start, extent], axis=1)
+    return boxes_xywh
 
 
 def _shortest(
     values: NDArray[np.float64], offset: NDArray[np.float64], wanted: NDArray[np.float32]
 ) -> NDArray[np.float64]:
     """The values with as few decimals as possible, so that `offset` + value is `wanted` in float32."""
-    shortest = values.copy()
+    shortest: NDArray[np.float64] = values
     for decimals in range(9, -1, -1):
         rounded = np.round(values, decimals)
         same = (offset + rounded).astype(np.float32) == wanted
-        shortest[same] = rounded[same]
+        shortest = np.where(same, rounded, shortest)
     return shortest
 
 

@@ -9,22 +9,25 @@ import difflib
 import os
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path, PurePath
 
 from effdet.data.formats.image_names import NameIndex, loose_name, plain_name
 from effdet.data.formats.location import describe_content
+from effdet.data.image_table import ImageTable
 from effdet.data.images import IMAGE_SUFFIXES
 from effdet.errors import DataError
 
+MISSING = "images that do not exist"  # a cause in the repairs of a table, until `require_images` refuses it
 _MOST_COMPARED = 5000  # names among which the nearest to a missing one is looked for
 
 
-def find_images(source: Path, folder: Path, file_names: Sequence[str]) -> list[str]:
-    """The file names in the spelling that exists, relative to `folder` if they are in it.
+def find_images(source: Path, folder: Path, file_names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The file names in the spelling that exists, relative to `folder` if they are in it; and those that are missing.
 
     A name that does not exist as written is matched by the longest end of its path that some file has: without regard
     to case, Unicode composition and URL encoding, and with another image suffix if need be. One file must fit it best.
-    Names of different images never get one file.
+    Names of different images never get one file. A missing image keeps its name.
 
     Args:
         source: the annotation file, for messages.
@@ -32,29 +35,45 @@ def find_images(source: Path, folder: Path, file_names: Sequence[str]) -> list[s
         file_names: the names as written; a name may be repeated.
 
     Raises:
-        DataError: images are missing, several files fit one name, or one file fits several names.
+        DataError: several files fit one name, or one file fits several names.
     """
     located = _as_written(folder, file_names)
-    missing = [name for name in dict.fromkeys(file_names) if name not in located]
-    if not missing:
-        return [located[name] for name in file_names]
-    index = NameIndex(folder, files_below(folder), missing)
-    absent = []
-    for name in missing:
-        candidates = index.candidates(name)
-        if len(candidates) > 1:
-            raise DataError(
-                f"{source}: '{name}' may be '{candidates[0]}' or '{candidates[1]}' in {folder}; set the image folder "
-                f"to the one that is meant, or write the folder of the image before its name"
-            )
-        if candidates:
-            located[name] = candidates[0]
-        else:
-            absent.append(name)
-    if absent:
-        raise DataError(_missing(source, folder, absent, len(set(file_names))))
-    _check_one_to_one(source, folder, located)
-    return [located[name] for name in file_names]
+    others = [name for name in dict.fromkeys(file_names) if name not in located]
+    if others:
+        index = NameIndex(folder, files_below(folder), others)
+        for name in others:
+            candidates = index.candidates(name)
+            if len(candidates) > 1:
+                raise DataError(
+                    f"{source}: '{name}' may be '{candidates[0]}' or '{candidates[1]}' in {folder}; set the image "
+                    f"folder to the one that is meant, or write the folder of the image before its name"
+                )
+            if candidates:
+                located[name] = candidates[0]
+        _check_one_to_one(source, folder, located)
+    missing = [name for name in others if name not in located]
+    return [located.get(name, name) for name in file_names], missing
+
+
+def require_images(table: ImageTable) -> None:
+    """Refuses a table that names images which do not exist; readers count them in its repairs.
+
+    Raises:
+        DataError: images are missing.
+    """
+    count = table.repairs.get(MISSING, 0)
+    if not count:
+        return
+    absent, folder = table.places[MISSING], table.image_folder
+    some = ", ".join(absent[:3]) + (", ..." if count > 3 else "")
+    bases = [os.path.basename(name) for name in islice(files_below(folder), _MOST_COMPARED)]
+    near = difflib.get_close_matches(plain_name(absent[0]).rpartition("/")[2], bases, n=1, cutoff=0.7)
+    nearest = f", the nearest name is {near[0]}" if near else ""
+    raise DataError(
+        f"{table.source}: {count} of {len(table)} images do not exist in {folder}: {some}; {describe_content(folder)}"
+        f"{nearest}. Correct the image folder with data.train.images=FOLDER (or data.val.images), or let `effdet check "
+        f"DATA --fix OUT` write a copy without these images"
+    )
 
 
 def under_other_names(folder: Path, file_names: Sequence[str], existing: Sequence[str]) -> list[str]:
@@ -157,19 +176,6 @@ def _check_one_to_one(source: Path, folder: Path, located: Mapping[str, str]) ->
                 f"{source}: '{first}' and '{written}' would both be the file '{name}' in {folder}; keep images of the "
                 f"same name in folders, named as in the annotations, or correct the names"
             )
-
-
-def _missing(source: Path, folder: Path, absent: Sequence[str], total: int) -> str:
-    """The message on images that do not exist."""
-    some = ", ".join(absent[:3]) + (", ..." if len(absent) > 3 else "")
-    bases = [os.path.basename(name) for _, name in zip(range(_MOST_COMPARED), files_below(folder), strict=False)]
-    near = difflib.get_close_matches(plain_name(absent[0]).rpartition("/")[2], bases, n=1, cutoff=0.7)
-    nearest = f", the nearest name is {near[0]}" if near else ""
-    return (
-        f"{source}: {len(absent)} of {total} images do not exist in {folder}: {some}; {describe_content(folder)}"
-        f"{nearest}. Correct the image folder with data.train.images=FOLDER (or data.val.images), or let `effdet check "
-        f"DATA --fix OUT` write a copy without these images"
-    )
 
 
 def _spellings(folder: Path, file_name: str) -> Iterator[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from effdet.data.formats.classes import ordered_names
-from effdet.data.formats.image_files import find_images
+from effdet.data.formats.image_files import MISSING, find_images
 from effdet.data.formats.split_files import WHOLE, SplitFiles
 from effdet.data.label_map import LabelMap
 from effdet.data.labels import ImageLabels
@@ -40,20 +40,22 @@ def read_image_list(files: SplitFiles) -> ImageLabels:
         files: `annotations` is the list, UTF-8 with commas.
 
     Raises:
-        DataError: the file is missing or no such list, or an image does not exist or has two classes.
+        DataError: the file is missing or no such list, or an image has two classes.
     """
     csv_path = files.annotations
     class_of, repairs = _read_classes(csv_path)
     names = ordered_names(class_of.values())
     label_of = {name: label for label, name in enumerate(names)}
-    return ImageLabels(
+    file_names, missing = find_images(csv_path, files.images, list(class_of))
+    table = ImageLabels(
         source=csv_path,
         image_folder=files.images,
-        file_names=np.array(find_images(csv_path, files.images, list(class_of)), np.str_),
+        file_names=np.array(file_names, np.str_),
         labels=np.array([label_of[name] for name in class_of.values()], np.int64),
         label_map=LabelMap(names, tuple(range(len(names)))),
         repairs=repairs,
     )
+    return table.with_repairs(MISSING, len(missing), missing)
 
 
 def _read_classes(path: Path) -> tuple[dict[str, str], dict[str, int]]:

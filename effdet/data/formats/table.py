@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effdet.data.annotations import Annotations
-from effdet.data.formats.image_files import find_images, under_other_names
+from effdet.data.formats.image_files import MISSING, find_images, under_other_names
 from effdet.data.image_header import image_sizes
 from effdet.data.label_map import LabelMap
 from effdet.errors import DataError
@@ -49,7 +49,8 @@ def build_table(
 ) -> Annotations:
     """The table of I images and of N boxes in any order, boxes as written; see `Annotations` for more on the columns.
 
-    Rows of one file, under two ids, become one image. Sizes that the annotations lack are read from the images.
+    Rows of one file, under two ids, become one image. Sizes that the annotations lack are read from the images. Images
+    that do not exist are counted; `require_images` refuses them.
 
     Args:
         source: file or folder that was read.
@@ -68,9 +69,9 @@ def build_table(
         repairs: what the reader left out, guessed or changed, by cause: the file of each.
 
     Raises:
-        DataError: an image does not exist, two names stand for the same file, or there are no images.
+        DataError: two names stand for the same file, several files fit one name, or there are no images.
     """
-    existing = find_images(source, image_folder, file_names)
+    existing, missing = find_images(source, image_folder, file_names)
     rows, row_of_name = _merged(existing)
     image_of_box = row_of_name[image_of_box]
     order = np.argsort(image_of_box, kind="stable")
@@ -97,7 +98,7 @@ def build_table(
         label_map=label_map,
     )
     other_names = under_other_names(image_folder, file_names, existing)
-    for cause, places in {OTHER_NAME: other_names, **(repairs or {})}.items():
+    for cause, places in {MISSING: missing, OTHER_NAME: other_names, **(repairs or {})}.items():
         table = table.with_repairs(cause, len(places), places)
     twice = [name for row, name in enumerate(existing) if rows[row_of_name[row]] != row]
     return table.with_repairs(LISTED_TWICE, len(twice), twice)

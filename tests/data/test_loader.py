@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from effdet.config import ClassificationAugment, DetectionAugment, DetectionData, ProgressiveConfig, SplitConfig
 from effdet.data import loader
@@ -197,9 +198,21 @@ def test_an_image_of_another_size_than_annotated_is_refused(tmp_path):
     wrong = training(tmp_path, sizes=(50, 71))[0, 1]
     assert isinstance(wrong, DataError)
     assert "1.png: the image is 70 x 50 pixels, its annotation says 71 x 50 (width x height); use" in str(wrong)
-    swapped = training(tmp_path, sizes=(70, 50))[0, 1]
-    assert "without the EXIF rotation" in str(swapped)
+    exchanged = training(tmp_path, sizes=(70, 50))[0, 1]
+    assert str(exchanged).endswith(
+        "says 50 x 70 (width x height); width and height are exchanged in the annotations, correct them there; so they "
+        "are in 5 of 5 images that were compared"
+    )
     assert not isinstance(training(tmp_path, sizes=(0, 0))[0, 1], DataError)
+
+
+def test_an_image_that_exif_rotates_is_not_annotated_upright(tmp_path):
+    dataset = training(tmp_path, sizes=(70, 50))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (50, 70)).save(tmp_path / "1.png", format="JPEG", exif=exif)
+    assert str(dataset[0, 1]).endswith("made without the EXIF rotation, annotate the upright image")
+    assert str(dataset[0, 2]).endswith("so they are in 4 of 5 images that were compared")
 
 
 SCRIPT = """

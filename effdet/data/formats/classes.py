@@ -148,7 +148,7 @@ def _unknown_classes(table: ImageTable, unknown: Sequence[str], target: LabelMap
     verb = f"the class {listed} is" if len(unknown) == 1 else f"the classes {listed} are"
     return (
         f"{table.source}: {verb} not among the {count_of(len(target), 'class', 'classes')} of the training split or of "
-        f"the model; {_hint(unknown[0], target.names)}. Rename with data.rename, or leave out with data.classes"
+        f"the model; rename with data.rename, or leave out with data.classes; {_hint(unknown[0], target.names)}"
     )
 
 

@@ -45,6 +45,7 @@ def table(folder):
         labels=np.arange(COUNT),
         crowd=np.zeros(COUNT, bool),
         areas=np.ones(COUNT),
+        difficult=np.zeros(COUNT, bool),
         label_map=LabelMap(tuple("abcdef"), tuple(range(COUNT))),
     )
 

@@ -49,6 +49,7 @@ def table(folder, images, boxes, crowd=()):
         labels=labels.astype(np.int64),
         crowd=np.isin(labels, crowd),
         areas=np.ones(len(labels)),
+        difficult=np.zeros(len(labels), bool),
         label_map=LabelMap(tuple("abcdefg"), tuple(range(7))),
     )
 

@@ -52,6 +52,7 @@ def table(folder, count=5, sizes=(50, 70)):
         labels=np.arange(counts.sum()) % 3,
         crowd=crowd,
         areas=np.full(counts.sum(), 225.0),
+        difficult=np.zeros(counts.sum(), bool),
         label_map=LabelMap(("a", "b", "c"), (1, 2, 3)),
     )
 
@@ -430,7 +431,7 @@ def test_batches_are_copied_to_the_gpu_in_order(tmp_path):
 
 
 def test_real_photos_give_targets_inside_their_image(coco128):
-    data = DetectionData(root=coco128, train=SplitConfig(images="images", annotations="instances.json"))
+    data = DetectionData(root=coco128, val=None, train=SplitConfig(images="images", annotations="instances.json"))
     annotations = read_table(data, "train")
     dataset = DetectionDataset(annotations, (256, 320), FILL, True, DetectionAugment(), seed=0)
     limits = torch.tensor([320, 256, 320, 256])

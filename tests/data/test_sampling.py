@@ -36,6 +36,7 @@ def table(labels, crowd=(), num_classes=4, sizes=(50, 70)):
         labels=flat,
         crowd=np.isin(np.arange(len(flat)), crowd),
         areas=np.full(len(flat), 64.0),
+        difficult=np.zeros(len(flat), bool),
         label_map=LabelMap(tuple("abcd"[:num_classes]), tuple(range(num_classes))),
     )
 

@@ -32,6 +32,7 @@ def random_table(seed=0, category_ids=(1, 2, 3), image_ids=None, images=24, larg
         labels=rng.integers(0, len(category_ids), total),
         crowd=rng.random(total) < 0.15,
         areas=side.prod(1) * 0.8,
+        difficult=np.zeros(total, bool),
         label_map=LabelMap(tuple(f"class {i}" for i in category_ids), tuple(category_ids)),
     )
 

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from effdet.config import load_config
 from effdet.data.annotations import Annotations
-from effdet.data.formats.table import build_table
+from effdet.data.formats.table import build_table, repair_boxes
 from effdet.data.label_map import LabelMap
 from effdet.data.labels import ImageLabels
 from effdet.errors import DataError, TrainingError
@@ -38,6 +38,7 @@ def table_of(boxes, labels=None, names=("cat", "dog"), size=(100, 200), crowd=No
         labels=np.arange(count) % 2 if labels is None else np.array(labels),
         crowd=np.zeros(count, bool) if crowd is None else np.array(crowd),
         areas=np.ones(count),
+        difficult=np.zeros(count, bool),
         label_map=LabelMap(tuple(names), tuple(range(len(names)))),
     )
 
@@ -103,11 +104,9 @@ def test_boxes_that_mostly_extend_beyond_their_images_give_a_warning(tmp_path):
         np.zeros(4, np.int64),
         boxes,
         np.zeros(4, np.int64),
-        np.zeros(4, bool),
-        np.full(4, np.nan),
         LabelMap(("cat",), (1,)),
     )
-    (warning,) = box_warnings(table, (320, 320))
+    (warning,) = box_warnings(repair_boxes(table), (320, 320))
     assert warning.startswith("train.json: 75% of the boxes extend beyond their images")
 
 

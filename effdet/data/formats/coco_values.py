@@ -18,7 +18,7 @@ _WHOLE = re.compile(r"[+-]?\d{1,4000}(\.0*)?")  # Python refuses texts that are 
 class IdLookup:
     """The row of each id of a list, however the id is written where it is referred to.
 
-    1, 1.0 and "1" are one id, unless the list itself tells them apart.
+    1, 1.0 and "1" are one id, unless the list itself has two of them.
 
     Attributes:
         ids: the ids as in the file.

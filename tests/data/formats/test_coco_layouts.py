@@ -89,7 +89,7 @@ def test_the_folder_of_annotation_files_can_be_given_alone(tmp_path):
     assert files.images == tmp_path / "train2017"
 
 
-def test_captions_and_keypoints_of_coco_are_not_taken_for_instances(tmp_path):
+def test_captions_and_keypoints_of_coco_are_passed_over(tmp_path):
     draw(tmp_path, "annotations/instances_val2017.json", "val2017")
     for name in ("captions_val2017", "person_keypoints_val2017", "stuff_val2017"):
         (tmp_path / f"annotations/{name}.json").write_text(json.dumps(CONTENT))

@@ -1,4 +1,6 @@
+import io
 import json
+import shlex
 
 import numpy as np
 import pytest
@@ -39,7 +41,7 @@ def reached(monkeypatch):
 
 
 def choose(root, *overrides):
-    console = Console(record=True, width=500, file=open("/dev/null", "w"))
+    console = Console(record=True, width=500, file=io.StringIO())
     return choose_recipe([f"data.root={root}", *overrides], "cpu", console), console.export_text()
 
 
@@ -57,8 +59,6 @@ def test_the_recipe_for_few_images_on_a_cpu_is_small_and_long_enough(tmp_path, r
 def test_the_command_that_is_printed_gives_the_same_recipe(tmp_path, reached):
     config, printed = choose(boxes_data(tmp_path / "my cells", 10), "seed=3")
     line = next(line for line in printed.splitlines() if line.strip().startswith("effdet train"))
-    import shlex
-
     recipe, *overrides = shlex.split(line)[2:]
     assert load_config(recipe, overrides) == config
     assert "seed=3" in overrides

@@ -15,6 +15,7 @@ from torch import Tensor
 from effdet.config import DetectionConfig, DetectionLossConfig
 from effdet.data.cache import make_cache
 from effdet.data.detection_dataset import DetectionDataset
+from effdet.data.formats.table import check_not_only_crowds
 from effdet.data.images import Image
 from effdet.data.sampling import detection_order
 from effdet.data.train_order import SIDE_STEP
@@ -51,6 +52,7 @@ class DetectionTask:
         self.config, self.processes = config, processes
         train_table, val_table, *_ = show_tables(config.data, console)
         check_boxes(train_table)
+        check_not_only_crowds(train_table)
         names = train_table.label_map.names
         self.model, self.loaded_norms, new_head = initial_model(config.model, names, console)
         self.first_loss = "class_loss" if new_head else None

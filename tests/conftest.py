@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import zlib
+from fractions import Fraction
 from pathlib import Path
 
 # Networks here are tiny: threads would only wait for each other, and for a long time where other programs run.
@@ -198,3 +199,40 @@ def shapes_run(shapes_recipe) -> Path:
     folder = shapes_recipe.parent / "run"
     assert main(["train", str(shapes_recipe), f"output_dir={folder}", "--device", "cpu"]) == 0
     return folder
+
+
+@pytest.fixture(scope="session")
+def draw_video():
+    """A function that writes a video with PyAV: grey frames, each brighter than the one before, with a red bar."""
+    import av
+
+    def draw(path, times, *, size=(48, 64), codec="libx264", sound=None, tick=1000, container_options=None):
+        """Frames at `times` (seconds) and, with an audio codec `sound`, three seconds of a tone."""
+        with av.open(str(path), "w", options=container_options or {}) as container:
+            video = container.add_stream(codec, rate=25)
+            video.height, video.width = size
+            video.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+            if tick:
+                video.time_base = video.codec_context.time_base = Fraction(1, tick)
+            tone = container.add_stream(sound, rate=48000) if sound else None
+            for index, time in enumerate(times):
+                image = np.full((*size, 3), 16 + 2 * index % 200, np.uint8)
+                image[: size[0] // 4, : size[1] // 4] = (220, 20, 20)  # top left
+                frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+                if tick:
+                    frame.pts, frame.time_base = round(time * tick), Fraction(1, tick)
+                container.mux(video.encode(frame))
+            container.mux(video.encode(None))
+            if tone is not None:
+                _encode_tone(container, tone)
+        return path
+
+    def _encode_tone(container, tone):
+        for start in range(0, 3 * 48000, 1000):
+            wave = (8000 * np.sin(np.arange(start, start + 1000) * 0.06)).astype(np.int16)
+            frame = av.AudioFrame.from_ndarray(np.stack([wave, wave], 1).reshape(1, -1), format="s16", layout="stereo")
+            frame.sample_rate, frame.pts, frame.time_base = 48000, start, Fraction(1, 48000)
+            container.mux(tone.encode(frame))
+        container.mux(tone.encode(None))
+
+    return draw

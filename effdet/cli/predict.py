@@ -3,8 +3,8 @@
   effdet predict street.jpg clip.mp4 photos/ "more/*.png" --weights runs/d0/best.pt --conf 0.4
 
 predictions.json is a COCO results file; its image_id is the path of the image relative to the folder that was given. A
-classifier writes the most probable classes of each image. Files that cannot be read are listed (status 1). Ctrl-C keeps
-what is done (status 130).
+classifier writes the most probable classes of each image. Files that cannot be read are listed and the others are
+predicted (status 1). Ctrl-C keeps what is done (status 130).
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from effdet.inference import BATCH_SIZE, SCORE_THRESHOLD, TOP
+from effdet.text import count_of
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from effdet.inference.jobs import Summary
+    from effdet.inference.sources import Sources
 
 INTERRUPTED = 130  # exit status of a program ended by Ctrl-C
 TIMEOUT_MINUTES = 24 * 60  # how long processes wait for the slowest one
@@ -34,7 +36,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         help="checkpoint such as runs/NAME/best.pt, or public weights such as efficientdet_d0",
     )
-    parser.add_argument("--out", type=Path, default=Path("runs/predict"), help="folder for the results (%(default)s)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="folder for the results (default: the first free one of runs/predict, runs/predict-2 ...)",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="remove the results of an earlier prediction from the folder first"
+    )
     parser.add_argument(
         "--conf", type=float, help=f"detectors: confidence threshold; lower scores are not shown ({SCORE_THRESHOLD})"
     )
@@ -65,12 +74,15 @@ def run(args: argparse.Namespace) -> int:
 
     from effdet.distributed import process_group
     from effdet.inference.jobs import predict_files
+    from effdet.inference.output_folder import new_folder, numbered_folders
     from effdet.inference.predictor import Predictor
     from effdet.inference.sources import open_sources
 
-    sources = open_sources(args.sources)
+    sources = open_sources(args.sources, numbered_folders() if args.out is None else [args.out])
     with process_group(args.device, TIMEOUT_MINUTES) as (together, device):
         console = Console(soft_wrap=True, quiet=not together.is_main)
+        folder = together.broadcast(args.out or new_folder())
+        console.print(_announcement(sources, folder), markup=False, highlight=False)
         predictor = Predictor(
             args.weights,
             str(device),
@@ -82,14 +94,27 @@ def run(args: argparse.Namespace) -> int:
             batch_size=args.batch_size,
         )
         summary = predict_files(
-            predictor, sources, args.out, save_images=not args.no_images, console=console, processes=together
+            predictor,
+            sources,
+            folder,
+            save_images=not args.no_images,
+            overwrite=args.overwrite,
+            console=console,
+            processes=together,
         )
-    _print_summary(summary, predictor.task, args, console)
-    # The same status in every process, after everything is written: torchrun ends the others if one process fails.
+        _print_summary(summary, predictor.task, folder, args, console)
+        together.broadcast(None)  # the others wait for that: torchrun ends all if one process has a status other than 0
+    # The same status in every process, after everything is written.
     return INTERRUPTED if summary.interrupted else 1 if summary.failures else 0
 
 
-def _print_summary(summary: Summary, task: str, args: argparse.Namespace, console: Console) -> None:
+def _announcement(sources: Sources, folder: Path) -> str:
+    videos = sum(source.is_video for source in sources)
+    counts = (len(sources) - videos, "image"), (videos, "video")
+    return f"predict {' and '.join(count_of(*count) for count in counts if count[0])} into {folder}"
+
+
+def _print_summary(summary: Summary, task: str, folder: Path, args: argparse.Namespace, console: Console) -> None:
     def show(line: str, style: str | None = None) -> None:
         console.print(line, style=style, markup=False, highlight=False)
 
@@ -97,15 +122,19 @@ def _print_summary(summary: Summary, task: str, args: argparse.Namespace, consol
         show("interrupted; the results up to here are saved")
     for failure in summary.failures:
         show(failure, "red")
+    for note in summary.notes:
+        show(note)
+    for cause, number in sorted(summary.changes.items()):
+        show(f"{cause}: {count_of(number, 'image')}")
     if task == "detection":
-        show(f"objects       {summary.objects} in {summary.images} images and video frames")
+        show(f"objects       {summary.objects} in {summary.predicted}")
     else:
-        show(f"classified    {summary.images} images and video frames")
-    show(f"unreadable    {len(summary.failures)} files", "red" if summary.failures else None)
+        show(f"classified    {summary.predicted}")
+    show(f"unreadable    {count_of(len(summary.failures), 'file')}", "red" if summary.failures else None)
     if not args.no_images and summary.images:
-        show(f"pictures      {args.out}")
-    show(f"{'COCO results' if task == 'detection' else 'classes':12}  {args.out / 'predictions.json'}")
-    show(f"table         {args.out / 'predictions.csv'}")
+        show(f"pictures      {folder}")
+    show(f"{'COCO results' if task == 'detection' else 'classes':12}  {folder / 'predictions.json'}")
+    show(f"table         {folder / 'predictions.csv'}")
     if task == "detection" and summary.images and not summary.objects:
         threshold = SCORE_THRESHOLD if args.conf is None else args.conf
         show(f"no detection reaches the confidence threshold of {threshold}; lower --conf to see more")

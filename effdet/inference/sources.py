@@ -1,25 +1,23 @@
 """Image files, folders, globs and videos on disk: which frames they hold, in which order, and reading them.
 
-All files are checked before the first is read. Frames are read one at a time, so that long videos need little memory.
+All files are opened before the first is read; the search for them is in `search.py`. Frames are read one at a time, so
+that long videos need little memory.
 """
 
 from __future__ import annotations
 
-import glob
-import math
 import os
-import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NoReturn
 
-from effdet.data.images import IMAGE_SUFFIXES, Image, read_image
+from effdet.data.image_chunks import image_kind
+from effdet.data.images import Image, decode_with_notes, read_file
+from effdet.data.video import VIDEO_SUFFIXES, check_video, read_video
 from effdet.errors import DataError
-
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".mts")
-_SUFFIXES = frozenset(IMAGE_SUFFIXES + VIDEO_SUFFIXES)
-_FALLBACK_FPS = 25.0  # for videos whose header has none
+from effdet.inference.search import READABLE_SUFFIXES, Search, counts_by_suffix
+from effdet.text import count_of
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,8 @@ class Frame:
         name: path relative to the folder that was given, for annotated copies.
         image_id: see `Source`; of a video, with the number of the frame: "clip.mp4/12".
         index: number of the frame in its video, from 0; None for an image.
-        fps: frames per second of its video; None for an image.
+        time: seconds from the start of its video; None for an image.
+        changes: how decoding changed it, such as "alpha channel dropped" (see `decode_with_notes`).
     """
 
     image: Image
@@ -40,7 +39,8 @@ class Frame:
     name: Path
     image_id: str
     index: int | None = None
-    fps: float | None = None
+    time: float | None = None
+    changes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -52,166 +52,189 @@ class Source:
         name: path relative to the folder that was given.
         image_id: `name` with forward slashes, different for all files: if any two had the same, those of all files are
             `path` instead.
-        fps: frames per second of a video; None for an image.
-        num_frames: frames of a video according to its header, 1 for an image; None if the header does not say.
+        is_video: whether it is a video.
+        num_frames: frames of a video according to its header, for a progress bar, 1 for an image; None if the header
+            does not say.
     """
 
     path: Path
     name: Path
     image_id: str
-    fps: float | None = None
+    is_video: bool = False
     num_frames: int | None = 1
 
-    def frames(self) -> Iterator[Frame]:
+    def frames(self, value_range: tuple[float, float] | None = None) -> Iterator[Frame]:
         """The image, or the frames of the video one after the other.
 
+        Args:
+            value_range: see `decode_image`.
+
         Raises:
-            DataError: the file cannot be read, or the video ends long before the end that its header gives.
+            DataError: the file cannot be read; after the last frame, if a video is damaged (see `read_video`).
         """
-        if self.fps is not None:
-            yield from _read_video(self, self.fps)
-        else:
-            yield Frame(read_image(self.path), self.path, self.name, self.image_id)
+        if not self.is_video:
+            image, changes = decode_with_notes(read_file(self.path), str(self.path), value_range=value_range)
+            yield Frame(image, self.path, self.name, self.image_id, changes=tuple(changes))
+            return
+        for index, (time, image) in enumerate(read_video(self.path)):
+            yield Frame(image, self.path, self.name, f"{self.image_id}/{index}", index, time)
 
 
-def open_sources(given: Sequence[str | Path]) -> list[Source]:
+@dataclass(frozen=True)
+class Sources:
+    """The files that `open_sources` opened, and what it did not open.
+
+    Iterating gives the opened files.
+
+    Attributes:
+        files: images and videos in the order in which they are read.
+        failures: why files in folders or of globs could not be opened.
+        passed_over: files of other kinds in folders and of globs.
+        left_out: images and videos in output folders, each with the folder.
+    """
+
+    files: Sequence[Source]
+    failures: Sequence[DataError] = ()
+    passed_over: Sequence[Path] = ()
+    left_out: Sequence[tuple[Path, Path]] = ()
+
+    def __iter__(self) -> Iterator[Source]:
+        return iter(self.files)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def notes(self) -> list[str]:
+        """What was not opened and is no failure, a line for each cause."""
+        counts = Counter(folder for _, folder in self.left_out)
+        notes = [
+            f"left out: {count_of(number, 'file')} in {folder}, an output folder" for folder, number in counts.items()
+        ]
+        return notes + ([f"passed over: {counts_by_suffix(self.passed_over)}"] if self.passed_over else [])
+
+
+def open_sources(given: Sequence[str | Path], leave_out: Sequence[Path] = ()) -> Sources:
     """The image and video files that paths and globs stand for, each file once, folders and globs in natural order.
+
+    A file that was named itself must be an image or a video that can be opened. A file in a folder or of a glob that
+    cannot be opened is listed, and the others are opened.
 
     Args:
         given: image and video files, folders (searched with their subfolders, without hidden files), and globs such as
             "photos/*.jpg".
+        leave_out: output folders; files in them are not searched, so that no output becomes input. Files that were
+            named themselves, and folders inside an output folder, are.
 
     Raises:
-        DataError: a path does not exist, holds no images or videos, or is a video that cannot be opened.
+        DataError: a path does not exist, holds no images or videos, is a file that cannot be opened, or a folder or
+            glob in which no file can be opened.
     """
     opened: dict[str, Source] = {}
+    failures: dict[str, DataError] = {}
+    others: dict[str, Path] = {}
+    outputs: dict[str, tuple[Path, Path]] = {}
     for path in given:
-        root, files = _expand(Path(path))
-        for file in files:
+        search = Search(Path(path), leave_out)
+        failures.update((str(failure), failure) for failure in search.failures)
+        others.update((os.path.abspath(file), file) for file in search.others)
+        outputs.update((os.path.abspath(file), (file, folder)) for file, folder in search.outputs)
+        for file in search.files:
             key = os.path.abspath(file)
-            if key not in opened:
-                opened[key] = _open_file(file, file.relative_to(root))
+            if key in opened:
+                continue
+            try:
+                opened[key] = _open_file(file, file.relative_to(search.root))
+            except DataError as error:
+                if search.is_file:
+                    raise
+                if _is_text(file):
+                    others[key] = file
+                else:
+                    failures[key] = error
     if not opened:
-        raise DataError("no sources given; name at least one image, folder, glob or video")
-    sources = list(opened.values())
-    if len({source.image_id for source in sources}) == len(sources):
-        return sources
-    return [replace(source, image_id=source.path.as_posix()) for source in sources]
+        raise _nothing_opened(given, list(failures.values()), list(others.values()))
+    left_out = [row for key, row in outputs.items() if key not in opened]
+    return Sources(_with_unique_ids(list(opened.values())), [*failures.values()], [*others.values()], left_out)
 
 
-def read_frames(sources: Iterable[Source], failures: list[DataError] | None = None) -> Iterator[Frame]:
+def read_frames(
+    sources: Iterable[Source],
+    failures: list[DataError] | None = None,
+    value_range: tuple[float, float] | None = None,
+) -> Iterator[Frame]:
     """The frames of all sources one after the other.
 
     Args:
         sources: the files.
         failures: gets the errors of files that cannot be read, which are skipped then; None to raise them.
+        value_range: see `decode_image`; a `Predictor` knows that of its model.
 
     Raises:
         DataError: a file cannot be read.
     """
     for source in sources:
         try:
-            yield from source.frames()
+            yield from source.frames(value_range)
         except DataError as error:
             if failures is None:
                 raise
             failures.append(error)
 
 
-def _expand(given: Path) -> tuple[Path, list[Path]]:
-    """The folder to which names are relative, and the files that a path or glob stands for."""
-    if given.is_dir():
-        files = sorted(_files_below(given), key=_natural_key)
-        if not files:
-            raise DataError(
-                f"{given}: no images or videos in this folder or below; expected files such as *.jpg, *.png or *.mp4"
-            )
-        return given, files
-    if given.exists():
-        return given.parent, [given]
-    if not glob.has_magic(str(given)):
-        raise DataError(f"{given}: no such file or folder; check the path")
-    matches = (Path(match) for match in glob.iglob(str(given), recursive=True))
-    files = sorted((path for path in matches if _is_readable_kind(path) and path.is_file()), key=_natural_key)
-    if not files:
-        raise DataError(f"{given}: matches no images or videos; check the pattern and the folder")
-    fixed = list(given.parts[:-1])
-    while any(map(glob.has_magic, fixed)):
-        fixed.pop()
-    return Path(*fixed), files
-
-
-def _files_below(folder: Path) -> Iterator[Path]:
-    def refuse(error: OSError) -> NoReturn:
-        raise DataError(f"{error.filename}: the folder cannot be read: {error.strerror}") from None
-
-    seen: set[str] = set()  # links may form a circle
-    for parent, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
-        if os.path.realpath(parent) in seen:
-            folders.clear()
-            continue
-        seen.add(os.path.realpath(parent))
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (Path(parent, name) for name in names if not name.startswith(".") and _is_readable_kind(Path(name)))
-
-
-def _is_readable_kind(path: Path) -> bool:
-    return path.suffix.lower() in _SUFFIXES
-
-
-def _natural_key(path: Path) -> list[list[str | int]]:
-    """Sorts img2 before img10, folder by folder."""
-    return [
-        [int(token) if token.isdecimal() else token.lower() for token in re.split(r"(\d+)", name)]
-        for name in path.parts
-    ]
+def _with_unique_ids(sources: list[Source]) -> list[Source]:
+    if len({source.image_id for source in sources}) == len(sources):
+        return sources
+    return [replace(source, image_id=source.path.as_posix()) for source in sources]
 
 
 def _open_file(path: Path, name: Path) -> Source:
-    from effdet.opencv import cv2
+    """An image by its suffix or content, or a video; a video of another suffix is known by its content too.
 
-    if path.suffix.lower() not in VIDEO_SUFFIXES:
-        if not _is_readable_kind(path) and not cv2.haveImageReader(str(path)):
-            raise DataError(
-                f"{path}: neither an image nor a video of a known kind; expected one of {' '.join(sorted(_SUFFIXES))}"
-            )
-        return Source(path, name, name.as_posix())
-    capture = cv2.VideoCapture(str(path))
-    try:
-        if not capture.isOpened():
-            raise DataError(f"{path}: the video cannot be opened; convert it to MP4 (H.264) or copy the file again")
-        if not capture.grab():
-            raise DataError(f"{path}: the video has no frames that can be decoded; convert it to MP4 (H.264)")
-        fps, announced = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
-    finally:
-        capture.release()
-    return Source(
-        path,
-        name,
-        name.as_posix(),
-        fps=fps if math.isfinite(fps) and 0 < fps <= 1000 else _FALLBACK_FPS,
-        num_frames=int(announced) if math.isfinite(announced) and announced > 0 else None,
-    )
-
-
-def _read_video(source: Source, fps: float) -> Iterator[Frame]:
-    from effdet.opencv import cv2
-
-    capture = cv2.VideoCapture(str(source.path))  # applies the rotation in the header
-    index = 0
-    try:
-        while True:
-            decoded, image = capture.read()
-            if not decoded:
-                break
-            pixels: Image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)  # type: ignore[assignment]
-            yield Frame(pixels, source.path, source.name, f"{source.image_id}/{index}", index, fps)
-            index += 1
-    finally:
-        capture.release()
-    # Counts in headers are rough: only a gap of more than a second means a damaged file.
-    if source.num_frames is not None and index < source.num_frames - max(fps, 1):
+    Raises:
+        DataError: a video that cannot be opened, or a file of another kind.
+    """
+    suffix = path.suffix.lower()
+    if suffix in VIDEO_SUFFIXES:
+        return Source(path, name, name.as_posix(), is_video=True, num_frames=check_video(path))
+    if suffix not in READABLE_SUFFIXES and not _has_content_of_image(path):
+        try:
+            if not _is_text(path):  # which FFmpeg would draw
+                return Source(path, name, name.as_posix(), is_video=True, num_frames=check_video(path))
+        except DataError:
+            pass
         raise DataError(
-            f"{source.path}: the video can be decoded up to frame {index} of {source.num_frames} only;"
-            " copy the file again or convert it to MP4 (H.264)"
+            f"{path}: neither an image nor a video of a known kind; expected one of "
+            f"{' '.join(sorted(READABLE_SUFFIXES))}"
         )
+    return Source(path, name, name.as_posix())
+
+
+def _has_content_of_image(path: Path) -> bool:
+    from effdet.opencv import cv2
+
+    return bool(image_kind(_start_of(path))) or cv2.haveImageReader(str(path))
+
+
+def _is_text(path: Path) -> bool:
+    """Whether a file is a text, as TypeScript in .ts and .mts is."""
+    start = _start_of(path)
+    return bool(start) and not any(byte < 9 or 13 < byte < 27 for byte in start)
+
+
+def _start_of(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(4096)
+    except OSError:  # reading it says why
+        return b""
+
+
+def _nothing_opened(
+    given: Sequence[str | Path], failures: Sequence[DataError], passed_over: Sequence[Path]
+) -> DataError:
+    if not given:
+        return DataError("no sources given; name at least one image, folder, glob or video")
+    if failures:
+        return DataError("\n".join(["no image or video can be opened", *map(str, failures)]))
+    names = ", ".join(map(str, given))
+    return DataError(f"{names}: no images or videos that can be read; there are {counts_by_suffix(passed_over)}")

@@ -1,7 +1,7 @@
 """Results as files, written image by image: predictions.json, predictions.csv, annotated images and videos.
 
 Writers are context managers and hold one image at a time. What was written stays when an error or Ctrl-C ends the run.
-The loop that calls them is in `jobs.py`.
+The loop that calls them is in `jobs.py`, the choice of the folder in `output_folder.py`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 from effdet.data.images import Image
 from effdet.data.label_map import LabelMap
-from effdet.errors import DataError
+from effdet.data.video_writer import VideoWriter
 from effdet.evaluation.accuracy import named_classes
 from effdet.evaluation.coco import BOX_DECIMALS, coco_results
 from effdet.files import atomic_write
@@ -27,19 +27,21 @@ from effdet.structures import Classification, Detections
 from effdet.types import Task
 
 JSON_NAME, CSV_NAME = "predictions.json", "predictions.csv"
-_PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")  # all others are saved as PNG
+_PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+_PHOTO_SUFFIXES = (".jfif", ".jpe", ".heic", ".heif", ".avif", ".jp2", ".j2k")  # would be large as PNG
+_TIME_DECIMALS = 3  # of time stamps in seconds
 _HEADS: dict[Task, tuple[str, ...]] = {
-    "detection": ("file_name", "frame", "label", "category_id", "score", "x1", "y1", "x2", "y2"),
-    "classification": ("file_name", "frame", "rank", "label", "class_id", "score"),
+    "detection": ("file_name", "frame", "time", "label", "category_id", "score", "x1", "y1", "x2", "y2"),
+    "classification": ("file_name", "frame", "time", "rank", "label", "class_id", "score"),
 }
 
 
 class ResultWriter:
     """Writes the results of one process; `merge_results` makes predictions.json and predictions.csv of all of them.
 
-    Detections become a COCO results file (see `coco_results`) with the file name and for videos the frame added, and a
-    CSV file with a line per detection, boxes xyxy in pixels. Classifications become an element per image with its
-    classes (see `named_classes`), and a CSV file with a line per class.
+    Detections become a COCO results file (see `coco_results`) with the file name added, for videos also the number of
+    the frame and its time in seconds; and a CSV file with a line per detection, boxes xyxy in pixels. Classifications
+    become an element per image with its classes (see `named_classes`), and a CSV file with a line per class.
     """
 
     def __init__(self, folder: Path, label_map: LabelMap, task: Task, rank: int = 0) -> None:
@@ -55,10 +57,14 @@ class ResultWriter:
 
     def write(self, frame: Frame, result: Detections | Classification) -> None:
         """Adds the result of one image or video frame, boxes in its pixels."""
-        origin = {"file_name": frame.path.as_posix(), **({} if frame.index is None else {"frame": frame.index})}
+        origin: dict[str, Any] = {"file_name": frame.path.as_posix()}
+        if frame.index is not None and frame.time is not None:
+            origin |= {"frame": frame.index, "time": round(frame.time, _TIME_DECIMALS)}
         elements, rows = self._rows(frame.image_id, result, self._label_map)
         self._lines.writelines(json.dumps({**element, **origin}, ensure_ascii=False) + "\n" for element in elements)
-        self._csv.writerows((origin["file_name"], origin.get("frame", ""), *row) for row in rows)
+        self._csv.writerows(
+            (origin["file_name"], origin.get("frame", ""), origin.get("time", ""), *row) for row in rows
+        )
         self._lines.flush()
         self._table.flush()
 
@@ -101,7 +107,7 @@ def merge_results(folder: Path, task: Task, size: int = 1) -> list[int]:
 def _detection_rows(
     image_id: str, detections: Detections, label_map: LabelMap
 ) -> tuple[list[dict[str, Any]], Iterable[tuple[Any, ...]]]:
-    """Elements of the JSON file, and rows of the CSV file without file name and frame."""
+    """Elements of the JSON file, and rows of the CSV file without file name, frame and time."""
     elements = coco_results(image_id, detections, label_map)
     names = [label_map.names[label] for label in detections.labels.tolist()]
     corners = [(x, y, round(x + w, BOX_DECIMALS), round(y + h, BOX_DECIMALS)) for x, y, w, h in _boxes(elements)]
@@ -112,7 +118,7 @@ def _detection_rows(
 def _classification_rows(
     image_id: str, classification: Classification, label_map: LabelMap
 ) -> tuple[list[dict[str, Any]], Iterable[tuple[Any, ...]]]:
-    """Elements of the JSON file, and rows of the CSV file without file name and frame."""
+    """Elements of the JSON file, and rows of the CSV file without file name, frame and time."""
     result = classification.cpu()
     classes = named_classes(label_map, result.labels.numpy(), result.scores.numpy())
     rows = ((rank, row["name"], row["class_id"], row["score"]) for rank, row in enumerate(classes, start=1))
@@ -129,63 +135,18 @@ _ROWS: dict[Task, Callable[[str, Any, LabelMap], tuple[list[dict[str, Any]], Ite
 }
 
 
-class VideoWriter:
-    """Writes pictures of one size as an MP4 video; with odd sides the last row or column of pixels is cut off.
-
-    Without any picture there is no file.
-    """
-
-    def __init__(self, path: Path, fps: float) -> None:
-        from effdet.opencv import cv2
-
-        self.path, self.fps = path, fps
-        self._partial = path.with_name(f".{path.stem}.partial{path.suffix}")  # the suffix chooses the format
-        self._video: cv2.VideoWriter | None = None
-
-    def __enter__(self) -> VideoWriter:
-        return self
-
-    def write(self, image: Image) -> None:
-        """Adds a picture, uint8 RGB [H, W, 3].
-
-        Raises:
-            DataError: the video cannot be written.
-        """
-        from effdet.opencv import cv2
-
-        if self._video is None:
-            codec = cv2.VideoWriter.fourcc(*"mp4v")
-            self._video = cv2.VideoWriter(str(self._partial), codec, self.fps, image.shape[1::-1])
-            if not self._video.isOpened():
-                raise DataError(f"{self.path}: the video cannot be written; check the folder and the free space")
-        self._video.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-
-    def __exit__(self, *exception: object) -> None:
-        if self._video is not None:
-            self._video.release()
-            if self._partial.exists():
-                os.replace(self._partial, self.path)
-
-
 class PictureWriter:
-    """Saves annotated images and videos in a folder, under the names of their sources.
+    """Saves annotated images and videos under the paths that `picture_paths` gives.
 
-    Of two sources with the same name the later one gets a number; no source is ever overwritten. Images keep their
-    format if it can be written and become PNG otherwise; videos become MP4. All processes choose the
-    same names.
+    Attributes:
+        notes: what a user should know about the videos (see `VideoWriter`).
     """
 
-    def __init__(self, folder: Path, sources: Iterable[Source]) -> None:
-        self.folder = folder
-        sources = list(sources)
-        used = {_comparable(source.path) for source in sources}
-        self._paths: dict[Path, Path] = {}
-        for source in sources:
-            path = self._paths[source.path] = _free_path(folder / _picture_name(source), used)
-            used.add(_comparable(path))
+    def __init__(self, paths: dict[Path, Path]) -> None:
+        """A writer to the path of each source."""
+        self._paths, self.notes = paths, list[str]()
         self._video_of: Path | None = None
         self._video: VideoWriter | None = None
-        self._open = ExitStack()
 
     def __enter__(self) -> PictureWriter:
         return self
@@ -198,17 +159,38 @@ class PictureWriter:
         """
         path = self._paths[frame.path]
         path.parent.mkdir(parents=True, exist_ok=True)
-        if frame.fps is None:
+        if frame.time is None:
             write_image(path, image)
             return
         if self._video is None or self._video_of != frame.path:
-            self._open.close()
-            self._video_of = frame.path
-            self._video = self._open.enter_context(VideoWriter(path, frame.fps))
-        self._video.write(image)
+            self._finish_video()
+            self._video_of, self._video = frame.path, VideoWriter(path, frame.path)
+        self._video.write(image, frame.time)
 
     def __exit__(self, *exception: object) -> None:
-        self._open.close()
+        self._finish_video()
+
+    def _finish_video(self) -> None:
+        video, self._video = self._video, None
+        if video is not None:
+            with video:
+                self.notes += [note for note in video.notes if note not in self.notes]
+
+
+def picture_paths(folder: Path, sources: Iterable[Source]) -> dict[Path, Path]:
+    """Where the annotated copy of each source goes, by the path of the source; the same in every process.
+
+    Copies have the names of their sources. Images keep their format if it can be written; other photographs become JPEG
+    and other images PNG; videos become MP4. Of two copies with the same name the later one gets a number. No source is
+    ever overwritten.
+    """
+    sources = list(sources)
+    used = {_comparable(source.path) for source in sources}
+    paths: dict[Path, Path] = {}
+    for source in sorted(sources, key=lambda source: _picture_name(source) != source.name):  # who keeps the name first
+        path = paths[source.path] = _free_path(folder / _picture_name(source), used)
+        used.add(_comparable(path))
+    return {source.path: paths[source.path] for source in sources}
 
 
 def _part(folder: Path, name: str, rank: int) -> Path:
@@ -226,9 +208,12 @@ def _free_path(path: Path, used: set[str]) -> Path:
 
 def _picture_name(source: Source) -> Path:
     """Name of the annotated copy of an image or video."""
-    if source.fps is not None:
+    if source.is_video:
         return source.name.with_suffix(".mp4")
-    return source.name if source.name.suffix.lower() in _PICTURE_SUFFIXES else source.name.with_suffix(".png")
+    suffix = source.name.suffix.lower()
+    if suffix in _PICTURE_SUFFIXES:
+        return source.name
+    return source.name.with_suffix(".jpg" if suffix in _PHOTO_SUFFIXES else ".png")
 
 
 def _comparable(path: Path) -> str:

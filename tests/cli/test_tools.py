@@ -146,8 +146,13 @@ def test_predict_reads_images_folders_and_videos(tiny_run, tiny_data, tmp_path, 
     folder, out = tiny_data / "val2017", tmp_path / "out"
     options = ["--weights", tiny_run / "best.pt", "--out", out, "--conf", "0.005", "--device", "cpu"]
     assert run("predict", image, *options, folder, tmp_path / "clip.mp4") == 0
-    assert "in 8 images and video frames" in capsys.readouterr().out
-    names = {path.name for path in [image, *folder.iterdir()]} | {"clip.mp4", "predictions.json", "predictions.csv"}
+    assert "in 5 images and 3 video frames" in capsys.readouterr().out
+    names = {path.name for path in [image, *folder.iterdir()]} | {
+        "clip.mp4",
+        "predictions.json",
+        "predictions.csv",
+        "pictures.csv",
+    }
     assert {path.name for path in out.iterdir()} == names
     ids = {category["id"] for category in read(tiny_data / VAL_JSON)["categories"]}
     rows = read(out / "predictions.json")

@@ -1,6 +1,8 @@
 import argparse
 import json
+import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -8,19 +10,22 @@ import pytest
 import torch
 
 from effdet.cli import predict
+from effdet.data.image_depth import ALPHA_DROPPED
 from effdet.data.images import read_image
 from effdet.data.label_map import LabelMap
 from effdet.distributed import Processes
-from effdet.errors import DataError
+from effdet.errors import ConfigError, DataError
 from effdet.inference.jobs import block_of, predict_files
 from effdet.inference.sources import open_sources
 from effdet.structures import Detections
+
+RESULTS = ["pictures.csv", "predictions.csv", "predictions.json"]
 
 
 class BrightnessPredictor:
     """Detects one object in every image, with the brightness as its score; `stop` is raised at the third image."""
 
-    task, label_map = "detection", LabelMap(("thing",), (7,))
+    task, label_map, value_range = "detection", LabelMap(("thing",), (7,)), None
 
     def __init__(self, stop=None):
         self.stop, self.results = stop, weakref.WeakSet()
@@ -59,8 +64,31 @@ def test_files_are_predicted_and_those_that_cannot_be_read_are_listed(photos, tm
     numbers = [number for number in range(10) if number != 4]
     assert ids_in(out) == [f"{number}.png" for number in numbers]
     pictures = [f"{number}.png" for number in numbers]
-    assert sorted(path.name for path in out.iterdir()) == [*pictures, "predictions.csv", "predictions.json"]
+    assert sorted(path.name for path in out.iterdir()) == [*pictures, *RESULTS]
     assert (read_image(out / "7.png") != 140).any()
+
+
+def test_what_decoding_changes_is_counted_by_cause_over_all_processes(photos, tmp_path):
+    for number in (1, 2, 7):
+        cv2.imwrite(str(photos / f"{number}.png"), np.full((20, 30, 4), 99, np.uint8))
+    sources = open_sources([photos])
+    summary = predict_files(BrightnessPredictor(), sources, tmp_path / "one")
+    assert summary.changes == {ALPHA_DROPPED: 3}
+    assert (
+        run_together(
+            3, lambda processes: predict_files(BrightnessPredictor(), sources, tmp_path / "three", processes=processes)
+        )
+        == [summary] * 3
+    )
+
+
+def test_images_of_more_than_8_bits_are_read_by_the_value_range_of_the_model(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((20, 30), 300, np.uint16))
+    predictor = BrightnessPredictor()
+    predictor.value_range = (0, 600)
+    predict_files(predictor, open_sources([tmp_path]), tmp_path / "out")
+    (row,) = json.loads((tmp_path / "out/predictions.json").read_text())
+    assert row["score"] == pytest.approx(0.5, abs=0.01)
 
 
 def test_pictures_are_left_out_on_request(photos, tmp_path):
@@ -86,37 +114,66 @@ def test_a_folder_that_cannot_be_written_is_named(photos, tmp_path):
         predict_files(BrightnessPredictor(), open_sources([photos]), tmp_path / "out")
 
 
-class Together(Processes):
-    """Processes that run one after the other, the main one last."""
+def run_together(size, job):
+    """What `job` returns in each of `size` processes, which are threads here."""
+    barrier, box = threading.Barrier(size, timeout=60), {}
 
-    summaries: dict = {}  # noqa: RUF012
+    class Together(Processes):
+        def gather(self, value):
+            box[self.rank] = value
+            barrier.wait()
+            values = [box[rank] for rank in range(size)] if self.is_main else []
+            barrier.wait()
+            return values
 
-    def gather(self, value):
-        self.summaries[self.rank] = value
-        return [self.summaries[rank] for rank in range(self.size)] if self.is_main else []
+        def broadcast(self, value):
+            if self.is_main:
+                box["value"] = value
+            barrier.wait()
+            value = box["value"]
+            barrier.wait()
+            return value
 
-    def broadcast(self, value):
-        return value
+    with ThreadPoolExecutor(size) as pool:
+        return list(pool.map(lambda rank: job(Together(rank, size)), range(size)))
 
 
 @pytest.mark.parametrize("size", [2, 3, 12])
 def test_several_processes_write_what_one_writes(photos, tmp_path, size):
+    (photos / "notes.txt").write_text("notes")
+    (photos / "empty.mp4").touch()
     sources, one, several = open_sources([photos]), tmp_path / "one", tmp_path / "several"
     expected = predict_files(BrightnessPredictor(), sources, one)
-    for rank in reversed(range(size)):
-        summary = predict_files(BrightnessPredictor(), sources, several, processes=Together(rank, size))
-    assert summary == expected
+    assert len(expected.failures) == 2
+    assert expected.notes == ["passed over: 1 .txt"]
+    summaries = run_together(
+        size, lambda processes: predict_files(BrightnessPredictor(), sources, several, processes=processes)
+    )
+    assert summaries == [expected] * size
     assert sorted(path.name for path in several.iterdir()) == sorted(path.name for path in one.iterdir())
     for path in one.iterdir():
         assert (several / path.name).read_bytes() == path.read_bytes()
 
 
 def test_a_process_that_wrote_to_another_disk_is_reported(photos, tmp_path):
-    sources = open_sources([photos])
-    predict_files(BrightnessPredictor(), sources, tmp_path / "elsewhere", processes=Together(1, 2))
-    summary = predict_files(BrightnessPredictor(), sources, tmp_path / "out", processes=Together(0, 2))
+    folders, sources = [tmp_path / "out", tmp_path / "elsewhere"], open_sources([photos])
+    summary, _ = run_together(
+        2, lambda processes: predict_files(BrightnessPredictor(), sources, folders[processes.rank], processes=processes)
+    )
     assert any("the results of process 1 are on another machine" in failure for failure in summary.failures)
     assert ids_in(tmp_path / "out") == ["0.png", "1.png", "2.png", "3.png"]
+
+
+def test_every_process_refuses_a_folder_with_earlier_results(photos, tmp_path):
+    sources = open_sources([photos])
+    predict_files(BrightnessPredictor(), sources, tmp_path / "out")
+
+    def refused(processes):
+        with pytest.raises(ConfigError, match="would be overwritten"):
+            predict_files(BrightnessPredictor(), sources, tmp_path / "out", processes=processes)
+        return True
+
+    assert run_together(3, refused) == [True] * 3
 
 
 @pytest.mark.parametrize(("files", "size"), [(10, 3), (2, 5), (7, 1), (8, 8)])
@@ -148,14 +205,14 @@ def test_the_command_writes_pictures_results_and_table(tiny_run, photos, tmp_pat
     options = ["--weights", tiny_run / "best.pt", "--out", out, "--conf", "0.001", "--device", "cpu"]
     assert run_predict(photos, tmp_path / "clip.mp4", *options) == 1
     numbers = [number for number in range(10) if number != 4]
-    names = ["predictions.json", "predictions.csv", "clip.mp4", *(f"{number}.png" for number in numbers)]
+    names = [*RESULTS, "clip.mp4", *(f"{number}.png" for number in numbers)]
     assert sorted(path.name for path in out.iterdir()) == sorted(names)
     assert cv2.VideoCapture(str(out / "clip.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 7
     assert set(ids_in(out)) <= {f"{number}.png" for number in numbers} | {f"clip.mp4/{index}" for index in range(7)}
     text = capsys.readouterr().out
-    assert f"{len(ids_in(out))} in 16 images and video frames" in text
+    assert f"{len(ids_in(out))} in 9 images and 7 video frames" in text
     assert "4.png: the image is cut off" in text
-    assert "unreadable    1 files" in text
+    assert "unreadable    1 file\n" in text
     assert str(out / "predictions.json") in text
 
 
@@ -179,7 +236,7 @@ def test_after_ctrl_c_the_command_keeps_what_is_done(tiny_run, photos, tmp_path,
     options = ["--weights", tiny_run / "best.pt", "--out", out, "--conf", "0.001", "--device", "cpu"]
     assert run_predict(photos, *options) == 130
     assert set(ids_in(out)) == {"0.png", "1.png", "2.png"}
-    assert sorted(path.name for path in out.iterdir()) == ["0.png", "1.png", "predictions.csv", "predictions.json"]
+    assert sorted(path.name for path in out.iterdir()) == ["0.png", "1.png", *RESULTS]
     assert "interrupted; the results up to here are saved" in capsys.readouterr().out
 
 
@@ -190,4 +247,4 @@ def test_the_command_classifies(shapes_run, tmp_path, capsys):
     elements = json.loads((out / "predictions.json").read_text())
     assert [element["frame"] for element in elements] == [0, 1, 2, 3, 4]
     assert all(len(element["classes"]) == 1 for element in elements)
-    assert "classified    5 images and video frames" in capsys.readouterr().out
+    assert "classified    5 video frames" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-import struct
+import os
 from pathlib import Path
 
 import cv2
@@ -26,14 +26,6 @@ def save_video(path, frames=12, size=(48, 64), fps=12.5, codec="mp4v"):
     return path
 
 
-def turn_video(path):
-    """Writes a turn by 90 degrees into the header of an MP4, as telephones do."""
-    data = bytearray(path.read_bytes())
-    matrix = data.index(b"tkhd") + 44
-    data[matrix : matrix + 36] = struct.pack(">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30)
-    path.write_bytes(data)
-
-
 def names(sources):
     return [source.name.as_posix() for source in sources]
 
@@ -42,7 +34,7 @@ def test_an_image_is_one_frame(tmp_path):
     path = save_image(tmp_path / "a.png")
     (source,) = open_sources([str(path)])
     (frame,) = source.frames()
-    assert (frame.path, frame.name, frame.index, frame.fps) == (path, Path("a.png"), None, None)
+    assert (frame.path, frame.name, frame.index, frame.time) == (path, Path("a.png"), None, None)
     assert frame.image.shape == (20, 30, 3)
 
 
@@ -72,7 +64,13 @@ def test_a_file_named_twice_is_one_source(tmp_path):
 
 def test_an_image_without_a_suffix_is_known_by_its_content(tmp_path):
     path = save_image(tmp_path / "a.png").rename(tmp_path / "photo")
-    assert len(list(open_sources([path])[0].frames())) == 1
+    assert len(list(open_sources([path]).files[0].frames())) == 1
+
+
+def test_a_video_with_another_suffix_is_known_by_its_content(tmp_path):
+    for name in ("recording", "clip.dav"):
+        path = save_video(tmp_path / "a.mp4", frames=3).rename(tmp_path / name)
+        assert [frame.index for frame in open_sources([path]).files[0].frames()] == [0, 1, 2]
 
 
 def test_ids_are_paths_relative_to_the_folder_that_was_given(tmp_path):
@@ -133,33 +131,15 @@ def test_no_sources_are_refused():
 
 
 @pytest.mark.parametrize(("name", "codec"), [("clip.mp4", "mp4v"), ("clip.AVI", "MJPG"), ("clip.mkv", "MJPG")])
-def test_a_video_gives_its_frames_in_rgb_with_number_and_rate(tmp_path, name, codec):
+def test_a_video_gives_its_frames_in_rgb_with_number_and_time(tmp_path, name, codec):
     (source,) = open_sources([save_video(tmp_path / name, codec=codec)])
-    assert (source.fps, source.num_frames) == (12.5, 12)
+    assert source.is_video
+    assert source.num_frames == 12
     frames = list(source.frames())
     assert [frame.index for frame in frames] == list(range(12))
-    assert {frame.fps for frame in frames} == {12.5}
+    assert [frame.time for frame in frames] == pytest.approx([index / 12.5 for index in range(12)])
     red, green, blue = frames[5].image.mean((0, 1))
     assert (red, green, blue) == pytest.approx((200, 50, 0), abs=12)
-
-
-def test_the_rotation_in_the_header_of_a_video_is_applied(tmp_path):
-    path = save_video(tmp_path / "clip.mp4")
-    turn_video(path)
-    (source,) = open_sources([path])
-    assert next(source.frames()).image.shape == (64, 48, 3)
-
-
-def test_a_video_is_decoded_frame_by_frame(tmp_path, monkeypatch):
-    """Counts what has been decoded when the third frame is asked for; a list of all frames would be twelve."""
-    (source,) = open_sources([save_video(tmp_path / "clip.mp4")])
-    decoded = []
-    convert = cv2.cvtColor
-    monkeypatch.setattr(cv2, "cvtColor", lambda *arguments: decoded.append(1) or convert(*arguments))
-    frames = source.frames()
-    for _ in range(3):
-        next(frames)
-    assert len(decoded) == 3
 
 
 def test_a_video_that_ends_early_is_reported_after_its_frames(tmp_path):
@@ -170,7 +150,7 @@ def test_a_video_that_ends_early_is_reported_after_its_frames(tmp_path):
     frames = list(read_frames(open_sources([path]), failures))
     assert 0 < len(frames) < 47
     assert len(failures) == 1
-    assert f"up to frame {len(frames)} of 60 only" in str(failures[0])
+    assert "of 4.8 seconds" in str(failures[0])
 
 
 def test_an_unreadable_image_is_reported_and_the_rest_is_read(tmp_path):
@@ -191,3 +171,118 @@ def test_folders_that_are_links_are_followed_once(tmp_path):
     (tmp_path / "photos/link").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
     (tmp_path / "photos/circle").symlink_to(tmp_path / "photos", target_is_directory=True)
     assert names(open_sources([tmp_path / "photos"])) == ["a.png", "link/b.png"]
+
+
+# Files that cannot be opened, in folders and by name
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    """A folder with two images, an empty video, a TypeScript file and files of other kinds."""
+    folder = tmp_path / "mixed"
+    for name in ("a.jpg", "sub/b.png"):
+        save_image(folder / name)
+    (folder / "clip.mp4").touch()
+    (folder / "index.ts").write_text("export const a = 1;\n")
+    (folder / "module.mts").write_text("export const ä = 'é';\n", encoding="utf-8")
+    (folder / "notes.txt").write_text("notes")
+    (folder / "sub/more.txt").write_text("notes")
+    (folder / "README").write_text("notes")
+    (folder / ".hidden.txt").write_text("notes")
+    return folder
+
+
+@pytest.mark.parametrize("pattern", ["", "**/*"])
+def test_files_in_a_folder_that_cannot_be_opened_do_not_stop_the_others(mixed, pattern):
+    sources = open_sources([mixed / pattern])
+    assert names(sources) == ["a.jpg", "sub/b.png"]
+    assert [str(failure) for failure in sources.failures] == [
+        f"{mixed / 'clip.mp4'}: the file is empty; expected a video, copy it again or remove it"
+    ]
+    assert sources.notes() == ["passed over: 2 .txt, 1 .mts, 1 .ts, 1 without suffix"]
+
+
+def test_a_file_named_by_itself_is_refused_if_it_cannot_be_opened(mixed):
+    for name in ("clip.mp4", "index.ts", "notes.txt"):
+        with pytest.raises(DataError, match=name):
+            open_sources([mixed, mixed / name])
+
+
+def test_a_file_that_is_searched_twice_is_counted_once(mixed):
+    sources = open_sources([mixed, mixed / "*", mixed / "sub"])
+    assert names(sources) == ["a.jpg", "sub/b.png"]
+    assert len(sources.failures) == 1
+    assert sources.notes() == open_sources([mixed]).notes()
+
+
+def test_folders_without_anything_to_open_say_what_they_hold(tmp_path):
+    for name in ("a.pdf", "b.PDF", "c.txt"):
+        (tmp_path / name).write_text("?")
+    with pytest.raises(
+        DataError, match=r"no images or videos in this folder or below; .*; there are 2 \.pdf, 1 \.txt$"
+    ):
+        open_sources([tmp_path])
+    (tmp_path / "index.ts").write_text("export const a = 1;\n")
+    with pytest.raises(DataError, match=r"no images or videos that can be read; there are 2 \.pdf, 1 \.ts, 1 \.txt$"):
+        open_sources([tmp_path])
+    (tmp_path / "clip.mp4").touch()
+    with pytest.raises(DataError, match=r"no image or video can be opened\n.*clip\.mp4: the file is empty"):
+        open_sources([tmp_path])
+
+
+def test_a_subfolder_that_cannot_be_read_is_reported_and_the_others_are_searched(tmp_path, monkeypatch):
+    for name in ("a.png", "locked/b.png", "open/c.png"):
+        save_image(tmp_path / name)
+    scandir = os.scandir
+
+    def refuse(path):
+        if Path(path).name == "locked":
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    sources = open_sources([tmp_path])
+    assert names(sources) == ["a.png", "open/c.png"]
+    locked = tmp_path / "locked"
+    assert [str(failure) for failure in sources.failures] == [f"{locked}: the folder cannot be read: Permission denied"]
+    with pytest.raises(DataError, match="locked: the folder cannot be read"):
+        open_sources([locked])
+
+
+def test_heic_is_passed_over_without_the_package_that_reads_it(tmp_path, monkeypatch):
+    save_image(tmp_path / "a.jpg")
+    (tmp_path / "b.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
+    monkeypatch.setattr("effdet.inference.search.find_spec", lambda name: None)
+    (note,) = open_sources([tmp_path]).notes()
+    assert note == "passed over: 1 .heic (to read HEIC, pip install 'efficientdet-torch[heic]')"
+
+
+# Output folders
+
+
+def test_what_lies_in_the_output_folder_is_left_out_and_counted(tmp_path):
+    photos = tmp_path / "photos"
+    for name in ("a.jpg", "b.jpg", "out/a.jpg", "out/deep/b.jpg", "output/c.jpg"):
+        save_image(photos / name)
+    (photos / "out/predictions.json").write_text("[]")
+    for given in (photos, photos / "**" / "*.jpg"):
+        sources = open_sources([given], leave_out=[photos / "out"])
+        assert names(sources) == ["a.jpg", "b.jpg", "output/c.jpg"]
+        assert sources.notes() == [f"left out: 2 files in {photos / 'out'}, an output folder"]
+
+
+def test_the_output_folder_may_be_spelled_in_another_way(tmp_path, monkeypatch):
+    save_image(tmp_path / "photos/a.jpg")
+    save_image(tmp_path / "photos/out/a.jpg")
+    (tmp_path / "link").symlink_to(tmp_path / "photos", target_is_directory=True)
+    monkeypatch.chdir(tmp_path / "photos")
+    assert names(open_sources([tmp_path / "photos"], leave_out=[Path("out")])) == ["a.jpg"]
+    assert names(open_sources([Path()], leave_out=[tmp_path / "link/out"])) == ["a.jpg"]
+
+
+def test_what_is_named_in_an_output_folder_is_read(tmp_path):
+    """Also the folder itself: with `--out .` all folders are in the output folder."""
+    path = save_image(tmp_path / "out/photos/a.jpg")
+    out = tmp_path / "out"
+    for given in (path, path.parent, out):
+        assert len(open_sources([given], leave_out=[out])) == 1

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from effdet.data.images import IMAGE_SUFFIXES
 from effdet.data.label_map import LabelMap
+from effdet.data.video import read_video
 from effdet.inference.sources import Frame, Source
-from effdet.inference.writers import PictureWriter, ResultWriter, VideoWriter, merge_results
+from effdet.inference.writers import PictureWriter, ResultWriter, merge_results, picture_paths
 from effdet.structures import Classification, Detections
 
 LABELS = LabelMap(("red", "white, small", "plätt"), (3, 7, 90))
@@ -18,9 +20,9 @@ IMAGE = np.full((48, 64, 3), (200, 100, 0), np.uint8)
 TASKS = ("detection", "classification")
 
 
-def frame(path="photos/000012.jpg", index=None, fps=None):
+def frame(path="photos/000012.jpg", index=None, time=None):
     name = Path(path).name
-    return Frame(IMAGE, Path(path), Path(name), name if index is None else f"{name}/{index}", index, fps)
+    return Frame(IMAGE, Path(path), Path(name), name if index is None else f"{name}/{index}", index, time)
 
 
 def result(task, number=2):
@@ -48,7 +50,7 @@ def files_in(folder):
 
 
 def test_detections_are_coco_results_and_lines_with_corners(tmp_path):
-    write(tmp_path, "detection", (frame(), 2), (frame("photos/no.jpg"), 0), (frame("clip.mp4", 5, 25.0), 1))
+    write(tmp_path, "detection", (frame(), 2), (frame("photos/no.jpg"), 0), (frame("clip.mp4", 5, 0.20833), 1))
     assert merge_results(tmp_path, "detection") == []
     elements, head, lines = written(tmp_path)
     assert elements[0] == {
@@ -60,11 +62,12 @@ def test_detections_are_coco_results_and_lines_with_corners(tmp_path):
     }
     assert [element["category_id"] for element in elements] == [90, 7, 90]
     assert (elements[2]["image_id"], elements[2]["file_name"], elements[2]["frame"]) == ("clip.mp4/5", "clip.mp4", 5)
-    assert head == ["file_name", "frame", "label", "category_id", "score", "x1", "y1", "x2", "y2"]
+    assert elements[2]["time"] == 0.208
+    assert head == ["file_name", "frame", "time", "label", "category_id", "score", "x1", "y1", "x2", "y2"]
     assert lines == [
-        ["photos/000012.jpg", "", "plätt", "90", "0.98765", "1.23", "2.0", "11.5", "20.25"],
-        ["photos/000012.jpg", "", "white, small", "7", "0.01", "0.0", "0.0", "5.0", "5.0"],
-        ["clip.mp4", "5", "plätt", "90", "0.98765", "1.23", "2.0", "11.5", "20.25"],
+        ["photos/000012.jpg", "", "", "plätt", "90", "0.98765", "1.23", "2.0", "11.5", "20.25"],
+        ["photos/000012.jpg", "", "", "white, small", "7", "0.01", "0.0", "0.0", "5.0", "5.0"],
+        ["clip.mp4", "5", "0.208", "plätt", "90", "0.98765", "1.23", "2.0", "11.5", "20.25"],
     ]
 
 
@@ -74,7 +77,7 @@ def test_corners_in_the_table_are_those_of_the_detections_to_a_hundredth(tmp_pat
     with ResultWriter(tmp_path, LABELS, "detection") as writer:
         writer.write(frame(), Detections(boxes, torch.ones(500), torch.zeros(500).long(), LABELS.names))
     merge_results(tmp_path, "detection")
-    corners = [[float(value) for value in line[5:]] for line in written(tmp_path)[2]]
+    corners = [[float(value) for value in line[6:]] for line in written(tmp_path)[2]]
     assert corners == boxes.double().numpy().round(2).tolist()
 
 
@@ -90,20 +93,20 @@ def test_coco_results_are_read_by_pycocotools(tmp_path):
 
 
 def test_classifications_are_elements_of_images_and_lines_with_ranks(tmp_path):
-    write(tmp_path, "classification", (frame(), 2), (frame("clip.mp4", 0, 25.0), 1))
+    write(tmp_path, "classification", (frame(), 2), (frame("clip.mp4", 0, 0.0), 1))
     merge_results(tmp_path, "classification")
     elements, head, lines = written(tmp_path)
     best = {"name": "plätt", "class_id": 90, "score": 0.98765}
     second = {"name": "white, small", "class_id": 7, "score": 0.01}
     assert elements == [
         {"image_id": "000012.jpg", "file_name": "photos/000012.jpg", "classes": [best, second]},
-        {"image_id": "clip.mp4/0", "file_name": "clip.mp4", "frame": 0, "classes": [best]},
+        {"image_id": "clip.mp4/0", "file_name": "clip.mp4", "frame": 0, "time": 0.0, "classes": [best]},
     ]
-    assert head == ["file_name", "frame", "rank", "label", "class_id", "score"]
+    assert head == ["file_name", "frame", "time", "rank", "label", "class_id", "score"]
     assert lines == [
-        ["photos/000012.jpg", "", "1", "plätt", "90", "0.98765"],
-        ["photos/000012.jpg", "", "2", "white, small", "7", "0.01"],
-        ["clip.mp4", "0", "1", "plätt", "90", "0.98765"],
+        ["photos/000012.jpg", "", "", "1", "plätt", "90", "0.98765"],
+        ["photos/000012.jpg", "", "", "2", "white, small", "7", "0.01"],
+        ["clip.mp4", "0", "0.0", "1", "plätt", "90", "0.98765"],
     ]
 
 
@@ -151,10 +154,10 @@ def test_a_process_whose_files_are_elsewhere_is_named(tmp_path):
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_what_was_written_is_there_when_an_error_ends_the_run(tmp_path, task, error):
     def run():
-        with ResultWriter(tmp_path, LABELS, task) as results, PictureWriter(tmp_path, [source("clip.mp4")]) as pictures:
+        with ResultWriter(tmp_path, LABELS, task) as results, writer_of(tmp_path, source("clip.mp4")) as pictures:
             for index in range(4):
-                results.write(frame("clip.mp4", index, 25.0), result(task))
-                pictures.write(frame("clip.mp4", index, 25.0), IMAGE)
+                results.write(frame("clip.mp4", index, index / 25), result(task))
+                pictures.write(frame("clip.mp4", index, index / 25), IMAGE)
             raise error
 
     with pytest.raises(error):
@@ -200,68 +203,86 @@ def test_file_names_with_line_breaks_and_quotes_survive_the_merging(tmp_path):
     assert elements[0]["file_name"] == lines[0][0] == name
 
 
-# Videos
-
-
-def test_a_video_keeps_size_rate_and_colors(tmp_path):
-    with VideoWriter(tmp_path / "a.mp4", 12.5) as writer:
-        for _ in range(7):
-            writer.write(IMAGE)
-    video = cv2.VideoCapture(str(tmp_path / "a.mp4"))
-    assert video.get(cv2.CAP_PROP_FPS) == pytest.approx(12.5)
-    assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 7
-    image = video.read()[1]
-    assert image.shape == IMAGE.shape
-    assert image[..., ::-1].mean((0, 1)) == pytest.approx((200, 100, 0), abs=8)
-
-
-def test_a_video_without_pictures_is_no_file(tmp_path):
-    with VideoWriter(tmp_path / "a.mp4", 25.0):
-        pass
-    assert files_in(tmp_path) == []
-
-
 # Annotated copies
 
 
 def source(path, name=None):
     name = Path(name or Path(path).name)
-    fps = 25.0 if name.suffix in (".mp4", ".avi", ".mov") else None
-    return Source(Path(path), name, name.as_posix(), fps)
+    return Source(Path(path), name, name.as_posix(), is_video=name.suffix in (".mp4", ".avi", ".mov"))
+
+
+def writer_of(folder, *sources):
+    return PictureWriter(picture_paths(folder, sources))
+
+
+def names_of(folder, *paths):
+    """The names of the annotated copies."""
+    return [path.relative_to(folder).as_posix() for path in picture_paths(folder, map(source, paths)).values()]
 
 
 def test_pictures_keep_their_place_below_the_source_folder(tmp_path):
-    with PictureWriter(tmp_path, [source("in/sub/a.png", "sub/a.png"), source("in/b.gif")]) as writer:
+    with writer_of(tmp_path, source("in/sub/a.png", "sub/a.png"), source("in/b.gif")) as writer:
         writer.write(frame("in/sub/a.png"), IMAGE)
         writer.write(frame("in/b.gif"), IMAGE)
     assert files_in(tmp_path) == ["b.png", "sub/a.png"]
     assert (cv2.imread(str(tmp_path / "sub/a.png"))[..., ::-1] == IMAGE).all()
 
 
+@pytest.mark.parametrize("suffix", IMAGE_SUFFIXES)
+def test_every_kind_of_image_has_an_annotated_copy(tmp_path, suffix):
+    path = f"in/a{suffix}"
+    with writer_of(tmp_path, source(path)) as writer:
+        writer.write(frame(path), IMAGE)
+    (copy,) = tmp_path.iterdir()
+    assert np.abs(cv2.imread(str(copy))[..., ::-1].astype(int) - IMAGE).max() < 8
+
+
+def test_copies_have_the_format_of_their_image_or_one_of_its_kind(tmp_path):
+    images = ("a.JPG", "b.tif", "c.webp", "d.jfif", "e.heic", "f.gif", "g.ppm", "photo")
+    assert names_of(tmp_path, *images) == [
+        *("a.JPG", "b.tif", "c.webp", "d.jpg", "e.jpg", "f.png", "g.png", "photo.png")
+    ]
+
+
 def test_sources_of_the_same_name_do_not_overwrite_each_other(tmp_path):
     images, videos = ("x/a.png", "y/a.png", "z/A.PNG"), ("x/a.avi", "x/a.mov")
-    with PictureWriter(tmp_path, map(source, [*images, *videos])) as writer:
+    with writer_of(tmp_path, *map(source, [*images, *videos])) as writer:
         for path in images:
             writer.write(frame(path), IMAGE)
         for path in videos:
             for index in range(3):
-                writer.write(frame(path, index, 25.0), IMAGE)
+                writer.write(frame(path, index, index / 25), IMAGE)
     assert files_in(tmp_path) == ["A_3.PNG", "a.mp4", "a.png", "a_2.mp4", "a_2.png"]
     assert cv2.VideoCapture(str(tmp_path / "a_2.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 3
 
 
-def test_processes_agree_on_names_whatever_they_write(tmp_path):
-    sources = [source("x/a.png"), source("y/a.png")]
-    with PictureWriter(tmp_path, sources) as writer:
-        writer.write(frame("y/a.png"), IMAGE)
-    assert files_in(tmp_path) == ["a_2.png"]
+def test_a_copy_with_the_name_of_its_source_has_it_before_others(tmp_path):
+    assert names_of(tmp_path, "a.jfif", "a.jpg", "a_2.jpg", "b.gif", "b.ppm", "b.png") == [
+        *("a_3.jpg", "a.jpg", "a_2.jpg", "b_2.png", "b_3.png", "b.png")
+    ]
 
 
 def test_a_source_is_never_overwritten(tmp_path):
     for name in ("a.png", "b.mp4"):
         (tmp_path / name).write_bytes(b"source")
-    with PictureWriter(tmp_path, [source(tmp_path / "a.png"), source(tmp_path / "b.mp4")]) as writer:
+    with writer_of(tmp_path, source(tmp_path / "a.png"), source(tmp_path / "b.mp4")) as writer:
         writer.write(frame(tmp_path / "a.png"), IMAGE)
-        writer.write(frame(tmp_path / "b.mp4", 0, 25.0), IMAGE)
+        writer.write(frame(tmp_path / "b.mp4", 0, 0.0), IMAGE)
     assert files_in(tmp_path) == ["a.png", "a_2.png", "b.mp4", "b_2.mp4"]
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.mp4").read_bytes() == b"source"
+
+
+def test_an_annotated_video_has_the_time_stamps_of_its_source_and_notes_lost_sound(draw_video, tmp_path):
+    times = [0.0, 0.1, 0.15, 1.0, 2.5]
+    paths = [
+        draw_video(tmp_path / "a.mkv", times, sound="aac"),
+        draw_video(tmp_path / "b.mkv", times, sound="pcm_s16le"),
+    ]
+    out = tmp_path / "out"
+    with writer_of(out, *(Source(path, Path(path.name), path.name, True) for path in paths)) as writer:
+        for path in paths:
+            for index, time in enumerate(times):
+                writer.write(frame(path, index, time), IMAGE)
+    for name in ("a.mp4", "b.mp4"):
+        assert [time for time, _ in read_video(out / name)] == pytest.approx(times, abs=1e-4)
+    assert writer.notes == [f"{out / 'b.mp4'}: without sound, because an MP4 cannot hold sound of the codec pcm_s16le"]

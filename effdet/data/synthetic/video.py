@@ -15,32 +15,26 @@ from numpy.typing import NDArray
 from effdet.data.synthetic.scenes import check_parameters, draw_camera, generator
 from effdet.data.synthetic.shapes import CLASS_NAMES, Pixels, draw_shape
 from effdet.data.synthetic.textures import blend, draw_background, draw_surface
+from effdet.data.video_writer import VideoWriter
 from effdet.errors import DataError
 
 VIDEO_SPLIT = 2  # second word of the seed; those of the images are in `files.SPLITS`
 
 
 def write_video(path: Path, num_frames: int, size: tuple[int, int], seed: int, fps: float = 12) -> None:
-    """Write an MPEG-4 video of `size` (H, W), in which objects of several classes move over a fixed background.
+    """Write an MP4 video of `size` (H, W), in which objects of several classes move over a fixed background.
 
     Raises:
         DataError: the size or the seed is too small, or the file cannot be written.
     """
-    from effdet.opencv import cv2
-
     check_parameters(size, seed)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"{path}: the folder of the video cannot be created: {error}") from None
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, (size[1], size[0]))
-    if not writer.isOpened():
-        raise DataError(f"{path}: the video cannot be written; expected a writable .mp4 file and OpenCV with MPEG-4")
-    try:
-        for frame in _draw_frames(num_frames, size, seed):
-            writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
-    finally:
-        writer.release()
+    with VideoWriter(path) as writer:
+        for number, frame in enumerate(_draw_frames(num_frames, size, seed)):
+            writer.write(frame, number / fps)
 
 
 @dataclass(frozen=True)

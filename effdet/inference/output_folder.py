@@ -1,0 +1,90 @@
+"""The folder of a prediction: which one is used, and what an earlier prediction left in it.
+
+What is written into it is in `writers.py`.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping
+from itertools import count
+from pathlib import Path
+
+from effdet.errors import ConfigError
+from effdet.files import atomic_write
+from effdet.inference.writers import CSV_NAME, JSON_NAME
+from effdet.text import count_of
+
+DEFAULT_FOLDER = Path("runs/predict")
+PICTURES_NAME = "pictures.csv"
+_RESULTS = (JSON_NAME, CSV_NAME, PICTURES_NAME)
+
+
+def new_folder(first: Path = DEFAULT_FOLDER) -> Path:
+    """The first of FIRST, FIRST-2, FIRST-3 ... that does not exist or is empty."""
+    folders = (first if number == 1 else first.with_name(f"{first.name}-{number}") for number in count(1))
+    return next(folder for folder in folders if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())))
+
+
+def numbered_folders(first: Path = DEFAULT_FOLDER) -> list[Path]:
+    """FIRST and those of FIRST-2, FIRST-3 ... that exist: the output folders of all predictions without --out."""
+    existing = first.parent.glob(f"{first.name}-*") if first.parent.is_dir() else ()
+    return [first, *sorted(folder for folder in existing if folder.name.removeprefix(f"{first.name}-").isdecimal())]
+
+
+def prepare_folder(folder: Path, paths: Mapping[Path, Path], overwrite: bool) -> None:
+    """Makes room for a prediction: with `overwrite`, removes the results that an earlier one wrote.
+
+    Args:
+        folder: the output folder; it need not exist.
+        paths: the annotated copy of each source (see `picture_paths`).
+        overwrite: whether earlier results may be removed.
+
+    Raises:
+        ConfigError: there are files that would be overwritten, or a source is among the files to remove.
+    """
+    results = [folder / name for name in _RESULTS if (folder / name).is_file()]
+    written = _listed_pictures(folder)
+    if not overwrite:
+        existing = results + sorted(path for path in paths.values() if path.exists())
+        if existing:
+            raise ConfigError(
+                f"{folder}: holds {count_of(len(existing), 'file')} that would be overwritten, such as "
+                f"{existing[0].name}; choose another folder, or add --overwrite (in Python overwrite=True)"
+            )
+        return
+    real = {path.resolve() for path in written}
+    source = next((source for source in paths if source.resolve() in real), None)
+    if source is not None:
+        raise ConfigError(
+            f"{source}: is an annotated picture that --overwrite would remove; leave it out of the sources, in Python "
+            "with open_sources(..., leave_out=[folder])"
+        )
+    for path in [*written, *results]:
+        path.unlink(missing_ok=True)
+
+
+def list_pictures(folder: Path, paths: Mapping[Path, Path]) -> None:
+    """Writes pictures.csv: each source, and its annotated copy as a path relative to the folder."""
+    with (
+        atomic_write(folder / PICTURES_NAME) as partial,
+        partial.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+    ):
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(("file_name", "picture"))
+        table.writerows((source.as_posix(), path.relative_to(folder).as_posix()) for source, path in _existing(paths))
+
+
+def _existing(paths: Mapping[Path, Path]) -> Iterable[tuple[Path, Path]]:
+    return ((source, path) for source, path in paths.items() if path.is_file())
+
+
+def _listed_pictures(folder: Path) -> list[Path]:
+    """The annotated copies that an earlier prediction wrote into the folder and that are still there."""
+    try:
+        with (folder / PICTURES_NAME).open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+            pictures = [folder / row["picture"] for row in csv.DictReader(file) if row.get("picture")]
+    except OSError:
+        return []
+    inside = folder.resolve()
+    return [path for path in pictures if path.is_file() and path.resolve().is_relative_to(inside)]

@@ -116,9 +116,9 @@ def test_class_folders_are_for_a_classifier(shapes_data, reached):
 
 
 def test_a_data_set_that_is_not_there_is_reported(tmp_path, reached):
-    with pytest.raises(DataError, match="no such folder; set data.root="):
+    with pytest.raises(DataError, match=r"no such folder; set data\.root="):
         choose(tmp_path / "no")
-    with pytest.raises(ConfigError, match="unknown key 'train.epoch'"):
+    with pytest.raises(ConfigError, match=r"unknown key 'train.epoch'"):
         choose(boxes_data(tmp_path / "cells", 4), "train.epoch=3")
 
 

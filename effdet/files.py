@@ -43,7 +43,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     partial.mkdir(parents=True)
     try:
         yield partial
-        for file in partial.iterdir():
+        for file in filter(Path.is_file, partial.iterdir()):
             with file.open("rb+") as opened:
                 os.fsync(opened.fileno())
         if path.exists():

@@ -25,6 +25,12 @@ def _shared(name: str) -> Path:
 
 
 @pytest.fixture
+def shared_data():
+    """Function that gives the folder of a data set by its name."""
+    return _shared
+
+
+@pytest.fixture
 def bccd() -> Path:
     """A small Pascal VOC data set: 364 images, 3 classes, 2 boxes without area."""
     return _shared("bccd")

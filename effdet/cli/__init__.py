@@ -26,6 +26,9 @@ VERBS = {
     "show-batch": "draw training images after augmentation",
     "replay": "rerun a training step that produced NaN or Inf",
     "config": "print a recipe with all defaults",
+    "convert": "write a data set in another format",
+    "split": "split a data set anew to train, validate and test",
+    "merge": "merge data sets by the names of their classes",
     "shards": "copy a data set into tar files of equal size",
     "synthetic": "generate the demo data set",
 }

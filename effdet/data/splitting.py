@@ -1,11 +1,13 @@
 """Which images are for validation where a data set does not say: a fixed rule, grouped and stratified.
 
-Writing the splits of a data set as files is in `convert.py`.
+Writing the splits of a data set as files is in `convert.py`; `effdet split` chooses them with the same functions.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +17,10 @@ from numpy.typing import NDArray
 
 from effdet.data.image_table import ImageTable
 from effdet.errors import DataError
+from effdet.text import count_of
+
+MOST_SWAPS = 100  # of groups between two subsets, to make their classes more even
+MOST_COMPARED = 500  # groups of each subset among which the best swap is looked for
 
 
 def automatic_fraction(num_images: int) -> float:
@@ -65,8 +71,10 @@ def stratified_subsets(
 ) -> NDArray[np.int64]:
     """Number of the subset of each image, [I] in 0..S-1; no subset is empty.
 
-    Images of one group go to one subset. Class by class, the rarest first, each group goes to the subset that lacks
-    most objects of the class. Groups are visited in the order of a hash of their names and the seed.
+    Images of one group go to one subset. The class with the fewest groups left comes first. Each of its groups goes to
+    the subset that lacks most objects of the class, among those with room for it; so each subset has its number of
+    images, to within one group. Then groups are swapped where that makes the classes more even. Groups are visited in
+    the order of a hash of their names and the seed, so that the order of the images does not matter.
 
     Args:
         table: the images and their classes.
@@ -82,24 +90,142 @@ def stratified_subsets(
     num_groups = int(groups.max()) + 1
     if num_groups < len(fractions):
         raise DataError(
-            f"{table.source}: {len(table)} images of {num_groups} different contents cannot be split into "
-            f"{len(fractions)}; set data.val=null to train without validation"
+            f"{table.source}: {count_of(len(table), 'image')} of {count_of(num_groups, 'different content')} cannot be "
+            f"split into {len(fractions)}; set data.val=null to train without validation"
         )
     counts = _group_counts(table, groups, num_groups)
     missing = np.outer(fractions, counts.sum(axis=0))  # [S, K + 1]
-    first = np.unique(groups, return_index=True)[1]
-    order = np.argsort([_hash(table.file_name(row), seed) for row in first])
+    missing[:, -1] = _whole_sizes(len(table), fractions)
     subset_of = np.full(num_groups, -1, np.int64)
-    for column in np.argsort((counts > 0).sum(axis=0), kind="stable"):
-        for group in order[(counts[order, column] > 0) & (subset_of[order] < 0)]:
-            subset = int(np.lexsort((missing[:, -1], missing[:, column]))[-1])
-            subset_of[group] = subset
+    order = _visiting_order(table, groups, num_groups, seed)
+    left = (counts > 0).sum(axis=0)  # groups with each class that have no subset yet
+    while left.any():
+        column = int(np.argmin(np.where(left > 0, left, num_groups + 1)))
+        for group in order[(counts[order, column] > 0) & (subset_of[order] < 0)].tolist():
+            subset_of[group] = subset = _neediest(missing, counts[group], column)
             missing[subset] -= counts[group]
+            left -= counts[group] > 0
     for subset in range(len(fractions)):
         if not (subset_of == subset).any():
             largest = np.bincount(subset_of).argmax()
             subset_of[order[subset_of[order] == largest][-1]] = subset
+    for first, second in itertools.combinations(range(len(fractions)), 2):
+        _swap(subset_of, counts, order, (first, second), (fractions[first], fractions[second]))
     return subset_of[groups]
+
+
+def _swap(
+    subset_of: NDArray[np.int64],
+    counts: NDArray[np.int64],
+    order: NDArray[np.int64],
+    pair: tuple[int, int],
+    fractions: tuple[float, float],
+) -> None:
+    """Swaps groups of equal size between two subsets, in place, as long as their classes become more even.
+
+    The unevenness is the sum over both subsets and all classes of the squared difference between the fraction of the
+    objects that the subset has and that it should have.
+    """
+    normalized = counts[:, :-1] / np.maximum(counts[:, :-1].sum(axis=0), 1)
+    for _ in range(MOST_SWAPS):
+        left, right = (order[subset_of[order] == subset][:MOST_COMPARED] for subset in pair)
+        excess = [
+            normalized[subset_of == subset].sum(axis=0) - fraction
+            for subset, fraction in zip(pair, fractions, strict=True)
+        ]
+        # With d = right - left, moving d from the second subset to the first changes the sum by 2 d (excess + d).
+        ours, theirs = normalized[left], normalized[right]
+        along = theirs @ (excess[0] - excess[1]) - (ours @ (excess[0] - excess[1]))[:, None]
+        change = along + (ours**2).sum(axis=1)[:, None] + (theirs**2).sum(axis=1) - 2 * ours @ theirs.T
+        change[counts[left, -1][:, None] != counts[right, -1]] = np.inf
+        best = np.unravel_index(np.argmin(change), change.shape)
+        if not change[best] < -1e-12:
+            return
+        subset_of[left[best[0]]], subset_of[right[best[1]]] = pair[1], pair[0]
+
+
+def _neediest(missing: NDArray[np.float64], counts: NDArray[np.int64], column: int) -> int:
+    """The subset that a group goes to: of those with room for its images, the one that lacks most of a class.
+
+    Args:
+        missing: [S, K + 1] objects of each class, and images, that each subset lacks.
+        counts: [K + 1] those of the group.
+        column: the class.
+    """
+    room = np.minimum(missing[:, -1], counts[-1])
+    others = missing @ (counts / np.maximum(np.abs(missing).sum(axis=0), 1))  # what it lacks of the group's classes
+    return int(np.lexsort((others, missing[:, column], room))[-1])
+
+
+def _whole_sizes(count: int, fractions: Sequence[float]) -> NDArray[np.int64]:
+    """Whole numbers in proportion to fractions that sum to `count`; each at least 1 where there are enough."""
+    exact = np.array(fractions) * count
+    sizes: NDArray[np.int64] = np.floor(exact).astype(np.int64)
+    sizes[np.argsort(sizes - exact, kind="stable")[: count - sizes.sum()]] += 1
+    for subset in np.flatnonzero(sizes == 0):
+        sizes[subset] += 1
+        sizes[np.argmax(sizes)] -= 1
+    return sizes
+
+
+def _visiting_order(table: ImageTable, groups: NDArray[np.int64], num_groups: int, seed: int) -> NDArray[np.int64]:
+    """The groups in the order of a hash of their names, whatever the order and the folder of the images; [G]."""
+    first: list[tuple[bytes, str] | None] = [None] * num_groups
+    for row, group in enumerate(groups.tolist()):
+        name = table.file_name(row)
+        key = _hash(name, seed), name
+        known = first[group]
+        first[group] = key if known is None else min(known, key)
+    return np.array(sorted(range(num_groups), key=lambda group: first[group] or (b"", "")), np.int64)
+
+
+def joint_groups(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Groups that hold whole groups of two groupings, [I]: images of one group of either are together."""
+    groups = first
+    while True:  # the smallest number that is in reach, in a few rounds
+        smallest = groups
+        for by in (first, second):
+            lowest = np.full(int(by.max()) + 1, len(groups))
+            np.minimum.at(lowest, by, smallest)
+            smallest = lowest[by]
+        if np.array_equal(smallest, groups):
+            numbers: NDArray[np.int64] = np.unique(groups, return_inverse=True)[1].astype(np.int64)
+            return numbers
+        groups = smallest
+
+
+def named_groups(names: Sequence[str], group_by: str) -> tuple[NDArray[np.int64], int]:
+    """Number of the group of each image by its name, [I], and how many images are a group alone for lack of a match.
+
+    Args:
+        names: file names.
+        group_by: 'folder' for one group per folder, or a regular expression whose first group of parentheses, if it has
+            one, is the name of the group.
+
+    Raises:
+        DataError: it is no regular expression, or no name matches.
+    """
+    try:
+        pattern = re.compile(r"^(.*)/" if group_by == "folder" else group_by)
+    except re.error as error:
+        raise DataError(
+            f"--group-by '{group_by}' is not a regular expression: {error}; expected 'folder' or one such "
+            f"as 'patient_(\\d+)'"
+        ) from None
+    found = [pattern.search(name) for name in names]
+    alone = sum(match is None for match in found)
+    if alone == len(names):
+        raise DataError(
+            "--group-by folder: all images are in one folder"
+            if group_by == "folder"
+            else f"--group-by '{group_by}' matches no image; they are named such as {names[0]}"
+        )
+    number_of: dict[object, int] = {}
+    keys = [
+        (name,) if match is None else (match.group(1) if pattern.groups else match.group())
+        for name, match in zip(names, found, strict=True)
+    ]
+    return np.array([number_of.setdefault(key, len(number_of)) for key in keys], np.int64), alone
 
 
 def content_groups(table: ImageTable) -> NDArray[np.int64]:

@@ -2,9 +2,12 @@ import cv2
 import numpy as np
 import pytest
 
-from effdet.config import ClassificationData, SplitConfig
+from effdet.config import ClassificationData, SplitConfig, ValidationConfig
 from effdet.data.formats import read_table
+from effdet.data.formats.classes import follow_classes
+from effdet.data.formats.image_files import require_images
 from effdet.data.formats.image_list import read_image_list
+from effdet.data.formats.split_files import SplitFiles
 from effdet.data.label_map import LabelMap
 from effdet.errors import DataError
 
@@ -23,7 +26,9 @@ def read(folder, content, label_map=None):
     folder_of_images(folder)
     path = folder / "list.csv"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return read_image_list(path, folder, label_map)
+    table = read_image_list(SplitFiles(path, folder))
+    require_images(table)
+    return follow_classes(table, label_map=label_map)
 
 
 def test_a_list_becomes_a_table_in_its_order(tmp_path):
@@ -78,7 +83,10 @@ def test_images_are_found_under_other_spellings(tmp_path):
 def test_a_class_of_the_model_may_be_missing_but_none_be_unknown(tmp_path):
     classes = LabelMap(("dog", "cow", "cat"), (0, 1, 2))
     assert read(tmp_path, "image,label\na.jpg,cat\n", classes).labels.tolist() == [2]
-    with pytest.raises(DataError, match="the class 'dgo' is not among the 3 classes of the model; did you mean 'dog'"):
+    with pytest.raises(
+        DataError,
+        match=r"the class 'dgo' is not among the 3 classes of .*did you mean 'dog'",
+    ):
         read(tmp_path, "image,label\na.jpg,dgo\n", classes)
 
 
@@ -87,9 +95,12 @@ def test_a_class_of_the_model_may_be_missing_but_none_be_unknown(tmp_path):
     [
         ("", "the list has no images; expected a header such as image,label"),
         ("image,label\n", "the list has no images"),
-        ("a.jpg,cat\nb.jpg,dog\n", "the first line is 'a.jpg,cat', in which no column is named image, file, file_name"),
-        ("image;label\na.jpg;cat\n", "the first line is 'image;label'"),
-        ("image,colour\na.jpg,red\n", "no column is named label, class, category or name"),
+        (
+            "a.jpg,cat\nb.jpg,dog\n",
+            "the first line is 'a.jpg,cat', in which no column is named filename, file, file_name, image",
+        ),
+        ("image|label\na.jpg|cat\n", "the first line is 'image|label'"),
+        ("image,colour\na.jpg,red\n", "no column is named class, label, category, class_name"),
         ("image,label\na.jpg\n", "line 2 has 1 columns, the header 2"),
         ("image,label\nd,e.jpg,cat\n", "line 2 has 3 columns, the header 2; put names that hold a comma in quotes"),
         ("image,label\na.jpg,\n", "line 2 has no class"),
@@ -117,7 +128,7 @@ def test_the_lists_are_in_the_root_beside_their_images(tmp_path):
     folder_of_images(tmp_path)
     (tmp_path / "train.csv").write_text("image,label\na.jpg,cat\nb.jpg,dog\n")
     (tmp_path / "small.csv").write_text("image,label\nb.jpg,dog\n")
-    data = ClassificationData(format="csv", root=tmp_path, val=SplitConfig(split="small"))
+    data = ClassificationData(format="csv", root=tmp_path, val=ValidationConfig(split="small"))
     train = read_table(data, "train")
     val = read_table(data, "val", train.label_map)
     assert train.path(0) == tmp_path / "a.jpg"
@@ -130,24 +141,33 @@ def test_list_and_images_may_be_given_one_by_one(tmp_path):
     path.parent.mkdir()
     path.write_text("image,label\na.jpg,cat\nb.jpg,dog\n")
     for data in (
-        ClassificationData(format="csv", train=SplitConfig(annotations=path, images=tmp_path / "photos")),
+        ClassificationData(train=SplitConfig(annotations=path, images=tmp_path / "photos"), val=None),
         ClassificationData(
-            format="csv", root=tmp_path, train=SplitConfig(annotations="lists/mine.csv", images="photos")
+            format="csv", root=tmp_path, train=SplitConfig(annotations="lists/mine.csv", images="photos"), val=None
         ),
     ):
         assert read_table(data, "train").path(1) == tmp_path / "photos" / "b.jpg"
 
 
 def test_missing_files_are_reported_with_the_setting_of_their_path(tmp_path):
-    (tmp_path / "here.csv").write_text("image,label\na.jpg,cat\n")
+    folder_of_images(tmp_path)
+    (tmp_path / "here.csv").write_text("image,label\na.jpg,cat\nb.jpg,dog\n")
+    (tmp_path / "there.csv").write_text("image,label\na.jpg,cat\nb.jpg,dog\n")
     for split, root, message in (
-        (SplitConfig(), None, r"no data set is given: set data.root=FOLDER, or data.train.annotations=FILE$"),
+        (SplitConfig(), None, r"no data set is given: set data.root=FOLDER, or data.train.annotations="),
         (
             SplitConfig(),
             tmp_path,
-            "train.csv: no such list of images; set data.train.annotations=FILE, data.train.split=",
+            "no split that is for training; the csv data set has here, there; set data.train.spl",
         ),
         (SplitConfig(split="here", images="no"), tmp_path, "no: no such image folder; set data.train.images=FOLDER"),
     ):
         with pytest.raises(DataError, match=message):
-            read_table(ClassificationData(format="csv", root=root, train=split), "train")
+            read_table(ClassificationData(format="csv", root=root, train=split, val=None), "train")
+
+
+@pytest.mark.parametrize("mark", [";", "\t"])
+def test_columns_may_be_separated_by_semicolons_and_tabs(tmp_path, mark):
+    table = read(tmp_path, f"image{mark}label\nd,e.jpg{mark}cat\na.jpg{mark}dog\n")
+    assert table.file_names.tolist() == ["d,e.jpg", "a.jpg"]
+    assert table.label_map.names == ("cat", "dog")

@@ -15,17 +15,24 @@ from numpy.typing import NDArray
 
 from effdet.config import ClassificationData, DataConfig, DetectionData
 from effdet.data.annotations import Annotations
+from effdet.data.formats.boxes_csv import read_boxes_csv
 from effdet.data.formats.classes import follow_classes
 from effdet.data.formats.coco import read_coco
 from effdet.data.formats.coco_layouts import find_coco
+from effdet.data.formats.coco_writer import COCO_IMAGES, write_coco
+from effdet.data.formats.csv_location import find_boxes_csv
+from effdet.data.formats.csv_writer import CSV_IMAGES, write_csv
 from effdet.data.formats.folders import find_folders, read_folders
 from effdet.data.formats.image_files import require_images
 from effdet.data.formats.image_list import find_image_lists, read_image_list
+from effdet.data.formats.label_writers import CLASS_FOLDERS, write_folders, write_image_lists
 from effdet.data.formats.location import Format, LocatedSplit, locate_split
 from effdet.data.formats.shard_index import find_shards, read_shards, read_shards_split, task_of_shards
 from effdet.data.formats.table import repair_boxes
 from effdet.data.formats.voc import find_voc, read_voc
+from effdet.data.formats.voc_writer import VOC_IMAGES, write_voc
 from effdet.data.formats.yolo import find_yolo, read_yolo
+from effdet.data.formats.yolo_writer import YOLO_IMAGES, write_yolo
 from effdet.data.image_table import ImageTable
 from effdet.data.label_map import LabelMap
 from effdet.data.labels import ImageLabels
@@ -39,14 +46,15 @@ from effdet.types import Part, Task
 FORMATS: dict[Task, dict[str, Format]] = {
     "detection": {
         "shards": Format(find_shards, partial(read_shards_split, Annotations), own_ids=True),
-        "coco": Format(find_coco, read_coco, own_ids=True),
-        "yolo": Format(find_yolo, read_yolo, own_ids=True),
-        "voc": Format(find_voc, read_voc),
+        "coco": Format(find_coco, read_coco, own_ids=True, write=write_coco, images=COCO_IMAGES),
+        "yolo": Format(find_yolo, read_yolo, own_ids=True, write=write_yolo, images=YOLO_IMAGES),
+        "voc": Format(find_voc, read_voc, write=write_voc, images=VOC_IMAGES),
+        "csv": Format(find_boxes_csv, read_boxes_csv, write=write_csv, images=CSV_IMAGES),
     },
     "classification": {
         "shards": Format(find_shards, partial(read_shards_split, ImageLabels), own_ids=True),
-        "folders": Format(find_folders, read_folders),
-        "csv": Format(find_image_lists, read_image_list),
+        "folders": Format(find_folders, read_folders, write=write_folders, images=CLASS_FOLDERS),
+        "csv": Format(find_image_lists, read_image_list, write=write_image_lists, images=CSV_IMAGES),
     },
 }
 TABLES: dict[Task, type[ImageTable]] = {"detection": Annotations, "classification": ImageLabels}
@@ -167,8 +175,8 @@ def _read(data: DataConfig, part: Part, located: LocatedSplit | None, label_map:
         table = read_shards(TABLES[data.task], ShardAddress(data.url), name)
     else:
         assert located is not None
-        _, read, own_ids = FORMATS[data.task][located.format]
-        table = read(located.files)
+        chosen = FORMATS[data.task][located.format]
+        table, own_ids = chosen.read(located.files), chosen.own_ids
     require_images(table)
     if isinstance(data, DetectionData):
         table = repair_boxes(table, data.crowd_as_objects)

@@ -17,6 +17,8 @@ from effdet.data.label_map import LabelMap
 from effdet.data.labels import ImageLabels
 from effdet.errors import DataError
 
+_OF_LISTS = ("images", "imgs", "img", "data", "annotations", "labels")  # folders of other formats, which are no classes
+
 
 def find_folders(path: Path) -> dict[str, SplitFiles]:
     """The splits of class folders at a path: SPLIT/CLASS/*.jpg, or CLASS/*.jpg for one split."""
@@ -31,10 +33,13 @@ def find_folders(path: Path) -> dict[str, SplitFiles]:
         }
         if {"train", "training"} & {name.lower() for name in splits}:
             return splits
-        has_classes = any(_images_below(path, folder.name)[0] for folder in folders)
+        classes = [folder for folder in folders if folder.name.lower() not in _OF_LISTS]
+        count = sum(bool(_images_below(path, folder.name)[0]) for folder in classes)
     except OSError as error:
         raise DataError(f"{error.filename}: the folder cannot be read: {error.strerror}") from None
-    return {WHOLE: SplitFiles(path, path)} if has_classes else {}
+    if count == 1 and any(path.glob("[!.]*.csv")):  # a list and the folder of its images
+        count = 0
+    return {WHOLE: SplitFiles(path, path)} if count else {}
 
 
 def _is_visible_folder(path: Path) -> bool:

@@ -5,28 +5,31 @@ Images that are not in the list are not in the table.
 
 from __future__ import annotations
 
-import csv
-import io
 from pathlib import Path
 
 import numpy as np
 
 from effdet.data.formats.classes import ordered_names
+from effdet.data.formats.csv_columns import CLASS_COLUMNS, IMAGE_COLUMNS, first_column, plain_name
+from effdet.data.formats.csv_location import csv_box_columns
+from effdet.data.formats.csv_text import first_rows, read_rows
 from effdet.data.formats.image_files import MISSING, find_images
 from effdet.data.formats.split_files import WHOLE, SplitFiles
 from effdet.data.label_map import LabelMap
 from effdet.data.labels import ImageLabels
 from effdet.errors import DataError
 
-IMAGE_COLUMNS = ("image", "file", "file_name", "filename", "path")
-CLASS_COLUMNS = ("label", "class", "category", "name")
+_DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab"}
 
 
 def find_image_lists(path: Path) -> dict[str, SplitFiles]:
-    """The lists of images with classes at a path: each CSV file in a folder, or the file."""
+    """The lists of images with classes at a path: each CSV file in a folder, or the file; no lists of boxes."""
     if path.is_file():
-        return {WHOLE: SplitFiles(path, path.parent)} if path.suffix.lower() == ".csv" else {}
-    return {file.stem: SplitFiles(file, file.parent) for file in sorted(path.glob("[!.]*.csv"))}
+        is_list = path.suffix.lower() in (".csv", ".tsv") and csv_box_columns(path) is None
+        return {WHOLE: SplitFiles(path, path.parent)} if is_list else {}
+    files = [file for file in sorted(path.glob("[!.]*.[ct]sv")) if csv_box_columns(file) is None]
+    named = [file for file in files if None not in _columns(next(iter(first_rows(file, 1)), []))]
+    return {file.stem: SplitFiles(file, file.parent) for file in named or files}
 
 
 def read_image_list(files: SplitFiles) -> ImageLabels:
@@ -37,7 +40,7 @@ def read_image_list(files: SplitFiles) -> ImageLabels:
     Classes are the names in the list, sorted.
 
     Args:
-        files: `annotations` is the list, UTF-8 with commas.
+        files: `annotations` is the list, UTF-8 with commas, semicolons or tabs.
 
     Raises:
         DataError: the file is missing or no such list, or an image has two classes.
@@ -60,38 +63,34 @@ def read_image_list(files: SplitFiles) -> ImageLabels:
 
 def _read_classes(path: Path) -> tuple[dict[str, str], dict[str, int]]:
     """Class of every image in the order of the list, and what was left out."""
-    lines = csv.reader(io.StringIO(_read_text(path), newline=""), skipinitialspace=True)
     columns: tuple[int, int] | None = None  # of the image and of its class
     num_columns = 0
     class_of: dict[str, str] = {}
     num_rows = num_empty = 0
-    try:
-        for row in lines:
-            fields = [field.strip() for field in row]
-            if not any(fields):
-                num_empty += 1
-                continue
-            if columns is None:
-                columns, num_columns = _read_header(path, fields), len(fields)
-                continue
-            num_rows += 1
-            line = f"{path}: line {lines.line_num}"
-            if len(fields) != num_columns:
-                raise DataError(
-                    f"{line} has {len(fields)} columns, the header {num_columns}; put names that hold a comma in quotes"
-                )
-            image, name = (fields[column] for column in columns)
-            if not image or not name:
-                raise DataError(
-                    f"{line} has no {'class' if image else 'image'}; every line needs an image and its class"
-                )
-            if class_of.setdefault(image, name) != name:
-                raise DataError(
-                    f"{line}: {image} is '{name}' here and '{class_of[image]}' above; "
-                    f"an image has one class, keep one of the lines"
-                )
-    except csv.Error as error:
-        raise DataError(f"{path}: line {lines.line_num}: not a CSV file: {error}; write the list again") from None
+    rows, delimiter = read_rows(path)
+    for number, row in rows:
+        fields = [field.strip() for field in row]
+        if not any(fields):
+            num_empty += 1
+            continue
+        if columns is None:
+            columns, num_columns = _read_header(path, fields), len(fields)
+            continue
+        num_rows += 1
+        line = f"{path}: line {number}"
+        if len(fields) != num_columns:
+            raise DataError(
+                f"{line} has {len(fields)} columns, the header {num_columns}; put names that hold a "
+                f"{_DELIMITERS[delimiter]} in quotes"
+            )
+        image, name = (fields[column] for column in columns)
+        if not image or not name:
+            raise DataError(f"{line} has no {'class' if image else 'image'}; every line needs an image and its class")
+        if class_of.setdefault(image, name) != name:
+            raise DataError(
+                f"{line}: {image} is '{name}' here and '{class_of[image]}' above; "
+                f"an image has one class, keep one of the lines"
+            )
     if not class_of:
         raise DataError(
             f"{path}: the list has no images; expected a header such as image,label and a line for each image"
@@ -100,31 +99,23 @@ def _read_classes(path: Path) -> tuple[dict[str, str], dict[str, int]]:
     return class_of, {what: count for what, count in repairs.items() if count}
 
 
-def _read_text(path: Path) -> str:
-    try:
-        data = path.read_bytes()
-        return data.decode("utf-8-sig")
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such list of images; check the path") from None
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{path}: line {line} is not UTF-8 text; save the list as a UTF-8 CSV file") from None
-    except OSError as error:
-        raise DataError(f"{path}: the list of images cannot be read: {error.strerror or error}") from None
-
-
 def _read_header(path: Path, fields: list[str]) -> tuple[int, int]:
     """Columns of the image and of its class."""
-    names = [field.lower() for field in fields]
-    image = next((column for column in IMAGE_COLUMNS if column in names), None)
-    name = next((column for column in CLASS_COLUMNS if column in names), None)
+    image, name = _columns(fields)
     if image is None or name is None:
         raise DataError(
             f"{path}: the first line is '{','.join(fields)}', in which no column is named "
             f"{_alternatives(IMAGE_COLUMNS if image is None else CLASS_COLUMNS)}; expected a header such as image,label"
         )
-    return names.index(image), names.index(name)
+    return image, name
+
+
+def _columns(header: list[str]) -> tuple[int | None, int | None]:
+    names = [plain_name(field) for field in header]
+    image = first_column(names, IMAGE_COLUMNS)
+    return image, first_column(["" if column == image else name for column, name in enumerate(names)], CLASS_COLUMNS)
 
 
 def _alternatives(names: tuple[str, ...]) -> str:
-    return f"{', '.join(names[:-1])} or {names[-1]}"
+    """The usual names in a text."""
+    return f"{', '.join(names[:5])} or {names[5]}"

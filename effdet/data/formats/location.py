@@ -26,11 +26,16 @@ class Format(NamedTuple):
             folder of a data set, or an annotation file or folder of annotation files alone.
         read: the table of a split, as its files say it, see `build_table`.
         own_ids: whether category ids are the data set's own.
+        write: writes the files of splits into a folder and gives what they cannot hold, by cause; None for a format
+            that is only read.
+        images: where the images of a split are below that folder, such as "images/{split}"; {name} is their class.
     """
 
     find: Callable[[Path], dict[str, SplitFiles]]
     read: Callable[[SplitFiles], Any]
     own_ids: bool = False
+    write: Callable[[Path, Mapping[str, Any]], dict[str, int]] | None = None
+    images: str = ""
 
 
 class LocatedSplit(NamedTuple):

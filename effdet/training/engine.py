@@ -21,6 +21,7 @@ from effdet.data.loader import prefetch_to_device
 from effdet.distributed import SINGLE, Processes
 from effdet.errors import ConfigError, DataError, EffdetError
 from effdet.files import write_text
+from effdet.text import count_of
 from effdet.training.debug.out_of_memory import is_out_of_memory, out_of_memory_error
 from effdet.training.ending import Start, ending_lines, saved_line
 from effdet.training.epoch import (
@@ -226,8 +227,8 @@ def finish_epoch(run: Run, state: TrainState, stop: StopRequest) -> Ending | Non
     end_epoch(run, state, evaluating=evaluation_is_due(run, state) and reason is None)
     reason = stop.agreed(run.processes)
     patience = run.config.train.patience
-    if out_of_patience(run, state):
-        run.console.print(f"early stopping: {run.task.metric} did not improve in {patience} evaluations")
+    if patience is not None and out_of_patience(run, state):
+        run.console.print(f"early stopping: {run.task.metric} did not improve in {count_of(patience, 'evaluation')}")
         return "finished"
     if reason and not (is_last(run, state) and not state.evaluation_due):
         return reason

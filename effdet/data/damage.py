@@ -1,6 +1,6 @@
 """Names all damaged images of a data set in one error, so that a user does not meet them one after the other.
 
-What is damaged is decided by the decoder in `images.py`.
+Which images are damaged is decided in `image_header.py`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from effdet.data.image_header import damaged
 from effdet.data.image_table import ImageTable
-from effdet.data.images import read_image
 from effdet.errors import DataError
 from effdet.files import write_text
 from effdet.text import count_of
@@ -80,20 +80,6 @@ def all_damaged_named(
         raise DataError(f"{summary}; {place}{_advice(root)}") from None
 
 
-def damaged(paths: Sequence[Path]) -> list[DataError]:
-    """The errors of the images that cannot be decoded, in the order of the paths; read by threads."""
-
-    def check(path: Path) -> DataError | None:
-        try:
-            read_image(path)
-        except DataError as error:
-            return error
-        return None
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return [error for error in pool.map(check, paths) if error is not None]
-
-
 def _damaged_in(table: ImageTable, limit: float | None) -> list[tuple[Path, str]]:
     """(path, what is wrong) of the damaged images of a table; of shards none."""
     paths = [] if table.store else [table.path(index) for index in range(len(table))]
@@ -101,7 +87,7 @@ def _damaged_in(table: ImageTable, limit: float | None) -> list[tuple[Path, str]
     for first in range(0, len(paths), _CHUNK):
         if limit is not None and time.monotonic() - started > limit:
             break
-        errors += damaged(paths[first : first + _CHUNK])
+        errors += damaged(paths[first : first + _CHUNK], table.value_range)
     texts = iter([str(error) for error in errors])
     faulty, text = [], next(texts, "")
     for path in paths:  # in the order of the errors

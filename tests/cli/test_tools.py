@@ -299,8 +299,8 @@ def test_a_missing_data_folder_is_named(capsys, train, tmp_path):
 def test_a_missing_annotation_file_is_named(capsys, train, data):
     path = data / VAL_JSON
     path.unlink()
-    line = refused(capsys, *train, f"data.root={data}")
-    assert f"{path}: no such annotation file; set data.val.annotations=FILE" in line
+    line = refused(capsys, *train, f"data.root={data}", f"data.val.annotations={path}")
+    assert f"{path}: no such" in line
 
 
 def test_a_cut_annotation_file_is_named(capsys, train, data):
@@ -332,7 +332,8 @@ def test_a_class_that_is_not_in_the_training_set_is_named(capsys, train, voc):
     path.write_text(path.read_text().replace("cell", "wolf"))
     (voc / "ImageSets/Main/train.txt").write_text("one\n")
     line = refused(capsys, *train, "data.format=voc", f"data.root={voc}")
-    assert f"{path}: unknown class 'wolf'; known are cell, correct the name" in line
+    assert "val.txt: the class 'wolf' is" in line
+    assert "the classes are cell" in line
 
 
 def test_an_unknown_category_is_named(capsys, train, data):
@@ -443,9 +444,11 @@ def test_faulty_boxes_are_counted_once_and_do_not_end_the_run(capsys, train, dat
     changed_json(data / TRAIN_JSON, data / TRAIN_JSON, change)
     assert run(*train, f"data.root={data}", "train.max_steps=2", "data.val=null") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line for line in lines if line.startswith("instances_train2017.json")] == [
+    counted = [line.partition(" (")[0] for line in lines if line.startswith("instances_train2017.json")]
+    assert counted == [
         "instances_train2017.json: boxes with NaN or infinite coordinates dropped: 1",
-        "instances_train2017.json: boxes without area dropped: 2",
+        "instances_train2017.json: boxes with corners in reverse order sorted: 1",
+        "instances_train2017.json: boxes without area dropped: 1",
         "instances_train2017.json: boxes outside their image dropped: 2",
         "instances_train2017.json: boxes extending beyond their image clipped to it: 1",
     ]
@@ -459,13 +462,13 @@ def test_a_data_set_with_more_classes_than_the_model_is_not_evaluated(capsys, ti
     path = changed_json(data / VAL_JSON, data / VAL_JSON, change)
     before = (tiny_run / "metrics.json").read_bytes()
     line = refused(capsys, "eval", "--weights", tiny_run / "best.pt", f"data.root={data}", "--device", "cpu")
-    assert f"{path}: category 77 'wolf' is annotated but is not among the classes of the model" in line
+    assert f"{path}: the class 'wolf' is" in line
     assert (tiny_run / "metrics.json").read_bytes() == before
 
 
 def test_a_recipe_without_validation_is_not_evaluated(capsys, tiny_run):
     line = refused(capsys, "eval", "--weights", tiny_run / "best.pt", "data.val=null")
-    assert "the data set has no validation split: data.val is null; set data.val.split=" in line
+    assert "no validation split: data.val is null; set data.val.split=" in line
 
 
 # Weights that cannot be used

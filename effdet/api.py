@@ -14,10 +14,13 @@ from rich.console import Console
 
 from effdet.config import ClassificationConfig, DetectionConfig, load_config, make_config
 from effdet.distributed import process_group
-from effdet.evaluation.evaluate_checkpoint import evaluate_checkpoint, evaluation_config, results_folder
+from effdet.errors import ConfigError
+from effdet.evaluation.evaluate_checkpoint import RESULTS, evaluate_checkpoint, evaluation_config, results_folder
 from effdet.evaluation.tables import metrics_table
+from effdet.text import count_of
 from effdet.training import engine
-from effdet.training.run_folder import choose_folders
+from effdet.training.run_folder import choose_folders, recipe_of_run
+from effdet.training.setup import place_of
 from effdet.training.stopping import Ending
 from effdet.weights.create import open_checkpoint
 
@@ -38,7 +41,7 @@ class TrainResult:
 
 
 def train(
-    recipe: str | Path | DetectionConfig | ClassificationConfig,
+    recipe: str | Path | DetectionConfig | ClassificationConfig | None = None,
     overrides: Sequence[str] = (),
     *,
     output_dir: str | Path | None = None,
@@ -51,9 +54,10 @@ def train(
         >>> result = effdet.train("configs/lite0.yaml", ["data.root=/data/coco", "train.epochs=50"])
         >>> print(result.metrics["AP"])
         >>> predictor = effdet.Predictor(result.folder / "best.pt")
+        >>> effdet.train(resume=result.folder, overrides=["train.epochs=100"])
 
     Args:
-        recipe: a YAML file, or a recipe from `load_config`.
+        recipe: a YAML file, or a recipe from `load_config`; None for that of the run which is resumed.
         overrides: changes to it, written section.key=value.
         output_dir: the run's folder; None for `output_dir` of the recipe, or else runs/NAME with the name of the
             recipe's file or, without a file, of the model.
@@ -66,7 +70,7 @@ def train(
         WeightsError: the weights to start from cannot be used.
         TrainingError: the loss became NaN or Inf.
     """
-    config, file = _read(recipe, overrides)
+    config, file = _training_recipe(recipe, overrides, resume)
     if output_dir is not None:
         config = config.model_copy(update={"output_dir": Path(output_dir)})
     with process_group(device, config.train.timeout_minutes) as (processes, own_device):
@@ -78,11 +82,7 @@ def train(
         earlier, folder = processes.broadcast(chosen)
         ending = engine.train(config, folder, str(own_device), earlier, console, processes)
         # All wait until the main process has saved: torchrun ends the others when one exits with a status.
-        result = processes.broadcast(TrainResult(folder, _metrics_in(folder) if processes.is_main else {}, ending))
-        console.print(
-            f"done: {folder}/best.pt" if ending == "finished" else f"{ending}; continue with --resume {folder}"
-        )
-    return result
+        return processes.broadcast(TrainResult(folder, _metrics_in(folder) if processes.is_main else {}, ending))
 
 
 def evaluate(
@@ -126,10 +126,37 @@ def evaluate(
 
         for line in lines:
             show(line)
+        console.print(f"reading the data set {place_of(config.data)} to evaluate {weights}")
         evaluator, metrics = evaluate_checkpoint(checkpoint, config, folder, own_device, show, processes)
         console.print(metrics_table(metrics))
-        console.print(f"{len(evaluator)} images; metrics.json and predictions.json are in {folder}")
+        console.print(f"{count_of(len(evaluator), 'image')}; {', '.join(RESULTS)} are in {folder}")
     return metrics
+
+
+def _training_recipe(
+    recipe: str | Path | DetectionConfig | ClassificationConfig | None,
+    overrides: Sequence[str],
+    resume: str | Path | None,
+) -> tuple[DetectionConfig | ClassificationConfig, Path]:
+    """The recipe of a training, and its file.
+
+    Raises:
+        ConfigError: no recipe is given and no run that has one, or the recipe cannot be used.
+    """
+    if recipe is not None:
+        return _read(recipe, overrides)
+    if resume is None:
+        raise ConfigError("no recipe is given; name one such as configs/d0.yaml")
+    if str(resume) == "auto":
+        raise ConfigError(
+            "--resume auto continues the newest run of a recipe, but no recipe is given; name it, or give the run's "
+            "folder"
+        )
+    config, file = recipe_of_run(Path(resume), overrides)
+    moved = config.output_dir is not None and config.output_dir.expanduser().resolve() != file.parent.resolve()
+    if moved and not any(override.startswith("output_dir=") for override in overrides):
+        config = config.model_copy(update={"output_dir": file.parent})
+    return config, file
 
 
 def _read(

@@ -42,12 +42,21 @@ def test_a_run_is_continued(tiny_recipe, trained, tmp_path):
     first = effdet.train(tiny_recipe, ["train.max_hours=0.0000001", *changes], output_dir=tmp_path / "a", device="cpu")
     assert first.ending == "out of time"
     second = effdet.train(tiny_recipe, changes, device="cpu", resume=first.folder)
+    assert effdet.train(resume=first.folder) == second  # nothing is left to do
+    assert (second.ending, second.folder, second.metrics) == ("finished", first.folder, trained.metrics)
+
+
+def test_a_run_is_continued_by_its_own_recipe(tiny_recipe, trained, tmp_path):
+    first = effdet.train(tiny_recipe, ["train.max_steps=3", "train.max_hours=1e-9"], output_dir=tmp_path, device="cpu")
+    second = effdet.train(resume=str(first.folder), overrides=["train.max_hours=null"])
     assert (second.ending, second.folder, second.metrics) == ("finished", first.folder, trained.metrics)
 
 
 def test_mistakes_are_named(tiny_recipe, trained, tmp_path):
     with pytest.raises(effdet.ConfigError, match=r"unknown key .train\.epoch.; did you mean .train\.epochs."):
         effdet.train(tiny_recipe, ["train.epoch=3"])
+    with pytest.raises(effdet.ConfigError, match="no recipe is given; name one such as"):
+        effdet.train(overrides=["train.epochs=3"])
     with pytest.raises(effdet.ConfigError, match="holds a run already"):
         effdet.train(tiny_recipe, output_dir=trained.folder)
     with pytest.raises(effdet.ConfigError, match="device 'gpu' cannot be used here"):

@@ -19,6 +19,7 @@ from effdet.errors import DataError, WeightsError
 from effdet.files import atomic_write, write_json
 from effdet.postprocess import rank_classes
 from effdet.report.confusion import draw_confusion
+from effdet.text import count_of
 
 TOP = 5  # classes stored per image
 SCORE_DECIMALS = 5
@@ -68,8 +69,8 @@ class AccuracyEvaluator:
         """
         if logits.shape[1] != len(self.label_map):
             raise DataError(
-                f"the model has {logits.shape[1]} classes, but the data set has {len(self.label_map)};"
-                " evaluate on a data set with the classes that the model was trained on"
+                f"the model has {count_of(logits.shape[1], 'class', 'classes')}, but the data set has"
+                f" {len(self.label_map)}; evaluate on a data set with the classes that the model was trained on"
             )
         scores, best = rank_classes(logits, TOP)
         finite = logits.isfinite().all(dim=1).cpu().numpy()

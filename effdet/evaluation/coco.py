@@ -21,6 +21,7 @@ from effdet.errors import DataError
 from effdet.evaluation.accuracy import SCORE_DECIMALS
 from effdet.files import write_json
 from effdet.structures import Detections
+from effdet.text import count_of
 
 MEANINGS = {
     "AP": "average precision, IoU 0.50 to 0.95",
@@ -66,7 +67,8 @@ class CocoEvaluator:
         if len(labels) and int(labels.max()) >= classes:
             raise DataError(
                 f"{self.annotations.source}: the model detects class number {int(labels.max())}, but the data set has"
-                f" only {classes} classes; evaluate on a data set with the classes that the model was trained on"
+                f" only {count_of(classes, 'class', 'classes')}; evaluate on a data set with the classes that the model"
+                " was trained on"
             )
         self._detections[index] = (detections.boxes.cpu().numpy(), detections.scores.cpu().numpy(), labels)
 

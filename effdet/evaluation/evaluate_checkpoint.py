@@ -15,6 +15,7 @@ import torch
 import yaml
 
 from effdet.config import ClassificationConfig, Config, DataConfig, DetectionConfig, load_config, make_config
+from effdet.data.damage import all_damaged_named, check_sizes
 from effdet.data.formats import read_table
 from effdet.data.label_map import LabelMap
 from effdet.devices import move_to_device
@@ -141,12 +142,14 @@ def evaluate_checkpoint(
     """
     labels = LabelMap(checkpoint.card.class_names, checkpoint.card.category_ids)
     table = read_table(config.data, "val", labels)
+    check_sizes([table], config.data.root)
     if processes.is_main:
         for note in table.notes():
             show(note)
         _check_writable(folder)
     model = move_to_device(checkpoint.model, device, config.train.channels_last)
-    evaluator = evaluate(model, table, config, processes)
+    with all_damaged_named([table], config.data.root, folder, show):
+        evaluator = evaluate(model, table, config, processes)
     metrics = processes.broadcast(evaluator.metrics() if processes.is_main else {})
     if processes.is_main:
         evaluator.write(folder, metrics)

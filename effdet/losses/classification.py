@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -14,6 +16,7 @@ class ClassificationLoss(nn.Module):
     """
 
     names = ("loss",)
+    term_weights: Mapping[str, float] = {}  # of the terms of the loss by name: there are none
 
     def __init__(self, label_smoothing: float = 0.1) -> None:
         super().__init__()

@@ -47,6 +47,12 @@ class DetectionLoss(nn.Module):
         huber, iou = ("box_loss",) * (self.options.box_weight > 0), ("iou_loss",) * (self.options.iou is not None)
         return ("loss", "class_loss", *huber, *iou)
 
+    @property
+    def term_weights(self) -> dict[str, float]:
+        """Weight of each term in the total, by the term's name."""
+        weights = {"class_loss": 1.0, "box_loss": self.options.box_weight, "iou_loss": self.options.iou_weight}
+        return {name: weights[name] for name in self.names[1:]}
+
     def forward(
         self, outputs: Outputs, targets: Sequence[Target] | Assignment, normalizer: int | Tensor | None = None
     ) -> dict[str, Tensor]:

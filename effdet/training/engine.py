@@ -1,33 +1,43 @@
-"""The training loop: the run from its first step to its last, and what happens when an epoch ends.
+"""The training loop: the run from its first step to its last.
 
-One optimizer step is in `step.py`; what the loop works with is built in `setup.py`; the command line is `cli/train.py`.
+One optimizer step is in `step.py`, the end of an epoch in `epoch.py`; what the loop works with is built in `setup.py`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import os
+import math
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from effdet.config import Config
+from effdet.data.damage import all_damaged_named
 from effdet.data.loader import prefetch_to_device
-from effdet.devices import give_back_freed_memory
 from effdet.distributed import SINGLE, Processes
-from effdet.errors import ConfigError, DataError, TrainingError, WeightsError
-from effdet.evaluation.tables import metrics_table
+from effdet.errors import ConfigError, DataError, EffdetError
 from effdet.files import write_text
-from effdet.report.curves import draw_curves
-from effdet.training.debug.out_of_memory import evaluation_out_of_memory_error, is_out_of_memory, out_of_memory_error
+from effdet.text import count_of
+from effdet.training.debug.out_of_memory import is_out_of_memory, out_of_memory_error
+from effdet.training.ending import Start, ending_lines, saved_line
+from effdet.training.epoch import (
+    end_epoch,
+    ends_epoch,
+    epoch_of,
+    evaluation_is_due,
+    evaluations_left,
+    is_last,
+    out_of_patience,
+    save_last,
+)
 from effdet.training.optim import train_mode
-from effdet.training.records.logs import Meter, ProgressBar, data_wait_advice, usable_cores
+from effdet.training.records.logs import Meter, data_wait_advice, usable_cores
 from effdet.training.records.manifest import write_manifest
+from effdet.training.records.progress import ProgressBar
 from effdet.training.records.trackers import open_trackers
 from effdet.training.resume import resume
 from effdet.training.setup import Run, set_up
@@ -35,8 +45,8 @@ from effdet.training.state import TrainState
 from effdet.training.step import prepare, reduce_losses, train_step
 from effdet.training.stopping import Ending, StopRequest, stop_request
 from effdet.training.tasks import MicroBatch
-from effdet.weights.card import ModelCard
-from effdet.weights.checkpoint import save_checkpoint
+
+SCAN_SECONDS = 20.0  # for naming all damaged images, before torchrun kills a process because another has ended
 
 
 def train(
@@ -63,46 +73,73 @@ def train(
     Raises:
         EffdetError: something that the user can fix: recipe, data, weights, or a loss of NaN or Inf.
     """
+    started = time.perf_counter()
     run, state = set_up(config, folder, device, console, processes)
     if resume_from is not None:
         resume(resume_from, run, state)
+    start = Start(started, state.step, state.seconds)
     if processes.is_main:
-        try:
-            write_text(folder / "config.yaml", config.to_yaml())
-            # What a killed run had logged after its last checkpoint is logged again.
-            run.log.rewind(state.step, evaluated=not state.evaluation_due)
-            write_manifest(
-                folder,
-                device=run.network.device,
-                processes=processes.size,
-                seed=config.seed,
-                resumed_after=None if resume_from is None else state.step,
-                fingerprints=state.data["fingerprints"],
-            )
-        except OSError as error:
-            raise ConfigError(f"{folder}: cannot be written ({error.strerror}); set another output_dir") from None
+        start_log(run, state, resumed=resume_from is not None)
     to = config.log.trackers if processes.is_main else ()
-    with open_trackers(to, config.log.project, folder, config.to_dict(), state.step, console) as run.log.trackers:
-        return go_on(run, state)
+    try:
+        with open_trackers(to, config.log.project, folder, config.to_dict(), state.step, console) as run.log.trackers:
+            ending = go_on(run, state)
+    except (EffdetError, OSError, RuntimeError, MemoryError, KeyboardInterrupt) as error:
+        line = saved_line(run, state, is_fault=not isinstance(error, KeyboardInterrupt))
+        if line is not None:
+            console.print(line)
+        raise
+    for line in ending_lines(run, state, ending, start) if processes.is_main else ():
+        console.print(line)
+    return ending
+
+
+def start_log(run: Run, state: TrainState, resumed: bool) -> None:
+    """Writes the recipe, brings the log to the state of the run, and adds an entry to the manifest.
+
+    Raises:
+        ConfigError: the folder cannot be written.
+    """
+    try:
+        write_text(run.folder / "config.yaml", run.config.to_yaml())
+        # What a killed run had logged after its last checkpoint is logged again.
+        run.log.rewind(state.step, evaluated=not state.evaluation_due)
+        write_manifest(
+            run.folder,
+            device=run.network.device,
+            processes=run.processes.size,
+            seed=run.config.seed,
+            resumed_after=state.step if resumed else None,
+            fingerprints=state.data["fingerprints"],
+        )
+    except OSError as error:
+        raise ConfigError(f"{run.folder}: cannot be written ({error.strerror}); set another output_dir") from None
 
 
 def go_on(run: Run, state: TrainState) -> Ending:
     """Does what is left of a run, starting with an evaluation that is still due, and gives how it ended."""
     if state.evaluation_due:
-        end_epoch(run, state, evaluating=run.task.data.num_validation > 0)  # the recipe may have dropped validation
+        with damage_named(run):
+            # The recipe may have dropped the validation.
+            end_epoch(run, state, evaluating=run.task.data.num_validation > 0)
     if is_last(run, state) or out_of_patience(run, state):
-        run.console.print(f"nothing is left to do: {state.step} of {run.schedule.total_steps} steps are done")
         return "finished"
-    with stop_request(run.config.train.max_hours) as stop:  # torchrun sends SIGTERM while the main process still saves
+    # torchrun sends SIGTERM while the main process still saves, or while another looks for damaged images.
+    with stop_request(run.config.train.max_hours) as stop, damage_named(run):
         try:
             return train_steps(run, state, stop)
         except DataError:  # the user can fix a file: what was learned so far is kept
             if state.step > 0:
                 save_last(run, state, run.card)
-                run.console.print(
-                    f"saved after step {state.step}; fix the data, then continue with --resume {run.folder}"
-                )
             raise
+
+
+def damage_named(run: Run) -> contextlib.AbstractContextManager[None]:
+    """A context whose error about a damaged image names all damaged images of the data set."""
+    data = run.task.data
+    tables = [data.train_table, *([data.val_table] if data.num_validation else [])]
+    limit = None if run.processes.size == 1 else SCAN_SECONDS
+    return all_damaged_named(tables, run.config.data.root, run.folder, run.console.print, limit)
 
 
 def train_steps(run: Run, state: TrainState, stop: StopRequest) -> Ending:
@@ -112,13 +149,9 @@ def train_steps(run: Run, state: TrainState, stop: StopRequest) -> Ending:
         run.task.data.batches(state.step, run.schedule.total_steps, device.type == "cuda"), device
     )
     train_mode(state.model, run.frozen)
-    cores = max(usable_cores() // run.processes.local_size, 1)
-    advise = functools.partial(
-        data_wait_advice, workers=run.config.data.workers, cores=cores, cache=run.config.data.cache
-    )
     with (
         contextlib.closing(batches),
-        ProgressBar(run.console, run.task.criterion.names, run.schedule.total_steps, state.step, advise) as progress,
+        make_progress_bar(run, state) as progress,
     ):
         meter = Meter(state.seconds)
         saved = time.monotonic()
@@ -132,14 +165,16 @@ def train_steps(run: Run, state: TrainState, stop: StopRequest) -> Ending:
                 saved = time.monotonic()
             if reason:
                 return reason
+            if computed and state.recent and progress.is_due():  # all processes know the losses of the step before
+                progress.show(mean_record(run, state, *meter.peek()))
             state.recent.append(step_in_memory(run, state, micro_batches))
             state.unreduced = run.processes.size > 1
             computed = True
             state.seconds = meter.count(len(batch.images) * run.processes.size)
-            progress.advance(state.step)
+            progress.advance(state.step, epoch_of(run, state), state.seconds)
             if state.step % train.log_every == 0 or is_last(run, state):
                 reduce_losses(run, state)
-                progress.show(log_steps(run, state, meter))
+                progress.show_record(log_steps(run, state, meter))
             if ends_epoch(run, state):
                 with meter.paused():
                     ending = finish_epoch(run, state, stop)
@@ -147,6 +182,21 @@ def train_steps(run: Run, state: TrainState, stop: StopRequest) -> Ending:
                     return ending
                 saved = time.monotonic()
     return "finished"
+
+
+def make_progress_bar(run: Run, state: TrainState) -> ProgressBar:
+    """The progress bar of a run, from its newest step on."""
+    cores, data = max(usable_cores() // run.processes.local_size, 1), run.config.data
+    return ProgressBar(
+        run.console,
+        run.task.criterion.term_weights,
+        run.schedule.total_steps,
+        math.ceil(run.schedule.total_steps / run.schedule.steps_per_epoch),
+        state.step,
+        run.evaluation_seconds,
+        functools.partial(evaluations_left, run),
+        functools.partial(data_wait_advice, workers=data.workers, cores=cores, cache=data.cache),
+    )
 
 
 def with_error_as_last(batches: Iterator[Any]) -> Iterator[Any]:
@@ -177,81 +227,28 @@ def finish_epoch(run: Run, state: TrainState, stop: StopRequest) -> Ending | Non
     end_epoch(run, state, evaluating=evaluation_is_due(run, state) and reason is None)
     reason = stop.agreed(run.processes)
     patience = run.config.train.patience
-    if out_of_patience(run, state):
-        run.console.print(f"early stopping: {run.task.metric} did not improve in {patience} evaluations")
+    if patience is not None and out_of_patience(run, state):
+        run.console.print(f"early stopping: {run.task.metric} did not improve in {count_of(patience, 'evaluation')}")
         return "finished"
     if reason and not (is_last(run, state) and not state.evaluation_due):
         return reason
     return None
 
 
-def end_epoch(run: Run, state: TrainState, evaluating: bool) -> None:
-    """Saves last.pt, evaluates if asked to, and keeps best.pt; an evaluation that is skipped is made after a resume."""
-    state.evaluation_due = evaluation_is_due(run, state)
-    if run.processes.is_main and not run.task.data.num_validation:  # nothing says which weights are best
-        save_checkpoint(run.folder / "best.pt", state.evaluated.state_dict(), run.card)
-    save_last(run, state, run.card)
-    if evaluating:
-        card = replace(run.card, metrics=evaluate_and_keep(run, state))
-        state.evaluation_due = False
-        save_last(run, state, card, again=True)
-
-
-def save_last(run: Run, state: TrainState, card: ModelCard, again: bool = False) -> None:
-    """Saves last.pt. The one before becomes previous.pt, for the case that a disk damages the new one.
-
-    Args:
-        run: the run.
-        state: what is saved.
-        card: describes the weights.
-        again: whether last.pt is of the same step already and previous.pt stays.
-    """
-    if not run.processes.is_main:
-        return
-    last, following = run.folder / "last.pt", run.folder / "next.pt"
-    save_checkpoint(following, state.evaluated.state_dict(), card, state.state_dict())
-    if last.exists() and not again:
-        os.replace(last, run.folder / "previous.pt")
-    os.replace(following, last)
-
-
-def evaluate_and_keep(run: Run, state: TrainState) -> dict[str, float]:
-    """Metrics of the weights that would be deployed now, logged and printed; best.pt gets them if none were better."""
-    processes, epoch = run.processes, epoch_of(run, state)
-    processes.broadcast_buffers(state.evaluated)
-    try:
-        evaluator = run.task.evaluate(state.evaluated)
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise evaluation_out_of_memory_error(run.config.eval.batch_size) from None
-    except WeightsError as error:
-        raise TrainingError(
-            f"after step {state.step}: {error}; lower optim.learning_rate or lengthen optim.warmup_epochs"
-        ) from None
-    train_mode(state.model, run.frozen)
-    metrics = processes.broadcast(evaluator.metrics() if processes.is_main else {})
-    value = metrics[run.task.metric]
-    best = state.best is None or value >= state.best
-    state.stale = 0 if state.best is None or value > state.best else state.stale + 1
-    state.best = value if best else state.best
-    if processes.is_main:
-        run.log.write({"step": state.step, "epoch": epoch, "seconds": round(state.seconds, 2), **metrics})
-        run.console.print(f"after epoch {epoch}:", metrics_table(metrics))
-        if best:
-            save_checkpoint(run.folder / "best.pt", state.evaluated.state_dict(), replace(run.card, metrics=metrics))
-            evaluator.write(run.folder, metrics)
-        draw_curves(run.folder)
-    give_back_freed_memory()
-    return metrics
-
-
 def log_steps(run: Run, state: TrainState, meter: Meter) -> dict[str, float]:
     """Writes the mean losses of the steps since the last record, and their speed, to the log files."""
+    record = mean_record(run, state, *meter.read())
+    if run.processes.is_main:
+        run.log.write(record)
+    state.recent = []
+    return record
+
+
+def mean_record(run: Run, state: TrainState, images_per_second: float, data_wait: float) -> dict[str, float]:
+    """The mean losses of the steps since the last record of the log, with the newest settings."""
     recent = state.recent
-    images_per_second, data_wait = meter.read()
     names = (*run.task.criterion.names, "gradient_norm")
-    record = {
+    return {
         "step": state.step,
         "epoch": epoch_of(run, state),
         "seconds": round(state.seconds, 2),
@@ -260,35 +257,3 @@ def log_steps(run: Run, state: TrainState, meter: Meter) -> dict[str, float]:
         "images_per_second": round(images_per_second, 3),
         "data_wait": round(data_wait, 4),
     }
-    if run.processes.is_main:
-        run.log.write(record)
-    state.recent = []
-    return record
-
-
-def is_last(run: Run, state: TrainState) -> bool:
-    """Whether all steps are done."""
-    return state.step >= run.schedule.total_steps
-
-
-def ends_epoch(run: Run, state: TrainState) -> bool:
-    """Whether the newest step was the last of its epoch or of the run."""
-    return state.step % run.schedule.steps_per_epoch == 0 or is_last(run, state)
-
-
-def epoch_of(run: Run, state: TrainState) -> int:
-    """The epoch of the newest step, counted from 1."""
-    return (state.step - 1) // run.schedule.steps_per_epoch + 1
-
-
-def evaluation_is_due(run: Run, state: TrainState) -> bool:
-    """Whether the recipe wants an evaluation after the newest step, which ended an epoch."""
-    every = run.config.eval.every_epochs
-    due = is_last(run, state) or (every > 0 and epoch_of(run, state) % every == 0)
-    return due and run.task.data.num_validation > 0
-
-
-def out_of_patience(run: Run, state: TrainState) -> bool:
-    """Whether the metric has not improved for as many evaluations as the recipe allows."""
-    patience = run.config.train.patience
-    return patience is not None and state.stale >= patience

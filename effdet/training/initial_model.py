@@ -28,6 +28,9 @@ def initial_model(
         WeightsError: the weights are not available or do not fit.
     """
     check_num_classes(config.num_classes, len(class_names))
+    weights = config.weights or config.backbone_weights
+    if weights is not None:
+        console.print(f"loading the weights {weights}")
     model, report = start_model(
         options_of(config),
         len(class_names),

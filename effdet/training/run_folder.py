@@ -1,17 +1,23 @@
-"""Where a run writes and which earlier run it continues.
+"""Where a run writes, which earlier run it continues, and by which recipe.
 
 What a run's folder holds is written by `engine.py` and `records/`.
 """
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
+from effdet.config import ClassificationConfig, DetectionConfig, load_config
 from effdet.errors import ConfigError, WeightsError
 from effdet.training.resume import newest_state
+
+CHECKPOINTS = ("last.pt", "previous.pt")
+_LISTED = 8  # runs in a message
 
 
 def choose_folders(
@@ -48,7 +54,7 @@ def newest_run(output_dir: Path | None, recipe: Path, console: Console) -> Path 
     folders = [path for path in Path("runs").glob("*") if own.fullmatch(path.name) and path.name not in others]
     if output_dir:
         folders = [output_dir.expanduser()]
-    saved = [path for folder in folders for path in (folder / "last.pt", folder / "previous.pt") if path.exists()]
+    saved = [path for folder in folders for path in _checkpoints(folder)]
     newest_first = sorted(saved, key=lambda path: path.stat().st_mtime, reverse=True)
     damaged = []
     for folder in dict.fromkeys(path.parent for path in newest_first):
@@ -74,9 +80,7 @@ def run_folder(output_dir: Path | None, name: str, resume: Path | None) -> Path:
     """
     output_dir = output_dir and output_dir.expanduser()
     if resume is not None:
-        if not resume.exists():
-            raise ConfigError(f"--resume {resume}: no such file or folder; give a run's folder or its last.pt")
-        folder = resume if resume.is_dir() else resume.parent
+        folder = existing_run(resume)
         if output_dir is not None and output_dir.resolve() != folder.resolve():
             raise ConfigError(
                 f"--resume {resume}: a run continues in its own folder, but output_dir is {output_dir}; "
@@ -94,3 +98,48 @@ def run_folder(output_dir: Path | None, name: str, resume: Path | None) -> Path:
         number += 1
         folder = Path("runs") / f"{name}-{number}"
     return folder
+
+
+def existing_run(resume: Path) -> Path:
+    """The folder of a run, given the folder or its last.pt.
+
+    Raises:
+        ConfigError: there is nothing to resume; the message lists the runs that there are.
+    """
+    if resume.is_file() or (resume.is_dir() and _checkpoints(resume)):
+        return resume if resume.is_dir() else resume.parent
+    place = resume if resume.is_dir() else resume.parent
+    runs = saved_runs(place) or saved_runs(Path("runs"))
+    listed = ", ".join(map(str, runs[:_LISTED])) + (", ..." if len(runs) > _LISTED else "")
+    hint = f"runs that can be continued are {listed}" if runs else "give a run's folder or its last.pt"
+    if not resume.is_dir():
+        raise ConfigError(f"--resume {resume}: no such file or folder; {hint}")
+    names = sorted(path.name for path in resume.iterdir())[:_LISTED]
+    holds = f"it holds {', '.join(names)}" if names else "it is empty"
+    raise ConfigError(f"--resume {resume}: the folder has no last.pt, {holds}; {hint}")
+
+
+def saved_runs(place: Path) -> list[Path]:
+    """The folders in a folder that hold the last.pt of a run, the newest first."""
+    try:
+        folders = [path for path in place.iterdir() if _checkpoints(path)]
+    except OSError:
+        return []
+    return sorted(folders, key=lambda folder: -max(path.stat().st_mtime for path in _checkpoints(folder)))
+
+
+def recipe_of_run(resume: Path, overrides: Sequence[str] = ()) -> tuple[DetectionConfig | ClassificationConfig, Path]:
+    """The recipe by which a run was trained, with overrides, and its file.
+
+    Raises:
+        ConfigError: there is no such run, its config.yaml is missing, or an override cannot be used.
+    """
+    file = existing_run(resume) / "config.yaml"
+    if not file.exists():
+        raise ConfigError(f"{file}: no such file, so the recipe of the run is not known; give the recipe too")
+    return load_config(file, overrides), file
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in a folder from which a run can be continued."""
+    return [path for path in (folder / name for name in CHECKPOINTS) if os.path.isfile(path)]

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from rich.console import Console
 from torch import nn
 
-from effdet.config import Config
+from effdet.config import Config, DataConfig
 from effdet.devices import autocast_dtype, keep_freed_memory, move_to_device, pick_device, use_deterministic_algorithms
 from effdet.distributed import SINGLE, Processes
+from effdet.text import count_of
 from effdet.training.batch_norm import apply_batch_norm, describe_batch_norm, plan_batch_norm, uses_batch_statistics
 from effdet.training.debug.checks import check_micro_batches
 from effdet.training.ema import ExponentialMovingAverage
@@ -47,6 +48,7 @@ class Run:
         card: describes the weights that are saved.
         log: the log files.
         console: the terminal.
+        evaluation_seconds: duration of each evaluation since this start; the list grows.
     """
 
     config: Config
@@ -59,6 +61,7 @@ class Run:
     card: ModelCard
     log: RunLog
     console: Console
+    evaluation_seconds: list[float] = field(default_factory=list)
 
 
 def set_up(
@@ -75,6 +78,7 @@ def set_up(
         keep_freed_memory()
     torch.manual_seed(config.seed)
     use_deterministic_algorithms(config.train.deterministic)
+    console.print(f"reading the data set {place_of(config.data)}")
     task = make_task(config, console, processes)
     dtype = autocast_dtype(config.train.precision, device)
     model = move_to_device(task.model, device, config.train.channels_last)
@@ -113,14 +117,21 @@ def set_up(
     return run, state
 
 
+def place_of(data: DataConfig) -> str:
+    """Where a data set is, for messages."""
+    return str(data.url or data.root or data.train.annotations or data.train.images or "")
+
+
 def describe_run(run: Run) -> str:
     """What is about to be trained, in one line."""
     num_validation = run.task.data.num_validation
     validation = f"{num_validation} for validation" if num_validation else "no validation"
-    processes = f" over {run.processes.size} processes" if run.processes.size > 1 else ""
+    processes = f" over {count_of(run.processes.size, 'process', 'processes')}" if run.processes.size > 1 else ""
+    total = run.schedule.total_steps
+    epochs = count_of(math.ceil(total / run.schedule.steps_per_epoch), "epoch")
     precision = str(run.network.dtype or torch.float32).removeprefix("torch.")
     return (
-        f"{run.task.describe()} for training, {validation}; {run.schedule.total_steps} steps of "
-        f"{run.config.train.batch_size} images{processes} on {run.network.device.type} in {precision}; "
+        f"{run.task.describe()} for training, {validation}; {epochs}, {count_of(total, 'step')} of "
+        f"{count_of(run.config.train.batch_size, 'image')}{processes} on {run.network.device.type} in {precision}; "
         f"writing to {run.folder}"
     )

@@ -33,6 +33,7 @@ class TrainState:
         recent: metrics of the steps since the last record of the log.
         unreduced: whether the losses of the newest step are of this process alone; never while a checkpoint is saved.
         data: hash of each split, and counts of the training set.
+        saved_step: steps that last.pt has; None if there is none yet. It is not saved.
     """
 
     model: EfficientDet | EfficientNet
@@ -48,6 +49,7 @@ class TrainState:
     recent: list[dict[str, float]] = field(default_factory=list)
     unreduced: bool = False
     data: dict[str, Any] = field(default_factory=dict)
+    saved_step: int | None = None
 
     @property
     def evaluated(self) -> EfficientDet | EfficientNet:
@@ -88,3 +90,4 @@ class TrainState:
             self.scaler.load_state_dict(state["scaler"])
         self.step, self.best, self.seconds = state["step"], state["best"], state["seconds"]
         self.stale, self.evaluation_due, self.recent = state["stale"], state["evaluation_due"], list(state["recent"])
+        self.saved_step = self.step

@@ -6,6 +6,7 @@ What is saved then is decided in `engine.py`.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -43,6 +44,10 @@ class StopRequest:
         if number == signal.SIGINT and self._reason == "interrupted":
             raise KeyboardInterrupt
         self._reason = "interrupted" if number == signal.SIGINT else "terminated"
+        if os.environ.get("RANK", "0") == "0":  # set by torchrun
+            again = ", Ctrl-C again to stop at once" if number == signal.SIGINT else ""
+            # Directly, because a print must not be interrupted by another one.
+            os.write(2, f"stopping after this step{again}\n".encode())
 
 
 @contextlib.contextmanager

@@ -131,6 +131,15 @@ def is_checkpoint(content: Mapping[str, Any]) -> bool:
     return {"format", "model", "card", "training"} <= content.keys() and isinstance(content["model"], dict)
 
 
+def _files_to_give(folder: Path) -> str:
+    """The weights files in a folder, as an advice; empty if there are none."""
+    names = sorted(path.name for path in folder.glob("*.pt"))
+    if not names:
+        return ""
+    best = folder / ("best.pt" if "best.pt" in names else names[0])
+    return f"{folder} has {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}; give one, such as {best}"
+
+
 def read_tensors(path: str | Path) -> dict[str, Any]:
     """The content of a file of tensors and plain containers; code in it is never run.
 
@@ -139,9 +148,10 @@ def read_tensors(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path).expanduser()
     if path.is_dir():
-        raise WeightsError(f"{path} is a folder; give the file of weights in it, such as {path / 'best.pt'}")
+        raise WeightsError(f"{path} is a folder; {_files_to_give(path) or 'it has no weights; give a file'}")
     if not path.is_file():
-        raise WeightsError(f"{path}: no such weights file")
+        hint = _files_to_give(path.parent)
+        raise WeightsError(f"{path}: no such weights file" + (f"; {hint}" if hint else ""))
     try:
         with warnings.catch_warnings():  # about strange pickles, which are refused below with a message of ours
             warnings.simplefilter("ignore")

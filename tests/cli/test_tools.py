@@ -130,10 +130,15 @@ def test_a_run_of_tools_train_is_evaluated_and_predicts(tiny_recipe, tiny_data, 
     )
     assert process.stderr == ""
     assert process.returncode == 0
-    assert process.stdout.endswith("done: runs/tiny/best.pt\n")
+    lines = process.stdout.splitlines()
+    assert lines[0] == f"loading PyTorch to train by {tiny_recipe}"
+    assert lines[1].startswith("reading the data set ")
+    assert any(line.startswith("step 1 of 2, epoch 1 of 1  loss ") for line in lines)
+    script = REPOSITORY / "tools" / "predict.py"
+    assert lines[-2] == f"next: python {script} YOUR_IMAGES --weights runs/tiny/best.pt"
     monkeypatch.chdir(tmp_path)
     assert run("eval", tiny_recipe, "--weights", "runs/tiny/best.pt", "--out", "eval", "--device", "cpu") == 0
-    assert "4 images; metrics.json and predictions.json are in eval\n" in capsys.readouterr().out
+    assert "4 images; metrics.json, predictions.json are in eval\n" in capsys.readouterr().out
     assert read(Path("eval/metrics.json")) == pytest.approx(read(Path("runs/tiny/metrics.json")), abs=1e-6)
     assert run("predict", tiny_data / "val2017", "--weights", "runs/tiny/best.pt", "--device", "cpu") == 0
     assert len(list(Path("runs/predict").glob("*.jpg"))) == 4
@@ -294,8 +299,8 @@ def test_a_missing_data_folder_is_named(capsys, train, tmp_path):
 def test_a_missing_annotation_file_is_named(capsys, train, data):
     path = data / VAL_JSON
     path.unlink()
-    line = refused(capsys, *train, f"data.root={data}")
-    assert f"{path}: no such annotation file; set data.val.annotations=FILE" in line
+    line = refused(capsys, *train, f"data.root={data}", f"data.val.annotations={path}")
+    assert f"{path}: no such" in line
 
 
 def test_a_cut_annotation_file_is_named(capsys, train, data):
@@ -310,8 +315,9 @@ def test_an_annotation_file_of_another_kind_is_named(capsys, train, data):
     assert f"{path}: not a COCO file; expected" in refused(capsys, *train, f"data.root={data}")
 
 
-def test_a_voc_folder_is_trained_on(voc, train):
+def test_a_voc_folder_with_one_class_is_trained_on(voc, train, capsys):
     assert run(*train, "data.format=voc", f"data.root={voc}", "train.max_steps=1") == 0
+    assert ", 1 class; 2 images for training, 2 for validation; 1 epoch, 1 step of " in capsys.readouterr().out
 
 
 def test_a_broken_xml_file_is_named(capsys, train, voc):
@@ -326,7 +332,8 @@ def test_a_class_that_is_not_in_the_training_set_is_named(capsys, train, voc):
     path.write_text(path.read_text().replace("cell", "wolf"))
     (voc / "ImageSets/Main/train.txt").write_text("one\n")
     line = refused(capsys, *train, "data.format=voc", f"data.root={voc}")
-    assert f"{path}: unknown class 'wolf'; known are cell, correct the name" in line
+    assert "val.txt: the class 'wolf' is" in line
+    assert "the classes are cell" in line
 
 
 def test_an_unknown_category_is_named(capsys, train, data):
@@ -362,8 +369,8 @@ def test_an_image_that_is_missing_is_named_before_the_training(capsys, train, da
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (lambda data: data[: len(data) // 2], "the image is cut off before its end; copy or download the file again"),
-        (lambda data: b"", "the file is empty; expected an image"),
+        (lambda data: data[: len(data) // 2], "12 of 12 images are damaged; the image is cut off before its end: "),
+        (lambda data: b"", "12 of 12 images are damaged; the file is empty: "),
         (lambda data: b"not an image at all", "not a whole image of a known format"),
     ],
 )
@@ -377,6 +384,36 @@ def test_a_broken_image_is_named(capsys, train, data, content, message, workers)
     assert not (data.parent / "run/last.pt").exists()
 
 
+def test_all_empty_images_are_named_before_training_and_evaluation(capsys, train, data, tmp_path, tiny_run):
+    names = sorted(path.name for path in (data / "train2017").iterdir())[3::3]
+    for name in names:
+        (data / "train2017" / name).write_bytes(b"")
+    message = f"{data / 'train2017'}: 3 of 12 images are damaged; the file is empty: {', '.join(names)}; "
+    assert refused(capsys, *train, f"data.root={data}").startswith(f"error: {message}")
+    assert not (tmp_path / "run").exists()
+    split = [f"data.val.images={data / 'train2017'}", f"data.val.annotations={data / TRAIN_JSON}"]
+    line = refused(capsys, "eval", "--weights", tiny_run / "best.pt", f"data.root={data}", *split, "--out", tmp_path)
+    assert line.startswith(f"error: {message}")
+
+
+@pytest.mark.parametrize("verb", ["train", "eval"])
+def test_all_damaged_images_are_named_at_once_and_listed(capsys, train, data, tmp_path, tiny_run, verb):
+    images = sorted((data / "val2017").iterdir())[:3]
+    images[0].write_bytes(b"no image")
+    for image in images[1:]:
+        image.write_bytes(image.read_bytes()[:-100])
+    folder = tmp_path / "run"
+    weights = ["--weights", tiny_run / "best.pt", "--out", folder, "--device", "cpu"]
+    arguments = [*train, "train.max_steps=1"] if verb == "train" else ["eval", *weights]
+    line = refused(capsys, *arguments, f"data.root={data}")
+    first, second, third = (image.name for image in images)
+    assert "3 of 4 images are damaged; " in line
+    assert f"not a whole image of a known format: {first}; " in line
+    assert f"the image is cut off before its end: {second}, {third}; all are listed in {folder}/damaged.txt; " in line
+    listed = (folder / "damaged.txt").read_text().splitlines()
+    assert [path.partition(": ")[0] for path in listed] == [str(image) for image in images]
+
+
 def test_a_run_that_ends_at_a_broken_image_is_saved_and_can_be_resumed(capsys, train, tiny_recipe, tiny_run, data):
     root, folder = f"data.root={data}", data.parent / "run"
     (order,) = TrainOrder(num_images=12, batch_size=12, seed=0).batches(0, 1)
@@ -387,10 +424,11 @@ def test_a_run_that_ends_at_a_broken_image_is_saved_and_can_be_resumed(capsys, t
     capsys.readouterr()
     assert run(*train, root) == 1
     output = capsys.readouterr()
-    assert f"saved after step 1; fix the data, then continue with --resume {folder}" in output.out
+    command = f"effdet train --resume {folder}"
+    assert f"saved after step 1; fix the cause below, then continue with: {command}\n" in output.out
     assert output.err.startswith(f"error: {image}: the image is cut off")
     image.write_bytes(whole)
-    assert run("train", tiny_recipe, root, "--resume", folder, "--device", "cpu") == 0
+    assert run(*command.split()[1:]) == 0
     first, second = (load_checkpoint(path / "last.pt").model.state_dict() for path in (folder, tiny_run))
     assert all(torch.equal(value, second[key]) for key, value in first.items())
 
@@ -406,9 +444,11 @@ def test_faulty_boxes_are_counted_once_and_do_not_end_the_run(capsys, train, dat
     changed_json(data / TRAIN_JSON, data / TRAIN_JSON, change)
     assert run(*train, f"data.root={data}", "train.max_steps=2", "data.val=null") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line for line in lines if line.startswith("instances_train2017.json")] == [
+    counted = [line.partition(" (")[0] for line in lines if line.startswith("instances_train2017.json")]
+    assert counted == [
         "instances_train2017.json: boxes with NaN or infinite coordinates dropped: 1",
-        "instances_train2017.json: boxes without area dropped: 2",
+        "instances_train2017.json: boxes with corners in reverse order sorted: 1",
+        "instances_train2017.json: boxes without area dropped: 1",
         "instances_train2017.json: boxes outside their image dropped: 2",
         "instances_train2017.json: boxes extending beyond their image clipped to it: 1",
     ]
@@ -422,13 +462,13 @@ def test_a_data_set_with_more_classes_than_the_model_is_not_evaluated(capsys, ti
     path = changed_json(data / VAL_JSON, data / VAL_JSON, change)
     before = (tiny_run / "metrics.json").read_bytes()
     line = refused(capsys, "eval", "--weights", tiny_run / "best.pt", f"data.root={data}", "--device", "cpu")
-    assert f"{path}: category 77 'wolf' is annotated but is not among the classes of the model" in line
+    assert f"{path}: the class 'wolf' is" in line
     assert (tiny_run / "metrics.json").read_bytes() == before
 
 
 def test_a_recipe_without_validation_is_not_evaluated(capsys, tiny_run):
     line = refused(capsys, "eval", "--weights", tiny_run / "best.pt", "data.val=null")
-    assert "the data set has no validation split: data.val is null; set data.val.split=" in line
+    assert "no validation split: data.val is null; set data.val.split=" in line
 
 
 # Weights that cannot be used
@@ -469,11 +509,15 @@ def test_weights_of_another_network_are_named(capsys, train, tiny_run, tiny_data
 
 def test_missing_weights_are_named(capsys, train, tiny_data, tiny_recipe, tmp_path):
     path = tmp_path / "none.pt"
-    message = f"error: {path}: no such weights file"
+    message = f"error: {path}: no such weights file"  # and none beside it
     assert refused(capsys, *train, f"model.weights={path}") == message
     assert refused(capsys, "eval", tiny_recipe, "--weights", path) == message
     assert refused(capsys, "predict", tiny_data, "--weights", path) == message
-    assert f"{tmp_path} is a folder; give the file" in refused(capsys, "predict", tiny_data, "--weights", tmp_path)
+    assert f"{tmp_path} is a folder; it has no weights" in refused(capsys, "predict", tiny_data, "--weights", tmp_path)
+    (tmp_path / "last.pt").write_bytes(b"")
+    files = f"{tmp_path} has last.pt; give one, such as {tmp_path / 'last.pt'}"
+    assert refused(capsys, "eval", "--weights", tmp_path) == f"error: {tmp_path} is a folder; {files}"
+    assert refused(capsys, "eval", "--weights", path) == f"{message}; {files}"
 
 
 # Sources that cannot be used
@@ -502,7 +546,7 @@ def test_a_run_is_never_overwritten(capsys, tiny_run, tiny_recipe, tmp_path):
     assert line == (
         f"error: {tiny_run}: holds a run already; continue it with --resume {tiny_run}, or set another output_dir"
     )
-    line = refused(capsys, "train", tiny_recipe, "--resume", tmp_path, f"output_dir={tiny_run}")
+    line = refused(capsys, "train", tiny_recipe, "--resume", tiny_run, f"output_dir={tmp_path}")
     assert "a run continues in its own folder, but output_dir is" in line
     assert {path.name: path.read_bytes() for path in tiny_run.iterdir()} == before
 
@@ -512,7 +556,8 @@ def test_resuming_nothing_is_refused(capsys, tiny_recipe, tmp_path):
     line = refused(capsys, "train", tiny_recipe, "--resume", path)
     assert line == f"error: --resume {path}: no such file or folder; give a run's folder or its last.pt"
     line = refused(capsys, "train", tiny_recipe, "--resume", tmp_path)
-    assert line == f"error: {tmp_path / 'last.pt'}: no such weights file"
+    assert line.startswith(f"error: --resume {tmp_path}: the folder has no last.pt, it is empty; ")
+    assert "no recipe is given; name it, or give the run's folder" in refused(capsys, "train", "--resume", "auto")
 
 
 @pytest.mark.parametrize("verb", ["train", "eval", "predict"])
@@ -535,7 +580,7 @@ def test_a_folder_that_cannot_be_written_is_named(capsys, verb, train, tiny_run,
 def test_brackets_and_long_paths_are_printed_unchanged(capsys, train, tmp_path):
     folder = tmp_path / "[bold]" / ("long" * 30)
     assert run(*train, f"output_dir={folder}", "train.max_steps=1", "data.val=null") == 0
-    assert capsys.readouterr().out.endswith(f"done: {folder}/best.pt\n")
+    assert f"weights to use: {folder}/best.pt (the newest weights, because" in capsys.readouterr().out
 
 
 def test_an_evaluation_that_runs_out_of_memory_says_what_to_change(

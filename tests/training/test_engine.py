@@ -11,7 +11,8 @@ from effdet.config import load_config
 from effdet.distributed import Processes
 from effdet.errors import TrainingError
 from effdet.evaluation.coco import METRIC_NAMES
-from effdet.training.engine import end_epoch, go_on, train
+from effdet.training.engine import go_on, train
+from effdet.training.epoch import end_epoch
 from effdet.training.optim import train_mode
 from effdet.training.setup import set_up
 from effdet.training.state import TrainState

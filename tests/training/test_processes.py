@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -66,6 +68,18 @@ def test_two_processes_train_as_one(pair, tiny_recipe, frozen, tmp_path):
 def test_only_one_process_prints(pair):
     assert pair[1].count("done: ") == 1
     assert pair[1].count("step 1 ") == 1
+
+
+def test_a_run_of_two_processes_says_how_two_continue_it(tiny_recipe, frozen, tmp_path):
+    process = start("train", tiny_recipe, f"output_dir={tmp_path}", *frozen, "train.max_hours=1e-9")
+    printed, _ = process.communicate(timeout=240)
+    (command,) = re.findall("continue with: torchrun (.*)", printed)
+    options = [*shlex.split(command), "train.max_hours=null"]
+    launcher = [sys.executable, "-m", "torch.distributed.run"]
+    printed = subprocess.run([*launcher, *options], capture_output=True, text=True, timeout=240, check=True).stdout
+    assert "over 2 processes" in printed
+    assert "resumed from" in printed
+    assert "done: step 6 of 6" in printed
 
 
 def test_torchrun_restarts_a_killed_process_and_the_run_ends_the_same(pair, tiny_recipe, frozen, tmp_path):
@@ -133,7 +147,7 @@ def test_an_image_that_one_process_cannot_read_ends_all_and_is_named(tiny_data, 
     root = tmp_path / "data"
     subprocess.run(["cp", "-r", str(tiny_data), str(root)], check=True)
     broken = sorted((root / "train2017").iterdir())[3]
-    broken.write_bytes(b"")
+    broken.write_bytes(broken.read_bytes()[:-100])
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
         f"model: {{name: efficientdet_lite0, image_size: [64, 64]}}\ndata: {{root: {root}, workers: 0, val: null}}\n"

@@ -3,6 +3,8 @@
 import errno
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -38,6 +40,12 @@ class AtRecord(Console):
     def print(self, *objects, **options):
         if objects and str(objects[0]).startswith(f"step {self.step} "):
             self.action()
+
+
+def printed_command(printed):
+    """The arguments of the command with which a run says it is continued."""
+    (command,) = re.findall(r"continue with: effdet (.*)", printed)
+    return shlex.split(command)
 
 
 def press_ctrl_c():
@@ -125,10 +133,11 @@ def test_ctrl_c_at_any_time_saves_a_state_that_continues_the_same_way(tiny_run, 
 
     threading.Thread(target=press_after_first_record, daemon=True).start()
     assert main(["train", str(tiny_recipe), f"output_dir={folder}", "--device", "cpu"]) == 130
-    assert f"interrupted; continue with --resume {folder}" in capsys.readouterr().out
     stopped_at = saved(folder)["training"]["step"]
     assert 1 <= stopped_at < 6
-    assert main(["train", str(tiny_recipe), "--resume", str(folder), "--device", "cpu"]) == 0
+    printed = capsys.readouterr().out
+    assert f"interrupted after step {stopped_at} of 6; trained " in printed
+    assert main(printed_command(printed)) == 0
     assert f"resumed from {folder / 'last.pt'} after step {stopped_at}" in capsys.readouterr().out
     assert_same_run(folder, tiny_run)
 
@@ -171,9 +180,10 @@ def test_the_time_limit_saves_and_has_an_exit_status_of_its_own(tiny_run, tiny_r
     folder = tmp_path / "run"
     recipe = ["train", str(tiny_recipe), "--device", "cpu"]
     assert main([*recipe, f"output_dir={folder}", "train.max_hours=1e-9"]) == 75
-    assert f"out of time; continue with --resume {folder}" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "out of time after step 1 of 6; " in printed
     assert saved(folder)["training"]["step"] == 1
-    assert main([*recipe, "--resume", str(folder)]) == 0
+    assert main([*printed_command(printed), "train.max_hours=null"]) == 0
     assert_same_run(folder, tiny_run)
 
 
@@ -185,6 +195,38 @@ def test_auto_resumes_the_newest_run_or_starts_one(tiny_run, tiny_recipe, tmp_pa
     assert main(recipe) == 0
     assert "resumed from runs/tiny/last.pt after step 1" in capsys.readouterr().out
     assert_same_run(tmp_path / "runs/tiny", tiny_run)
+
+
+def test_a_second_ctrl_c_ends_at_once_and_says_how_to_continue(tiny_run, tiny_recipe, tmp_path, capsys, monkeypatch):
+    def press_twice(run, state, meter):
+        press_ctrl_c()
+        press_ctrl_c()
+
+    with monkeypatch.context() as patch:
+        patch.setattr("effdet.training.engine.log_steps", press_twice)
+        recipe = ["train", str(tiny_recipe), f"output_dir={tmp_path}", EVERY_STEP, "train.log_every=2"]
+        assert main([*recipe, "--device", "cpu"]) == 130
+    printed = capsys.readouterr().out
+    assert f"saved after step 1; continue with: effdet train --resume {tmp_path}\n" in printed
+    assert main([*printed_command(printed), "train.log_every=1"]) == 0
+    assert_equal(saved(tmp_path)["model"], saved(tiny_run)["model"])
+
+
+def test_a_run_needs_no_recipe_to_be_extended(tiny_recipe, tmp_path, capsys):
+    folder = tmp_path / "a run's folder"
+    assert main(["train", str(tiny_recipe), f"output_dir={folder}", "train.max_steps=2", "--device", "cpu"]) == 0
+    moved = folder.rename(tmp_path / "moved")
+    assert main(["train", "--resume", str(moved)]) == 0
+    printed = capsys.readouterr().out
+    assert "nothing is left to do: 2 of 2 steps are done\n" in printed
+    (command,) = re.findall("train longer with: effdet (.*)", printed)
+    assert shlex.split(command) == ["train", "--resume", str(moved), "train.max_steps=4"]
+    assert main(shlex.split(command)) == 0
+    assert saved(moved)["training"]["step"] == 4
+    assert main(["train", "--resume", str(moved / "last.pt"), "train.max_steps=5"]) == 0
+    assert saved(moved)["training"]["step"] == 5
+    assert main(["train", "--resume", str(moved), "model.name=efficientdet_lite1"]) == 1
+    assert "is of an efficientdet_lite0 with" in capsys.readouterr().err
 
 
 # Evaluations that are due
@@ -259,10 +301,14 @@ def test_a_full_disk_leaves_the_old_checkpoint(tiny_recipe, tmp_path, monkeypatc
         whole_save(*given)
 
     monkeypatch.setattr(torch, "save", save)
+    printed = []
+    console = AtRecord(0, None)
+    monkeypatch.setattr(console, "print", lambda *objects, **options: printed.append(str(objects[0])))
     with pytest.raises(WeightsError, match="No space left on device"):
-        train(load_config(tiny_recipe, [EVERY_STEP]), tmp_path, "cpu", None, QUIET)
+        train(load_config(tiny_recipe, [EVERY_STEP]), tmp_path, "cpu", None, console)
     assert saved(tmp_path)["training"]["step"] == 2
     assert not (tmp_path / "next.pt").exists()
+    assert "saved after step 2; fix the cause below, then continue with: effdet train" in " ".join(printed)
 
 
 # Another recipe

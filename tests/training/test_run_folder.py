@@ -6,7 +6,7 @@ from rich.console import Console
 
 from effdet.cli import main
 from effdet.errors import ConfigError
-from effdet.training.run_folder import choose_folders, newest_run, run_folder
+from effdet.training.run_folder import choose_folders, existing_run, newest_run, recipe_of_run, run_folder
 
 QUIET = Console(quiet=True)
 RECIPE = Path("tiny.yaml")
@@ -78,6 +78,25 @@ def test_nothing_is_resumed_from_a_folder_that_does_not_exist(here):
         ConfigError, match=r"--resume none: no such file or folder; give a run's folder or its last\.pt"
     ):
         choose_folders(None, RECIPE, "none", QUIET)
+
+
+def test_a_run_that_does_not_exist_is_answered_by_those_that_do(here, tiny_run):
+    for name, time in (("tiny", 2), ("tiny-2", 3), ("other", 1)):
+        saved_run(here / "runs" / name, tiny_run, time)
+    (here / "runs/empty").mkdir()
+    runs = "runs that can be continued are runs/tiny-2, runs/tiny, runs/other$"
+    with pytest.raises(ConfigError, match=rf"--resume runs/tniy: no such file or folder; {runs}"):
+        existing_run(Path("runs/tniy"))
+    with pytest.raises(ConfigError, match=rf"--resume runs: the folder has no last\.pt, it holds empty, .*; {runs}"):
+        existing_run(Path("runs"))
+    with pytest.raises(ConfigError, match=rf"--resume runs/empty: the folder has no last\.pt, it is empty; {runs}"):
+        existing_run(Path("runs/empty"))
+
+
+def test_a_run_without_its_recipe_needs_one(here, tiny_run):
+    saved_run(here / "run", tiny_run, 1)
+    with pytest.raises(ConfigError, match=r"run/config\.yaml: no such file, .*; give the recipe too"):
+        recipe_of_run(Path("run"))
 
 
 # The newest run

@@ -20,7 +20,10 @@ def test_what_will_be_trained_is_printed(tiny_recipe, tmp_path):
     console = Console(file=io.StringIO(), width=400)
     set_up(load_config(tiny_recipe), tmp_path / "run", "cpu", console)
     printed = console.file.getvalue()
-    assert "efficientdet_lite0 128 x 128, 6 classes; 12 images for training, 4 for validation; 6 steps" in printed
+    assert (
+        "efficientdet_lite0 128 x 128, 6 classes; 12 images for training, 4 for validation; 2 epochs, 6 steps"
+        in printed
+    )
     assert "steps of 4 images on cpu in float32; writing to" in printed
     assert "BatchNorm: batch statistics (4 images per forward pass, and no statistics were loaded)" in printed
 

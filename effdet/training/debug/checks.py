@@ -14,6 +14,7 @@ from effdet.data.formats.table import OUTSIDE, OVERHANGING
 from effdet.data.label_map import LabelMap
 from effdet.data.labels import ImageLabels
 from effdet.errors import ConfigError, DataError, TrainingError
+from effdet.text import count_of
 
 MIN_OBJECT_SIDE = 4  # input pixels; smaller objects are hardly detected: the finest feature level has a stride of 8
 FIRST_LOSS_FACTOR = 3.0  # measured with new heads: 0.99 to 1.01 times the expected loss, up to 2 times for classifiers
@@ -27,7 +28,7 @@ def check_num_classes(configured: int | None, num_classes: int) -> None:
     """
     if configured is not None and configured != num_classes:
         raise ConfigError(
-            f"the training set has {num_classes} classes but model.num_classes is {configured}; "
+            f"the training set has {count_of(num_classes, 'class', 'classes')} but model.num_classes is {configured}; "
             "leave model.num_classes out to use the number of classes of the data"
         )
 
@@ -73,9 +74,10 @@ def check_boxes(table: Annotations) -> None:
     }
     for fault, faulty in faults.items():
         if faulty.any():
+            verb = "has" if faulty.sum() == 1 else "have"
             first = int(np.searchsorted(table.offsets, int(np.argmax(faulty)), side="right")) - 1
             raise DataError(
-                f"{table.source}: {int(faulty.sum())} of {len(faulty)} boxes have {fault}, the first in "
+                f"{table.source}: {int(faulty.sum())} of {len(faulty)} boxes {verb} {fault}, the first in "
                 f"{table.path(first)}; fix or remove them"
             )
 
@@ -133,7 +135,8 @@ def _unused_classes(labels: NDArray[np.int64], label_map: LabelMap, what: str) -
         return []
     names = ", ".join(unused[:10]) + (", ..." if len(unused) > 10 else "")
     only = f"all {what} are of class {label_map.names[int(labels[0])]}, and " if np.count_nonzero(counts) == 1 else ""
-    return [f"{only}{len(unused)} of {len(label_map)} classes have no {what} to train on: {names}"]
+    verb = "has" if len(unused) == 1 else "have"
+    return [f"{only}{len(unused)} of {len(label_map)} classes {verb} no {what} to train on: {names}"]
 
 
 def _misplaced_boxes(table: Annotations, boxes: NDArray[np.float32], sizes: NDArray[np.int32]) -> list[str]:

@@ -11,6 +11,7 @@ import torch
 
 from effdet.config import TrainConfig
 from effdet.errors import TrainingError
+from effdet.text import count_of
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -44,7 +45,7 @@ def out_of_memory_error(
         advice = "lower model.image_size, or use a smaller model"
     height, width = image_size
     return TrainingError(
-        f"not enough memory for {per_forward} image{'s' if per_forward > 1 else ''} of {height} x {width} per forward "
+        f"not enough memory for {count_of(per_forward, 'image')} of {height} x {width} per forward "
         f"pass; {advice} (`effdet plan CONFIG --memory 11GB` measures what fits)"
     )
 

@@ -1,7 +1,7 @@
-"""The log of a run: log.jsonl and log.csv in its folder, and the progress bar in the terminal.
+"""The log of a run, log.jsonl and log.csv in its folder, and the meter of its speed.
 
 Both files are appended to. A resumed run first drops the lines after its checkpoint. TensorBoard, W&B and MLflow are in
-`trackers.py`.
+`trackers.py`, what is shown on the screen in `progress.py`.
 """
 
 from __future__ import annotations
@@ -12,13 +12,9 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import TypeVar
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from effdet.errors import DataError
 from effdet.files import write_text
@@ -26,7 +22,6 @@ from effdet.report.curves import HIGH_DATA_WAIT
 from effdet.training.records.trackers import Trackers
 
 BatchType = TypeVar("BatchType")
-_MIN_STEPS, _MIN_SECONDS = 20, 30  # either is enough to estimate the data wait of a run
 
 
 class RunLog:
@@ -147,13 +142,17 @@ class Meter:
         self._images += images
         return time.perf_counter() - self._start
 
-    def read(self) -> tuple[float, float]:
-        """(images per second, fraction of the time spent waiting for data) since the previous call."""
+    def peek(self) -> tuple[float, float]:
+        """(images per second, fraction of the time spent waiting for data) since the latest `read`."""
         elapsed = max(time.perf_counter() - self._last_read, 1e-9)
-        speed, data_wait = self._images / elapsed, self._waited / elapsed
-        self._last_read += elapsed
+        return self._images / elapsed, self._waited / elapsed
+
+    def read(self) -> tuple[float, float]:
+        """The same as `peek`, and the next measurement begins."""
+        measured = self.peek()
+        self._last_read = time.perf_counter()
         self._images, self._waited = 0, 0.0
-        return speed, data_wait
+        return measured
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -191,88 +190,3 @@ def data_wait_advice(data_wait: float, workers: int, cores: int, cache: str) -> 
     if cache == "none":
         return f"{problem}; set data.cache=memory or data.cache=disk, or store smaller images"
     return f"{problem}; store smaller images, or turn off slow augmentations"
-
-
-class ProgressBar:
-    """A progress bar with the latest metrics in a terminal; one line per record if the output is a file.
-
-    Prints one advice if the run waits too long for data, as soon as enough steps show it. The first record does not
-    count, because it contains the start of the workers.
-    """
-
-    def __init__(
-        self,
-        console: Console,
-        losses: Sequence[str],
-        total_steps: int,
-        step: int,
-        advise: Callable[[float], str | None] | None = None,
-    ) -> None:
-        """A bar that starts at a step.
-
-        Args:
-            console: where it is shown.
-            losses: names of the total loss and its terms.
-            total_steps: steps of the run.
-            step: completed steps.
-            advise: gives the advice for a fraction of the time spent waiting for data, see `data_wait_advice`.
-        """
-        self.console, self.losses, self.advise = console, losses, advise
-        self._first: dict[str, float] | None = None  # the record from which the data wait is averaged
-        self._waited = 0.0  # seconds since then
-        self._latest: dict[str, float] | None = None
-        self.bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self.task = self.bar.add_task("starting", total=total_steps, completed=step)
-
-    def __enter__(self) -> ProgressBar:
-        self.bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.bar.stop()
-
-    def advance(self, step: int) -> None:
-        """Moves the bar to `step` completed steps."""
-        self.bar.update(self.task, completed=step)
-
-    def show(self, record: dict[str, float]) -> None:
-        """Shows the metrics of a training record."""
-        total, *terms = self.losses
-        values = " ".join(f"{term.removesuffix('_loss')} {record[term]:.4f}" for term in terms)
-        text = (
-            f"epoch {record['epoch']}  loss {record[total]:.3f} {f'({values})  ' if terms else ' '}"
-            f"lr {record['learning_rate']:.2e}  {record['images_per_second']:.1f} images/s  "
-            f"data wait {record['data_wait']:.0%}"
-        )
-        if self.console.is_terminal:
-            self.bar.update(self.task, description=text)
-        else:
-            self.console.print(f"step {record['step']}  {text}")
-        self._check_data_wait(record)
-
-    def _check_data_wait(self, record: dict[str, float]) -> None:
-        """Averages the data wait over enough steps, and prints the advice if there is one."""
-        if self.advise is None:
-            return
-        first, latest, self._latest = self._first, self._latest, record
-        if first is None or latest is None:
-            self._first = record
-            return
-        self._waited += record["data_wait"] * (record["seconds"] - latest["seconds"])
-        steps, seconds = record["step"] - first["step"], record["seconds"] - first["seconds"]
-        if steps < _MIN_STEPS and seconds < _MIN_SECONDS:
-            return
-        advice = self.advise(self._waited / max(seconds, 1e-9))
-        if advice is not None:
-            self.console.print(advice, style="yellow")
-            self.advise = None
-        self._first, self._waited = record, 0.0

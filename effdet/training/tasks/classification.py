@@ -15,6 +15,7 @@ from effdet.config import ClassificationConfig, ClassificationLossConfig
 from effdet.data.augment.mix_batch import mix_batch
 from effdet.data.cache import make_cache
 from effdet.data.classification_dataset import ClassificationDataset
+from effdet.data.damage import check_sizes
 from effdet.data.images import Image
 from effdet.data.sampling import classification_order
 from effdet.distributed import SINGLE, Processes
@@ -25,6 +26,7 @@ from effdet.models import EfficientNet
 from effdet.models.anchors import level_sizes
 from effdet.report.sheet import draw_classification_batch
 from effdet.structures import LabelBatch
+from effdet.text import count_of
 from effdet.training.debug.checks import label_warnings
 from effdet.training.initial_model import initial_model
 from effdet.training.optim import make_schedule
@@ -50,6 +52,7 @@ class ClassificationTask:
     def __init__(self, config: ClassificationConfig, console: Console, processes: Processes = SINGLE) -> None:
         self.config, self.processes = config, processes
         train_table, val_table, *_ = show_tables(config.data, console)
+        check_sizes([table for table in (train_table, val_table) if table is not None], config.data.root)
         for note in label_warnings(train_table):
             console.print(note, style="yellow")
         names = train_table.label_map.names
@@ -83,8 +86,8 @@ class ClassificationTask:
     def describe(self) -> str:
         """Network, input size, classes and images in a few words."""
         height, width = self.model.spec.image_size
-        network = f"{self.model.spec.name} {height} x {width}, {self.model.num_classes} classes"
-        return f"{network}; {self.data.num_images} images"
+        network = f"{self.model.spec.name} {height} x {width}, {count_of(self.model.num_classes, 'class', 'classes')}"
+        return f"{network}; {count_of(self.data.num_images, 'image')}"
 
     def settings(self, epoch: int) -> Mapping[str, float]:
         """Image size and strength of the regularization in an epoch; sets the dropout of the model."""

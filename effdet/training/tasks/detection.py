@@ -14,6 +14,7 @@ from torch import Tensor
 
 from effdet.config import DetectionConfig, DetectionLossConfig
 from effdet.data.cache import make_cache
+from effdet.data.damage import check_sizes
 from effdet.data.detection_dataset import DetectionDataset
 from effdet.data.formats.table import check_not_only_crowds
 from effdet.data.images import Image
@@ -30,6 +31,7 @@ from effdet.models.efficientdet import MIN_LEVEL
 from effdet.models.heads import PRIOR
 from effdet.report.sheet import draw_detection_batch
 from effdet.structures import Batch, Outputs, Target
+from effdet.text import count_of
 from effdet.training.debug.checks import box_warnings, check_boxes
 from effdet.training.initial_model import initial_model
 from effdet.training.optim import make_schedule
@@ -51,6 +53,7 @@ class DetectionTask:
     def __init__(self, config: DetectionConfig, console: Console, processes: Processes = SINGLE) -> None:
         self.config, self.processes = config, processes
         train_table, val_table, *_ = show_tables(config.data, console)
+        check_sizes([table for table in (train_table, val_table) if table is not None], config.data.root)
         check_boxes(train_table)
         check_not_only_crowds(train_table)
         names = train_table.label_map.names
@@ -90,8 +93,8 @@ class DetectionTask:
     def describe(self) -> str:
         """Network, input size, classes and images in a few words."""
         height, width = self.model.image_size
-        network = f"{self.model.spec.name} {height} x {width}, {self.model.num_classes} classes"
-        return f"{network}; {len(self.data.train_table)} images"
+        network = f"{self.model.spec.name} {height} x {width}, {count_of(self.model.num_classes, 'class', 'classes')}"
+        return f"{network}; {count_of(len(self.data.train_table), 'image')}"
 
     def settings(self, epoch: int) -> Mapping[str, float]:
         """Nothing changes from epoch to epoch."""

@@ -57,7 +57,8 @@ class TrainingTask(Protocol):
         data: training and validation images.
         model: the network to train.
         loaded_norms: names of the BatchNorm layers whose statistics were loaded with the weights.
-        criterion: makes losses from outputs; its state is saved in checkpoints.
+        criterion: makes losses from outputs; its state is saved in checkpoints. `names` are those of the losses and
+            `term_weights` the weights with which the terms make the total.
         first_loss: the loss whose value is known before the first step because its head is new; None for none.
         setting_names: keys of `settings`.
         metric_names: keys of the metrics of an evaluation.

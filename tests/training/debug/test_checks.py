@@ -56,13 +56,13 @@ def test_a_valid_table_passes_without_a_warning():
 
 @pytest.mark.parametrize("box", [[10, 10, math.nan, 60], [10, 10, math.inf, 60], [10, 10, 10, 60], [50, 10, 10, 60]])
 def test_boxes_that_are_not_finite_or_empty_are_an_error(box):
-    with pytest.raises(DataError, match=r"1 of 3 boxes have NaN or Inf coordinates, or no area, .*/2\.jpg"):
+    with pytest.raises(DataError, match=r"1 of 3 boxes has NaN or Inf coordinates, or no area, .*/2\.jpg"):
         check_boxes(table_of([*BOXES, box]))
 
 
 @pytest.mark.parametrize("label", [-1, 2])
 def test_labels_that_are_not_a_class_are_an_error(label):
-    with pytest.raises(DataError, match=r"1 of 2 boxes have labels outside 0\.\.1, the first in images/1\.jpg"):
+    with pytest.raises(DataError, match=r"1 of 2 boxes has labels outside 0\.\.1, the first in images/1\.jpg"):
         check_boxes(table_of(BOXES, labels=[0, label]))
 
 
@@ -78,7 +78,7 @@ def test_classes_without_objects_are_named():
     assert warning.startswith("train.json: 12 of 14 classes have no objects to train on: class 2, class 3, ")
     assert warning.endswith("class 11, ...")
     (warning,) = box_warnings(table_of(BOXES, labels=[1, 1]), INPUT)
-    assert warning == ("train.json: all objects are of class dog, and 1 of 2 classes have no objects to train on: cat")
+    assert warning == ("train.json: all objects are of class dog, and 1 of 2 classes has no objects to train on: cat")
     (warning,) = box_warnings(table_of(BOXES, crowd=[True, False]), INPUT)
     assert warning.endswith("no objects to train on: cat")
 
@@ -128,7 +128,7 @@ def test_classes_of_a_classifier_without_images_are_named():
         labels=np.array([0, 2]),
         label_map=LabelMap(("cat", "cow", "dog"), (0, 1, 2)),
     )
-    assert label_warnings(table) == ["train: 1 of 3 classes have no images to train on: cow"]
+    assert label_warnings(table) == ["train: 1 of 3 classes has no images to train on: cow"]
     assert label_warnings(replace(table, labels=np.array([0, 2, 1]))) == []
 
 

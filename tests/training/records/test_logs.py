@@ -1,13 +1,11 @@
 import csv
-import io
 import json
 import re
 
 import pytest
-from rich.console import Console
 
 from effdet.errors import DataError
-from effdet.training.records.logs import Meter, ProgressBar, RunLog, data_wait_advice, usable_cores
+from effdet.training.records.logs import Meter, RunLog, data_wait_advice, usable_cores
 
 RECORD = {"step": 1, "epoch": 1, "seconds": 0.5, "learning_rate": 1e-3, "loss": 2.0, "class_loss": 1.0}
 METRICS = {"step": 1, "epoch": 1, "seconds": 0.5, "AP": 0.25}
@@ -153,33 +151,13 @@ def test_pauses_count_neither_as_duration_nor_against_the_speed(clock):
     assert meter.read() == pytest.approx((2.0, 0.0))
 
 
-def test_a_log_file_gets_one_line_per_record_and_no_bar():
-    output = io.StringIO()
-    record = {**RECORD, "box_loss": 0.02, "gradient_norm": 3.0, "images_per_second": 12.5, "data_wait": 0.031}
-    with ProgressBar(Console(file=output, width=40, soft_wrap=True), LOSSES, total_steps=10, step=0) as progress:
-        progress.advance(1)
-        progress.show(record)
-    assert output.getvalue() == (
-        "step 1  epoch 1  loss 2.000 (class 1.0000 box 0.0200)  lr 1.00e-03  12.5 images/s  data wait 3%\n"
-    )
-
-
-def test_a_loss_without_terms_is_printed_alone():
-    output = io.StringIO()
-    record = {**RECORD, "images_per_second": 12.5, "data_wait": 0.031}
-    with ProgressBar(Console(file=output, width=40, soft_wrap=True), ("loss",), total_steps=10, step=0) as progress:
-        progress.show(record)
-    assert output.getvalue() == "step 1  epoch 1  loss 2.000  lr 1.00e-03  12.5 images/s  data wait 3%\n"
-
-
-def test_a_terminal_gets_a_bar_with_the_metrics():
-    output = io.StringIO()
-    record = {**RECORD, "box_loss": 0.02, "gradient_norm": 3.0, "images_per_second": 12.5, "data_wait": 0.031}
-    with ProgressBar(Console(file=output, width=160, force_terminal=True), LOSSES, total_steps=10, step=4) as progress:
-        progress.show(record)
-        progress.advance(5)
-    assert "5/10" in output.getvalue()
-    assert "loss 2.000" in output.getvalue()
+def test_a_peek_leaves_the_measurement_as_it_is(clock):
+    meter = Meter(0.0)
+    clock[0] += 2
+    meter.count(8)
+    assert meter.peek() == meter.peek() == meter.read() == pytest.approx((4.0, 0.0))
+    clock[0] += 1
+    assert meter.peek() == (0.0, 0.0)
 
 
 # Advice on the data wait
@@ -216,35 +194,3 @@ def test_the_advice_is_a_cache_or_less_work_if_all_cores_are_used():
 
 def test_there_is_at_least_one_usable_core():
     assert usable_cores() >= 1
-
-
-def advised(*records, step=0):
-    """What a progress bar prints besides the records (step, seconds, data wait)."""
-    output = io.StringIO()
-    console = Console(file=output, width=200)
-    with ProgressBar(console, ("loss",), 1000, step, lambda wait: f"{wait:.2f}" if wait > 0.2 else None) as progress:
-        for done, seconds, data_wait in records:
-            progress.show({**RECORD, "step": done, "seconds": seconds, "data_wait": data_wait, "images_per_second": 1})
-    return [line for line in output.getvalue().splitlines() if not line.startswith("step")]
-
-
-def test_a_long_data_wait_is_reported_once():
-    assert advised((20, 10.0, 0.5), (40, 20.0, 0.5), (60, 30.0, 0.6), (80, 40.0, 0.7)) == ["0.50"]
-
-
-def test_the_start_of_the_workers_does_not_count():
-    assert advised((20, 10.0, 0.9), (40, 20.0, 0.1), step=0) == []
-    assert advised((120, 10.0, 0.9), (140, 20.0, 0.1), step=100) == []
-
-
-def test_a_few_steps_are_not_enough_for_advice():
-    assert advised((5, 10.0, 0.9), (10, 11.0, 0.9), (15, 12.0, 0.9)) == []
-    assert advised((5, 10.0, 0.9), (10, 11.0, 0.1), (15, 12.0, 0.1), (20, 13.0, 0.7), (25, 14.0, 0.7)) == ["0.40"]
-
-
-def test_half_a_minute_is_enough_for_advice():
-    assert advised((1, 10.0, 0.9), (2, 41.0, 0.3)) == ["0.30"]
-
-
-def test_a_data_wait_that_begins_later_is_reported_then():
-    assert advised((20, 10.0, 0.1), (40, 20.0, 0.1), (60, 30.0, 0.8)) == ["0.80"]

@@ -51,7 +51,8 @@ class ClassificationTask:
 
     def __init__(self, config: ClassificationConfig, console: Console, processes: Processes = SINGLE) -> None:
         self.config, self.processes = config, processes
-        train_table, val_table, *_ = show_tables(config.data, console)
+        tables = show_tables(config.data, console)
+        train_table = tables.train
         check_sizes([table for table in (train_table, val_table) if table is not None], config.data.root)
         for note in label_warnings(train_table):
             console.print(note, style="yellow")
@@ -74,7 +75,7 @@ class ClassificationTask:
             config.seed,
             make_cache(config.data, len(train_table), processes.local_size),
         )
-        self.data = TrainingData(train_table, val_table, order, dataset, config.data.workers, processes)
+        self.data = TrainingData(tables, order, dataset, config.data.workers, processes)
 
     def card(self) -> ModelCard:
         """Describes the weights that are saved."""

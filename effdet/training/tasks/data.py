@@ -23,20 +23,28 @@ class TrainingData:
     """Training and validation images of a run.
 
     Attributes:
-        train_table: the training images and what is known of them.
-        val_table: the same of the validation images; None if there are none.
+        tables: the images to train and to validate on, and what is known of them.
         order: which images make which batch.
         dataset: makes the samples.
         workers: processes that load images.
         processes: the processes that train together.
     """
 
-    train_table: Any
-    val_table: Any
+    tables: Tables
     order: TrainOrder
     dataset: Any
     workers: int
     processes: Processes
+
+    @property
+    def train_table(self) -> Any:
+        """The training images."""
+        return self.tables.train
+
+    @property
+    def val_table(self) -> Any:
+        """The validation images; None if there are none."""
+        return self.tables.val
 
     @property
     def num_images(self) -> int:

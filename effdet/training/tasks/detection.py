@@ -52,7 +52,8 @@ class DetectionTask:
 
     def __init__(self, config: DetectionConfig, console: Console, processes: Processes = SINGLE) -> None:
         self.config, self.processes = config, processes
-        train_table, val_table, *_ = show_tables(config.data, console)
+        tables = show_tables(config.data, console)
+        train_table = tables.train
         check_sizes([table for table in (train_table, val_table) if table is not None], config.data.root)
         check_boxes(train_table)
         check_not_only_crowds(train_table)
@@ -76,7 +77,7 @@ class DetectionTask:
             make_cache(config.data, len(train_table), processes.local_size),
             order.rows,
         )
-        self.data = TrainingData(train_table, val_table, order, dataset, config.data.workers, processes)
+        self.data = TrainingData(tables, order, dataset, config.data.workers, processes)
         self.criterion = self.make_criterion(config.loss, names)
 
     def card(self) -> ModelCard:

@@ -6,19 +6,21 @@ They read the recipe, choose folder and device, join the processes that torchrun
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
-from effdet.config import ClassificationConfig, DetectionConfig, load_config, make_config
-from effdet.distributed import process_group
+from effdet.config import ClassificationConfig, DataConfig, DetectionConfig, load_config, make_config
+from effdet.distributed import is_first_process, process_group
 from effdet.errors import ConfigError
 from effdet.evaluation.evaluate_checkpoint import RESULTS, evaluate_checkpoint, evaluation_config, results_folder
 from effdet.evaluation.tables import metrics_table
 from effdet.text import count_of
 from effdet.training import engine
+from effdet.training.automatic import choose_recipe
 from effdet.training.run_folder import choose_folders, recipe_of_run
 from effdet.training.setup import place_of
 from effdet.training.stopping import Ending
@@ -44,23 +46,27 @@ def train(
     recipe: str | Path | DetectionConfig | ClassificationConfig | None = None,
     overrides: Sequence[str] = (),
     *,
+    data: str | Path | None = None,
     output_dir: str | Path | None = None,
     device: str | None = None,
     resume: str | Path | None = None,
 ) -> TrainResult:
-    """Trains a detector or a classifier by a recipe; the same as `effdet train`.
+    """Trains a detector or a classifier; the same as `effdet train`.
 
     Example:
-        >>> result = effdet.train("configs/lite0.yaml", ["data.root=/data/coco", "train.epochs=50"])
+        >>> result = effdet.train(data="/data/mine")
+        >>> result = effdet.train("lite0", ["data.root=/data/coco", "train.epochs=50"])
         >>> print(result.metrics["AP"])
         >>> predictor = effdet.Predictor(result.folder / "best.pt")
         >>> effdet.train(resume=result.folder, overrides=["train.epochs=100"])
 
     Args:
-        recipe: a YAML file, or a recipe from `load_config`; None for that of the run which is resumed.
+        recipe: a YAML file, the name of a recipe such as "finetune", or a recipe from `load_config`. None for that of
+            the run which is resumed, or for one that fits the data set, the weights at hand and the hardware.
         overrides: changes to it, written section.key=value.
+        data: folder of the data set, the same as data.root.
         output_dir: the run's folder; None for `output_dir` of the recipe, or else runs/NAME with the name of the
-            recipe's file or, without a file, of the model.
+            recipe's file, of the data set or of the model.
         device: such as 'cpu' or 'cuda:0'; None for a GPU if there is one.
         resume: folder or last.pt of a run to continue, or 'auto' for the newest run of the recipe, if there is one.
 
@@ -70,7 +76,8 @@ def train(
         WeightsError: the weights to start from cannot be used.
         TrainingError: the loss became NaN or Inf.
     """
-    config, file = _training_recipe(recipe, overrides, resume)
+    overrides = [*overrides, *([] if data is None else [f"data.root={data}"])]
+    config, file = _training_recipe(recipe, overrides, device, resume)
     if output_dir is not None:
         config = config.model_copy(update={"output_dir": Path(output_dir)})
     with process_group(device, config.train.timeout_minutes) as (processes, own_device):
@@ -136,22 +143,22 @@ def evaluate(
 def _training_recipe(
     recipe: str | Path | DetectionConfig | ClassificationConfig | None,
     overrides: Sequence[str],
+    device: str | None,
     resume: str | Path | None,
 ) -> tuple[DetectionConfig | ClassificationConfig, Path]:
-    """The recipe of a training, and its file.
+    """The recipe of a training, and its file; of one that is chosen, a file with the name of the data set.
 
     Raises:
         ConfigError: no recipe is given and no run that has one, or the recipe cannot be used.
     """
     if recipe is not None:
         return _read(recipe, overrides)
-    if resume is None:
-        raise ConfigError("no recipe is given; name one such as configs/d0.yaml")
-    if str(resume) == "auto":
-        raise ConfigError(
-            "--resume auto continues the newest run of a recipe, but no recipe is given; name it, or give the run's "
-            "folder"
-        )
+    if resume is None or str(resume) == "auto":
+        if not any(override.startswith("data") for override in overrides):
+            raise ConfigError("no data set is given: add data.root=FOLDER, and a recipe such as d0 if you have one")
+        console = Console(soft_wrap=True, markup=False, highlight=False, quiet=not is_first_process())
+        config = choose_recipe(overrides, device, console)
+        return config, Path(f"{_data_name(config.data)}.yaml")
     config, file = recipe_of_run(Path(resume), overrides)
     moved = config.output_dir is not None and config.output_dir.expanduser().resolve() != file.parent.resolve()
     if moved and not any(override.startswith("output_dir=") for override in overrides):
@@ -166,6 +173,12 @@ def _read(
     if isinstance(recipe, (str, Path)):
         return load_config(Path(recipe), list(overrides)), Path(recipe)
     return make_config(recipe.to_dict(), list(overrides), source="recipe"), Path(f"{recipe.model.name}.yaml")
+
+
+def _data_name(data: DataConfig) -> str:
+    """The name of the folder, file or address of a data set."""
+    place = Path(place_of(data)).expanduser().absolute()
+    return re.sub(r"[^\w.-]+", "-", place.stem if place.is_file() else place.name) or "data"
 
 
 def _metrics_in(folder: Path) -> dict[str, float]:

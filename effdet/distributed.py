@@ -25,6 +25,11 @@ from effdet.errors import ConfigError, TrainingError
 Value = TypeVar("Value")
 
 
+def is_first_process() -> bool:
+    """Whether this process is the one that prints, before the processes have met."""
+    return os.environ.get("RANK", "0") == "0"  # set by torchrun
+
+
 @dataclass(frozen=True)
 class Processes:
     """Rank and world size of this process, with the collective operations; by default it is the only process.

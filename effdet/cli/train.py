@@ -1,13 +1,14 @@
-"""Train a detector or a classifier by a recipe.
+"""Train a detector or a classifier.
 
-  effdet train configs/d0.yaml data.root=/data/coco train.batch_size=16
-  effdet train --resume runs/d0
+  effdet train data.root=/data/mine
+  effdet train d0 data.root=/data/coco train.batch_size=16
   effdet train --resume runs/d0 train.epochs=100
 
-Writes to runs/NAME, NAME being that of the recipe: best.pt to use, last.pt to resume from, config.yaml, logs,
-metrics.json and predictions.json. On Ctrl-C, SIGTERM or the end of train.max_hours the current step finishes and
-last.pt is saved (exit status 130, 143 or 75). --resume continues as if the run had never stopped, by the run's own
-recipe; a recipe and overrides may change it.
+Without a recipe one is chosen that fits the data set, the weights at hand and the hardware; it is printed as a command.
+Writes to runs/NAME, NAME being that of the recipe or of the data set: best.pt to use, last.pt to resume from,
+config.yaml, logs, metrics.json and predictions.json. On Ctrl-C, SIGTERM or the end of train.max_hours the current step
+finishes and last.pt is saved (exit status 130, 143 or 75). --resume continues as if the run had never stopped, by the
+run's own recipe; a recipe and overrides may change it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import os
 from pathlib import Path
 
 from effdet.cli.recipes import add_recipe_arguments, overrides, recipe_path
-from effdet.errors import ConfigError
 
 # Of a program ended by Ctrl-C, by SIGTERM, and of one that asks to be started again.
 EXIT_STATUS = {"finished": 0, "interrupted": 130, "terminated": 143, "out of time": 75}
@@ -41,8 +41,6 @@ def run(args: argparse.Namespace) -> int:
         EffdetError: recipe, data or weights cannot be used, or the loss is NaN or Inf.
     """
     recipe = recipe_path(args)
-    if recipe is None and args.resume is None:
-        raise ConfigError("no recipe is given; name one such as configs/d0.yaml")
     _print_first_line(recipe, args.resume)
 
     from effdet.api import train
@@ -53,5 +51,5 @@ def run(args: argparse.Namespace) -> int:
 def _print_first_line(recipe: Path | None, resume: str | None) -> None:
     """Says what starts, before the imports that need seconds."""
     if os.environ.get("RANK", "0") == "0":  # set by torchrun
-        what = f"train by {recipe}" if recipe is not None else f"continue {resume}"
+        what = f"train by {recipe}" if recipe is not None else f"continue {resume}" if resume else "choose a recipe"
         print(f"loading PyTorch to {what}", flush=True)

@@ -18,6 +18,7 @@ from effdet.config import ClassificationConfig, Config, DataConfig, DetectionCon
 from effdet.data.damage import all_damaged_named, check_sizes
 from effdet.data.formats import read_table
 from effdet.data.label_map import LabelMap
+from effdet.data.validation_list import with_saved_list
 from effdet.devices import move_to_device
 from effdet.distributed import SINGLE, Processes
 from effdet.errors import ConfigError
@@ -34,7 +35,8 @@ MODEL_KEYS = (
 )
 # Keys that change an evaluation, with all below them.
 USED_KEYS = (
-    *("task", "model.image_size", "data.format", "data.root", "data.url", "data.val", "data.workers"),
+    *("task", "model.image_size", "data.format", "data.root", "data.url", "data.train", "data.val"),
+    *("data.workers", "data.classes", "data.rename", "data.crowd_as_objects", "data.value_range"),
     *("eval.batch_size", "postprocess", "train.channels_last", "train.timeout_minutes"),
 )
 
@@ -59,7 +61,8 @@ def evaluation_config(
     source = None
     if recipe is None:
         stored = card.config or {"task": card.task, "model": {"name": card.spec.name}}
-        config = make_config(stored, overrides, source=str(weights))
+        config = make_config(_without_rule(stored, overrides), overrides, source=str(weights))
+        config = with_saved_list(config, Path(weights).expanduser().parent)
     elif isinstance(recipe, (str, Path)):
         source, config = str(recipe), load_config(recipe, overrides)
     else:
@@ -81,6 +84,15 @@ def evaluation_config(
             f"model.image_size: evaluating at {_pixels(size)} pixels; {weights} was trained at {_pixels(trained)}"
         )
     return config, lines
+
+
+def _without_rule(stored: Mapping[str, Any], overrides: Sequence[str]) -> Mapping[str, Any]:
+    """A stored recipe without its rule for validation images where an override chooses other ones."""
+    given = {key for override in overrides for key in _override_keys(override)}
+    val = stored.get("data", {}).get("val")
+    if not val or not given & {f"data.val.{key}" for key in val} or "data.val" in given:
+        return stored
+    return {**stored, "data": {**stored["data"], "val": {**val, "file_list": None, "fraction": None}}}
 
 
 def results_folder(weights: str | Path, card: ModelCard, config: Config, out: Path | None = None) -> Path:

@@ -96,6 +96,10 @@ def _results(run: Run, state: TrainState) -> list[str]:
     lines.append(f"next: {verb_command('predict', 'YOUR_IMAGES', '--weights', str(best))}")
     if measured:
         lines.append(f"      {verb_command('eval', '--weights', str(best))}")
+    for name in run.task.data.tables.unused:
+        if name.lower().startswith("test"):
+            command = verb_command("eval", "--weights", str(best), f"data.val.split={name}")
+            lines.append(f"      {command} (images that were not used so far)")
     return lines
 
 

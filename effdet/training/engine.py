@@ -18,6 +18,7 @@ from rich.console import Console
 from effdet.config import Config
 from effdet.data.damage import all_damaged_named
 from effdet.data.loader import prefetch_to_device
+from effdet.data.validation_list import with_saved_list, write_validation_list
 from effdet.distributed import SINGLE, Processes
 from effdet.errors import ConfigError, DataError, EffdetError
 from effdet.files import write_text
@@ -74,6 +75,8 @@ def train(
         EffdetError: something that the user can fix: recipe, data, weights, or a loss of NaN or Inf.
     """
     started = time.perf_counter()
+    if resume_from is not None:
+        config = with_saved_list(config, folder)
     run, state = set_up(config, folder, device, console, processes)
     if resume_from is not None:
         resume(resume_from, run, state)
@@ -102,6 +105,8 @@ def start_log(run: Run, state: TrainState, resumed: bool) -> None:
     """
     try:
         write_text(run.folder / "config.yaml", run.config.to_yaml())
+        if run.task.data.tables.split_off:
+            write_validation_list(run.folder, run.task.data.val_table)
         # What a killed run had logged after its last checkpoint is logged again.
         run.log.rewind(state.step, evaluated=not state.evaluation_due)
         write_manifest(

@@ -15,9 +15,11 @@ from rich.console import Console
 from torch import nn
 
 from effdet.config import Config, DataConfig
+from effdet.data.validation_list import with_validation_list
 from effdet.devices import autocast_dtype, keep_freed_memory, move_to_device, pick_device, use_deterministic_algorithms
 from effdet.distributed import SINGLE, Processes
 from effdet.text import count_of
+from effdet.training.automatic import question_recipe
 from effdet.training.batch_norm import apply_batch_norm, describe_batch_norm, plan_batch_norm, uses_batch_statistics
 from effdet.training.debug.checks import check_micro_batches
 from effdet.training.ema import ExponentialMovingAverage
@@ -80,6 +82,11 @@ def set_up(
     use_deterministic_algorithms(config.train.deterministic)
     console.print(f"reading the data set {place_of(config.data)}")
     task = make_task(config, console, processes)
+    question = question_recipe(config, task.data.num_images)
+    if question is not None:
+        console.print(question, style="yellow")
+    if task.data.tables.split_off:
+        config = with_validation_list(config, folder)
     dtype = autocast_dtype(config.train.precision, device)
     model = move_to_device(task.model, device, config.train.channels_last)
     model.checkpoint_activations(config.train.activation_checkpointing)

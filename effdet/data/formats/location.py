@@ -105,12 +105,21 @@ def locate_split(data: DataConfig, part: Part, formats: Mapping[str, Format]) ->
             return None
         raise DataError(_no_such_split(path, name, splits, section, part))
     files = splits[chosen] if chosen in splits else splits[WHOLE]._replace(file_list=_below(Path(chosen), root))
+    if section.images is None and given is not None and root is not None and root not in given.absolute().parents:
+        files = files._replace(images=_images_below_root(root, part, formats[name]))
     if section.images is not None:
         images = _below(section.images, root)
         if not images.is_dir():
             raise DataError(f"{images}: no such image folder; set data.{part}.images=FOLDER; {_near(images)}")
         files = files._replace(images=images)
     return LocatedSplit(name, chosen, files, tuple(splits))
+
+
+def _images_below_root(root: Path, part: Part, own: Format) -> Path:
+    """The folder of the images of a split whose annotations are elsewhere."""
+    splits = own.find(root)
+    chosen = usual_split(splits, part)
+    return root if chosen is None else splits[chosen].images
 
 
 def describe_content(path: Path) -> str:

@@ -53,7 +53,7 @@ class ClassificationTask:
         self.config, self.processes = config, processes
         tables = show_tables(config.data, console)
         train_table = tables.train
-        check_sizes([table for table in (train_table, val_table) if table is not None], config.data.root)
+        check_sizes([table for table in tables[:2] if table is not None], config.data.root)
         for note in label_warnings(train_table):
             console.print(note, style="yellow")
         names = train_table.label_map.names

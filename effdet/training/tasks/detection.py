@@ -54,7 +54,7 @@ class DetectionTask:
         self.config, self.processes = config, processes
         tables = show_tables(config.data, console)
         train_table = tables.train
-        check_sizes([table for table in (train_table, val_table) if table is not None], config.data.root)
+        check_sizes([table for table in tables[:2] if table is not None], config.data.root)
         check_boxes(train_table)
         check_not_only_crowds(train_table)
         names = train_table.label_map.names

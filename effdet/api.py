@@ -136,7 +136,7 @@ def evaluate(
         console.print(f"reading the data set {place_of(config.data)} to evaluate {weights}")
         evaluator, metrics = evaluate_checkpoint(checkpoint, config, folder, own_device, show, processes)
         console.print(metrics_table(metrics))
-        console.print(f"{count_of(len(evaluator), 'image')}; {', '.join(RESULTS)} are in {folder}")
+        console.print(f"{count_of(len(evaluator), 'image')}; {' and '.join(RESULTS)} are in {folder}")
     return metrics
 
 

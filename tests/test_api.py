@@ -55,7 +55,7 @@ def test_a_run_is_continued_by_its_own_recipe(tiny_recipe, trained, tmp_path):
 def test_mistakes_are_named(tiny_recipe, trained, tmp_path):
     with pytest.raises(effdet.ConfigError, match=r"unknown key .train\.epoch.; did you mean .train\.epochs."):
         effdet.train(tiny_recipe, ["train.epoch=3"])
-    with pytest.raises(effdet.ConfigError, match="no recipe is given; name one such as"):
+    with pytest.raises(effdet.ConfigError, match="no data set is given: add data"):
         effdet.train(overrides=["train.epochs=3"])
     with pytest.raises(effdet.ConfigError, match="holds a run already"):
         effdet.train(tiny_recipe, output_dir=trained.folder)

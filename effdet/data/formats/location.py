@@ -105,8 +105,8 @@ def locate_split(data: DataConfig, part: Part, formats: Mapping[str, Format]) ->
             return None
         raise DataError(_no_such_split(path, name, splits, section, part))
     files = splits[chosen] if chosen in splits else splits[WHOLE]._replace(file_list=_below(Path(chosen), root))
-    if section.images is None and given is not None and root is not None and root not in given.absolute().parents:
-        files = files._replace(images=_images_below_root(root, part, formats[name]))
+    if section.images is None and section.annotations is not None and root is not None and given is not None:
+        files = files._replace(images=_images_below_root(root, part, formats[name], given, files.images))
     if section.images is not None:
         images = _below(section.images, root)
         if not images.is_dir():
@@ -115,9 +115,14 @@ def locate_split(data: DataConfig, part: Part, formats: Mapping[str, Format]) ->
     return LocatedSplit(name, chosen, files, tuple(splits))
 
 
-def _images_below_root(root: Path, part: Part, own: Format) -> Path:
-    """The folder of the images of a split whose annotations are elsewhere."""
+def _images_below_root(root: Path, part: Part, own: Format, annotations: Path, images: Path) -> Path:
+    """The folder of the images of a split whose annotations are given; `images` is the guess from these alone."""
     splits = own.find(root)
+    same = [files.images for files in splits.values() if files.annotations.resolve() == annotations.resolve()]
+    if len(set(same)) == 1:
+        return same[0]
+    if root.absolute() in annotations.absolute().parents:
+        return images
     chosen = usual_split(splits, part)
     return root if chosen is None else splits[chosen].images
 

@@ -26,6 +26,7 @@ VERBS = {
     "show-batch": "draw training images after augmentation",
     "replay": "rerun a training step that produced NaN or Inf",
     "config": "print a recipe with all defaults",
+    "check": "check a data set before training",
     "convert": "write a data set in another format",
     "split": "split a data set anew to train, validate and test",
     "merge": "merge data sets by the names of their classes",

@@ -26,7 +26,7 @@ def write_image(path: Path, image: NDArray[np.uint8]) -> None:
         DataError: there is no such format, or the picture cannot be encoded.
         OSError: the file cannot be written.
     """
-    data = _encode(path, path.suffix.lower(), image)
+    data = encode_image(path, path.suffix.lower(), image)
     with atomic_write(path) as partial:
         partial.write_bytes(data)
 
@@ -46,14 +46,21 @@ def html_of(image: NDArray[np.uint8] | None, columns: Sequence[str], rows: Seque
 
         scale = min(1, _HTML_SIDE / max(image.shape[:2]))
         size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
-        data = _encode("picture", ".jpg", np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8))
+        data = encode_image(
+            "picture", ".jpg", np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+        )
         picture = f'<img src="data:image/jpeg;base64,{base64.b64encode(data).decode()}">'
     head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
     body = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
     return f"{picture}<table><tr>{head}</tr>{body}</table>{f'<p>and {more} more</p>' if more else ''}"
 
 
-def _encode(name: str | Path, suffix: str, image: NDArray[np.uint8]) -> bytes:
+def encode_image(name: str | Path, suffix: str, image: NDArray[np.uint8]) -> bytes:
+    """A picture, uint8 RGB [H, W, 3], as the content of a file with a suffix.
+
+    Raises:
+        DataError: there is no such format, or the picture cannot be encoded.
+    """
     from effdet.opencv import cv2
 
     try:

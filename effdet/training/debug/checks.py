@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from effdet.config import TrainConfig
 from effdet.data.annotations import Annotations
+from effdet.data.check.boxes import MANY, MIN_OBJECT_SIDE, input_sides, is_normalized, too_small
 from effdet.data.formats.table import OUTSIDE, OVERHANGING
 from effdet.data.label_map import LabelMap
 from effdet.data.labels import ImageLabels
 from effdet.errors import ConfigError, DataError, TrainingError
 from effdet.text import count_of
 
-MIN_OBJECT_SIDE = 4  # input pixels; smaller objects are hardly detected: the finest feature level has a stride of 8
 FIRST_LOSS_FACTOR = 3.0  # measured with new heads: 0.99 to 1.01 times the expected loss, up to 2 times for classifiers
 
 
@@ -141,13 +141,13 @@ def _unused_classes(labels: NDArray[np.int64], label_map: LabelMap, what: str) -
 
 def _misplaced_boxes(table: Annotations, boxes: NDArray[np.float32], sizes: NDArray[np.int32]) -> list[str]:
     """A warning about boxes [N, 4] xyxy that look as if they were written in another convention than the format's."""
-    if boxes.max() <= 1 and sizes.max() > 1:
+    if is_normalized(boxes, sizes):
         return ["all box coordinates lie within 0..1; they are read as pixels, but look normalized by the image size"]
     misplaced, dropped = (
         sum(table.repairs.get(what, 0) for what in kinds) for kinds in ((OUTSIDE, OVERHANGING), (OUTSIDE,))
     )
     fraction = misplaced / (len(table.boxes) + dropped)
-    if fraction <= 0.5:
+    if fraction <= MANY:
         return []
     return [
         f"{fraction:.0%} of the boxes extend beyond their images; they may be for images of another size, or have x2 "
@@ -157,13 +157,10 @@ def _misplaced_boxes(table: Annotations, boxes: NDArray[np.float32], sizes: NDAr
 
 def _small_boxes(boxes: NDArray[np.float32], sizes: NDArray[np.int32], image_size: tuple[int, int]) -> list[str]:
     """A warning if most boxes [N, 4] in images of `sizes` [N, 2] (H, W) are tiny after the resize to the input."""
-    known = (sizes > 0).all(axis=1)
-    if not known.any():
-        return []
-    scale = (np.array(image_size) / sizes[known]).min(axis=1)
-    sides = (boxes[known, 2:] - boxes[known, :2]) * scale[:, None]
-    fraction = float((sides.prod(axis=1) < MIN_OBJECT_SIDE**2).mean())
-    if fraction <= 0.5:
+    sides = input_sides(boxes, sizes, image_size)
+    known = np.isfinite(sides).all(axis=1)
+    fraction = float(too_small(sides[known]).mean()) if known.any() else 0.0
+    if fraction <= MANY:
         return []
     height, width = image_size
     return [

@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO := runs/demo
 
-.PHONY: install demo test test-quick test-kernels lint clean
+.PHONY: install demo test test-quick test-kernels test-minimum lint clean
 
 install: .venv/installed
 
@@ -25,7 +25,8 @@ demo: .venv/installed
 	@echo "weights to use                $(DEMO)/train/best.pt"
 
 # One process per core, at most 4 because each needs memory; the tests of a file share their fixtures.
-PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile
+PYTEST := $(BIN)/python -m pytest $(PARALLEL)
 
 test: .venv/installed
 	$(PYTEST)
@@ -40,10 +41,24 @@ NUMERIC_TESTS := tests/losses tests/models tests/weights tests/training tests/ev
 test-kernels: .venv/installed
 	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=AVX2 $(PYTEST) -m "not slow" $(NUMERIC_TESTS)
 
+# The quick tests with the lowest versions that pyproject.toml allows, torch included: a second environment of 6 GB. Those
+# versions have no wheels for Python 3.13 and newer.
+MINIMUM_TESTS := tests/config tests/data tests/models tests/losses tests/weights tests/evaluation tests/report \
+	tests/inference tests/cli/test_info.py tests/cli/test_parsing.py tests/cli/test_completion.py
+
+test-minimum: .venv-minimum/installed
+	.venv-minimum/bin/python -m pytest $(PARALLEL) -m "not slow" $(MINIMUM_TESTS)
+
+.venv-minimum/installed: pyproject.toml tests/minimum.txt
+	$(PYTHON) -m venv .venv-minimum
+	.venv-minimum/bin/python -m pip install --quiet --no-cache-dir --constraint tests/minimum.txt \
+		--editable ".[imagenet,timm,heic]" pytest pytest-xdist jsonschema tensorboard
+	touch $@
+
 lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv .venv-minimum build dist *.egg-info

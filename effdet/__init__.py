@@ -2,7 +2,7 @@
 
     import effdet
 
-    result = effdet.train("configs/lite0.yaml", ["data.root=/data/coco"])
+    result = effdet.train("lite0", ["data.root=/data/coco"])
     detections = effdet.Predictor(result.folder / "best.pt")("street.jpg")
 
 The public names below are loaded when first used, so that `import effdet` and `effdet --help` are quick.
@@ -11,6 +11,8 @@ The public names below are loaded when first used, so that `import effdet` and `
 from __future__ import annotations
 
 import importlib
+import os
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from effdet.version import __version__
@@ -76,6 +78,24 @@ __all__ = [
     "load_config",
     "train",
 ]
+
+
+def _warn_of_other_package() -> None:
+    """Warns if PyPI's effdet is installed beside this package: each has replaced files of the other, or will."""
+    try:
+        neighbors = os.listdir(os.path.dirname(os.path.dirname(__file__)))
+    except OSError:  # inside an archive there are no neighbors
+        return
+    if any(name.startswith("effdet-") and name.endswith(".dist-info") for name in neighbors):
+        warnings.warn(
+            "another package named effdet is installed, which has files of the same names as efficientdet-torch; run: "
+            "pip uninstall -y effdet efficientdet-torch && pip install efficientdet-torch",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+
+_warn_of_other_package()
 
 
 def __getattr__(name: str) -> Any:

@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from effdet.cli.parsing import make_parser, nearest, parse
 from effdet.errors import EffdetError
 
 VERBS = {
@@ -32,6 +33,7 @@ VERBS = {
     "merge": "merge data sets by the names of their classes",
     "shards": "copy a data set into tar files of equal size",
     "synthetic": "generate the demo data set",
+    "completion": "print a script for shell completion",
 }
 
 
@@ -48,7 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="store_true", help="show the version")
-    parser.add_argument("verb", nargs="?", choices=list(VERBS), metavar="VERB", help="what to do; see VERB --help")
+    parser.add_argument("verb", nargs="?", metavar="VERB", help="what to do; see VERB --help")
+    if arguments and not arguments[0].startswith("-"):
+        parser.error(f"unknown verb '{arguments[0]}'; {nearest(arguments[0], list(VERBS))}")
     if parser.parse_args(arguments).version:
         from effdet.version import __version__
 
@@ -67,9 +71,9 @@ def run_verb(verb: str, arguments: Sequence[str] | None = None, prog: str | None
         prog: name of the program in its usage.
     """
     module = importlib.import_module(f"effdet.cli.{verb.replace('-', '_')}")
-    parser = argparse.ArgumentParser(prog=prog, description=module.__doc__, formatter_class=_Help)
+    parser = make_parser(prog, module.__doc__)
     module.add_arguments(parser)
-    args = parser.parse_intermixed_args(arguments)  # section.key=value may follow the options
+    args = parse(parser, arguments)
     try:
         status: int = module.run(args)
         sys.stdout.flush()
@@ -104,7 +108,3 @@ def _failed(message: str) -> int:
     rank = os.environ.get("RANK") if os.environ.get("WORLD_SIZE", "1") != "1" else None  # set by torchrun
     print(f"error: {message}" if rank is None else f"error in process {rank}: {message}", file=sys.stderr)
     return 1
-
-
-class _Help(argparse.RawDescriptionHelpFormatter):
-    """Keeps the paragraphs of a verb's docstring."""

@@ -1,6 +1,9 @@
-"""Print a recipe with all its values, defaults included, or with --schema every key with its description.
+"""Print a recipe with all its values, defaults included, or with --schema the JSON schema of all keys.
 
-effdet config configs/d0.yaml train.batch_size=32
+  effdet config d0 train.batch_size=32
+  effdet config --schema > schema.json
+
+Editors complete and check a recipe whose first line is: # yaml-language-server: $schema=schema.json
 """
 
 from __future__ import annotations
@@ -14,7 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `config` to a parser."""
     add_recipe_arguments(parser, optional=True)
     parser.add_argument(
-        "--schema", action="store_true", help="print every key with its type, default and description as a JSON schema"
+        "--schema",
+        action="store_true",
+        help="print every key with its type, default and description as a JSON schema for editors",
     )
 
 
@@ -26,13 +31,10 @@ def run(args: argparse.Namespace) -> int:
     """
     import json
 
-    from pydantic import TypeAdapter
-
-    from effdet.config import ClassificationConfig, DetectionConfig
-
     if args.schema:
-        recipe: TypeAdapter[object] = TypeAdapter(DetectionConfig | ClassificationConfig)
-        print(json.dumps(recipe.json_schema(), indent=2))
+        from effdet.config.json_schema import recipe_schema
+
+        print(json.dumps(recipe_schema(), indent=2))
     else:
         print(read_recipe(args).to_yaml(), end="")
     return 0

@@ -1,8 +1,8 @@
 """Parameters, FLOPs and memory of a model, and the sizes of its features and anchors.
 
-effdet info efficientdet_d0                              a model by name
-effdet info efficientdet_d0 model.image_size=[384,640]   the same with changes
-effdet info configs/d0.yaml                              the model of a recipe
+  effdet info efficientdet_d0                              a model by name
+  effdet info efficientdet_d0 model.image_size=[384,640]   the same with changes
+  effdet info d0                                           the model of a recipe
 
 FLOPs are shown as multiply-adds (half of the FLOPs) of convolutions and matrix products for one image. Memory is that
 of the activations of one image in a training step in float32; weights, gradients, optimiser and loss need more.
@@ -11,6 +11,7 @@ of the activations of one image in a training step in float32; weights, gradient
 from __future__ import annotations
 
 import argparse
+import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,17 +52,30 @@ def run(args: argparse.Namespace) -> int:
 def _config(args: argparse.Namespace) -> DetectionConfig | ClassificationConfig:
     """The named recipe, or a recipe for the named model."""
     from effdet.config import load_config, make_config
+    from effdet.config.recipe_files import find_recipe, nearest_recipes
     from effdet.errors import ConfigError
-    from effdet.models import ModelOptions, make_spec
+    from effdet.models import ModelOptions, list_models, make_spec
 
     named = [text for text in args.recipe if "=" not in text]
     if len(named) != 1:
         raise ConfigError(f"expected one model or recipe, got {' and '.join(named) or 'none'}; see `effdet models`")
     name = named[0]
-    if Path(name).suffix in (".yaml", ".yml") or Path(name).is_file():
-        return load_config(name, overrides(args))
-    task = make_spec(ModelOptions(name)).task
-    return make_config({"task": task, "model": {"name": name}}, overrides(args), source=name)
+    if name in list_models():
+        task = make_spec(ModelOptions(name)).task
+        return make_config({"task": task, "model": {"name": name}}, overrides(args), source=name)
+    try:
+        path = find_recipe(name)
+    except ConfigError:
+        if Path(name).suffix:
+            raise
+        models = [model for model in list_models() if model.endswith(f"_{name}")]
+        models = models or difflib.get_close_matches(name, list_models(), n=2)
+        near = [*models, *(f"the recipe {recipe}" for recipe in nearest_recipes(name)[:2])]
+        raise ConfigError(
+            f"'{name}' is no model and no recipe; "
+            + (f"did you mean {' or '.join(near)}?" if near else "`effdet models` lists the models")
+        ) from None
+    return load_config(path, overrides(args))
 
 
 def _print(summary: ModelSummary) -> None:

@@ -1,6 +1,6 @@
 """Find how a recipe fits into a memory, by running single training steps.
 
-  effdet plan configs/d4.yaml --memory 11GB
+  effdet plan d4 --memory 11GB
 
 Uses blank images of the largest size of the recipe, with many objects; reads no data set. train.batch_size stays as it
 is: the answer is how many gradient accumulation steps it needs, and whether to checkpoint activations.

@@ -1,4 +1,4 @@
-"""The arguments that all verbs with a recipe have: a YAML file and section.key=value overrides.
+"""The arguments that all verbs with a recipe have: a recipe and section.key=value overrides.
 
 What a recipe may hold is in `effdet/config/`.
 """
@@ -21,8 +21,8 @@ def add_recipe_arguments(parser: argparse.ArgumentParser, optional: bool = False
         "recipe",
         nargs="*" if optional else "+",
         metavar="RECIPE|section.key=value",
-        help="a recipe such as configs/d0.yaml, then overrides of its keys such as data.root=/data/coco; start from "
-        "configs/finetune.yaml for your own data set, `effdet config --schema` describes every key",
+        help="a recipe such as lite0 or mine.yaml, then overrides of its keys such as data.root=/data/coco; start from "
+        "finetune for your own data set, `effdet config --schema` describes every key",
     )
 
 
@@ -30,12 +30,16 @@ def recipe_path(args: argparse.Namespace) -> Path | None:
     """The recipe's file, or None if there are only overrides.
 
     Raises:
-        ConfigError: more than one recipe.
+        ConfigError: more than one recipe, or there is none of that name.
     """
-    files = [text for text in args.recipe if "=" not in text]
-    if len(files) > 1:
-        raise ConfigError(f"one recipe at a time, got {' and '.join(files)}; changes are written section.key=value")
-    return Path(files[0]) if files else None
+    names = [text for text in args.recipe if "=" not in text]
+    if len(names) > 1:
+        raise ConfigError(f"one recipe at a time, got {' and '.join(names)}; changes are written section.key=value")
+    if not names:
+        return None
+    from effdet.config.recipe_files import find_recipe
+
+    return find_recipe(names[0])
 
 
 def overrides(args: argparse.Namespace) -> list[str]:
@@ -53,5 +57,5 @@ def read_recipe(args: argparse.Namespace) -> DetectionConfig | ClassificationCon
 
     path = recipe_path(args)
     if path is None:
-        raise ConfigError("no recipe is given; name one such as configs/d0.yaml")
+        raise ConfigError("no recipe is given; name one such as finetune, or a file such as mine.yaml")
     return load_config(path, overrides(args))

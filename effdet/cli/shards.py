@@ -1,6 +1,6 @@
 """Copy a data set into shards: tar files of equal size, to train on from a network drive or an object store.
 
-  effdet shards configs/d0.yaml data.root=/data/coco --out /data/coco-shards
+  effdet shards d0 data.root=/data/coco --out /data/coco-shards
 
 Images are copied byte by byte into tar files of the WebDataset convention; an index of each split holds boxes and
 classes. Training images are shuffled with the recipe's seed, so that reading shards in order gives random images;

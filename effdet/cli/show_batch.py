@@ -1,6 +1,6 @@
 """Draw the first training batches as one picture, exactly as the model will get them.
 
-  effdet show-batch configs/d0.yaml data.root=/data/coco augment.mosaic=1 --out mosaic.png
+  effdet show-batch d0 data.root=/data/coco augment.mosaic=1 --out mosaic.png
 
 Order and augmentation are those of the run itself. Boxes are drawn with their class names. Images of a classifier show
 their class, and two classes with their probabilities where mixup or cutmix combines two images.

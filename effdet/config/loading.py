@@ -1,7 +1,7 @@
 """Reads a recipe into a `Config`: YAML files with their bases, then overrides of the command line.
 
-The tree itself, with every default, is in `schema.py`; what a message suggests instead of an unknown key, in
-`suggestions.py`.
+The tree itself, with every default, is in `schema.py`; where recipe files are, in `recipe_files.py`; what a message
+suggests instead of an unknown key, in `suggestions.py`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from effdet.config.migration import migrate
+from effdet.config.recipe_files import find_recipe
 from effdet.config.schema import TASKS, ClassificationConfig, Config, DetectionConfig
 from effdet.config.section import keys_of
 from effdet.config.suggestions import suggestion
@@ -25,15 +26,21 @@ from effdet.errors import ConfigError
 _COMMAND_LINE = "command line"
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> DetectionConfig | ClassificationConfig:
+def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> DetectionConfig | ClassificationConfig:
     """The recipe of a YAML file, changed by `section.key=value` overrides.
 
-    `base: other.yaml` names a parent, relative to the file: mappings merge, everything else replaces.
+    `base: other.yaml` names a parent, relative to the file, or one of the recipes that come with the package, such as
+    `base: lite0`. Mappings merge, everything else replaces.
+
+    Args:
+        recipe: the path of a YAML file, or the name of a recipe that comes with the package, such as lite0.
+        overrides: changes to it.
 
     Raises:
         ConfigError: the file is missing or no YAML mapping, or a key is unknown, given twice or of the wrong type.
     """
-    return _build(*_read_file(Path(path), ()), overrides, str(path))
+    path = find_recipe(recipe)
+    return _build(*_read_file(path, ()), overrides, str(path))
 
 
 def make_config(
@@ -148,9 +155,7 @@ def _read_file(path: Path, seen: tuple[Path, ...]) -> tuple[Mapping[str, Any], M
         raise ConfigError(f"{path}: 'base' leads back to this file; a recipe cannot be its own parent")
     try:
         tree = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-        raise ConfigError(f"{path}: no such recipe; expected a YAML file such as configs/d0.yaml") from None
-    except (UnicodeDecodeError, PermissionError) as error:
+    except (UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"{path}: cannot be read as a YAML file: {error}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
@@ -161,8 +166,18 @@ def _read_file(path: Path, seen: tuple[Path, ...]) -> tuple[Mapping[str, Any], M
     if base is not None and not isinstance(base, str):
         raise ConfigError(f"{path}: 'base' is {base!r}; expected the name of one YAML file")
     own = _of_today(tree, str(path))
-    parent, origins = ({}, {}) if base is None else _read_file(path.parent / base, (*seen, path.resolve()))
+    if base is None:
+        return own, dict.fromkeys(_dotted_keys(own), str(path))
+    parent, origins = _read_file(_find_base(base, path), (*seen, path.resolve()))
     return _merge(parent, own), {**origins, **dict.fromkeys(_dotted_keys(own), str(path))}
+
+
+def _find_base(base: str, path: Path) -> Path:
+    """The parent of a recipe file."""
+    try:
+        return find_recipe(base, path.parent)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: base: {error}") from None
 
 
 class _Loader(yaml.SafeLoader):

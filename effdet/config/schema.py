@@ -21,7 +21,7 @@ from effdet.config.data_sections import (
     ProgressiveConfig,
 )
 from effdet.config.migration import VERSION
-from effdet.config.section import Fraction, Pixels, Positive, Section
+from effdet.config.section import Fraction, ImageSize, Positive, Section
 from effdet.types import (
     BatchNormMode,
     DetectionLossOptions,
@@ -41,8 +41,10 @@ class ModelConfig(Section):
     num_classes: int | None = Field(
         None, ge=1, description="Number of classes; null uses the classes of the training set."
     )
-    image_size: tuple[Pixels, Pixels] | None = Field(
-        None, strict=False, description="Input size (height, width) in pixels; null uses the model's own."
+    image_size: ImageSize | None = Field(
+        None,
+        strict=False,
+        description="Input size [height, width] in pixels, or one number for a square; null uses the model's own.",
     )
     weights: str | None = Field(
         None,

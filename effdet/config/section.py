@@ -9,11 +9,24 @@ from __future__ import annotations
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Pixels = Annotated[int, Field(ge=32)]  # a side of the input
+
+
+def _square(size: Any) -> Any:
+    """One number as both sides; anything else as it is."""
+    return (size, size) if type(size) is int else size
+
+
+_SIDE = {"type": "integer", "minimum": 32}
+ImageSize = Annotated[
+    tuple[Pixels, Pixels],
+    BeforeValidator(_square),
+    WithJsonSchema({"anyOf": [_SIDE, {"type": "array", "items": _SIDE, "minItems": 2, "maxItems": 2}]}),
+]
 
 
 class Section(BaseModel):

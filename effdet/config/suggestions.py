@@ -18,7 +18,7 @@ _RENAMED = {**RENAMED_IN_2, **RENAMED_IN_2_FOR_CLASSIFICATION}
 _OTHER_WORDS = {
     "model.name": "arch architecture model_name net network variant",
     "model.num_classes": "classes nc n_classes numclasses",
-    "model.image_size": "imgsz img_size imagesize img_scale input_size input_shape resolution size",
+    "model.image_size": "img imgsz img_size imagesize img_scale input_size input_shape resolution size",
     "model.weights": "checkpoint finetune init_weights load_from pretrain pretrained pretrained_weights",
     "model.backbone_weights": "pretrained_backbone",
     "model.drop_path": "drop_path_rate stochastic_depth survival_prob",
@@ -93,9 +93,11 @@ _ELSEWHERE = {
     "continue resume resume_from resume_from_checkpoint": "it is an option, such as --resume auto or --resume runs/d0",
     "ddp distributed gpus nproc_per_node num_gpus world_size": "start one process per GPU with torchrun instead",
     "base": "it is for recipe files, at their top level",
-    "preset presets": "start from the recipe {folder}finetune.yaml or {folder}scratch.yaml instead",
+    "cfg config config_file recipe": "the recipe is named without an option, such as finetune or mine.yaml",
+    "preset presets": "start from the recipe {folder}finetune or {folder}scratch instead",
 }
-_FOLDERS = {"detection": "configs/", "classification": "configs/classification/"}
+_MAIN_KEYS = {"data": ["data.root"], "model": ["model.name"], "name": ["output_dir"]}  # of words of the command line
+_FOLDERS = {"detection": "", "classification": "classification/"}
 
 
 def suggestion(key: str, config: type[Config]) -> str:
@@ -112,9 +114,9 @@ def suggestion(key: str, config: type[Config]) -> str:
     known = keys_of(config)
     if _RENAMED.get(key) in known:
         return f"; did you mean '{_RENAMED[key]}'?"
-    for words, sentence in _ELSEWHERE.items():
-        if word in words.split():
-            return f"; {sentence.format(folder=_FOLDERS[task])}"
+    sentence = other_place(word, _FOLDERS[task])
+    if sentence:
+        return f"; {sentence}"
     for other, keys in others.items():
         if key in keys:
             return f"; it belongs to task: {other}"
@@ -131,6 +133,24 @@ def suggestion(key: str, config: type[Config]) -> str:
         return ""
     own = [_last(key) for key in known if key.rpartition(".")[0] == section and key != "version"]
     return f"; {f'the keys of {section!r}' if section else 'sections'} are {', '.join(own)}"
+
+
+def keys_meant(word: str) -> list[str]:
+    """The dotted keys, of any task, that a word such as epochs, lr or data means; the most likely first."""
+    keys = dict.fromkeys(key for tree in TASKS.values() for key in keys_of(tree))
+    sections = {key.rpartition(".")[0] for key in keys}
+    known = [key for key in keys if key not in sections]
+    return _MAIN_KEYS.get(word) or _meant("", word, known) or _similar("", word, known)
+
+
+def other_place(word: str, folder: str = "") -> str | None:
+    """Where to say what a word means that is no key of a recipe; None if it may be one.
+
+    Args:
+        word: such as gpus.
+        folder: what comes before the names of the task's recipes.
+    """
+    return next((text.format(folder=folder) for words, text in _ELSEWHERE.items() if word in words.split()), None)
 
 
 def _meant(section: str, word: str, known: Collection[str]) -> list[str]:

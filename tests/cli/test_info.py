@@ -48,6 +48,12 @@ def test_the_network_of_a_recipe_is_shown(capsys, tmp_path):
     assert {"model efficientdet_lite0", "input 65 x 33", "classes 3", "C5 32 160 3 x 2"} <= set(lines)
 
 
+def test_the_model_of_a_recipe_that_comes_with_the_package_is_shown(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert shown(capsys, "info", "lite0")[:3] == ["model efficientdet_lite0", "input 320 x 320", "classes 90"]
+    assert shown(capsys, "info", "classification/lite0")[0] == "model efficientnet_lite0"
+
+
 def test_the_classifier_of_a_recipe_is_shown(capsys, tmp_path):
     recipe = tmp_path / "mine.yaml"
     recipe.write_text("task: classification\nmodel: {name: efficientnet_lite0, image_size: [64, 64]}\n")
@@ -58,7 +64,10 @@ def test_the_classifier_of_a_recipe_is_shown(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["efficientdet_d00"], "unknown model 'efficientdet_d00'; did you mean efficientdet_d0"),
+        (["efficientdet_d00"], "'efficientdet_d00' is no model and no recipe; did you mean efficientdet_d0"),
+        (["b0"], "did you mean efficientnet_b0 or efficientnetv2_b0 or the recipe classification/b0?"),
+        (["lite00"], "did you mean the recipe lite0"),
+        (["xyzzy"], "'xyzzy' is no model and no recipe; `effdet models` lists the models"),
         (["efficientdet_d0", "model.phy=1"], "unknown key 'model.phy'; did you mean 'model.phi'?"),
         (["efficientdet_d0", "efficientdet_d1"], "expected one model or recipe, got efficientdet_d0 and"),
         (["model.phi=1"], "expected one model or recipe, got none"),

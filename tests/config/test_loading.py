@@ -93,6 +93,7 @@ def test_overrides_win_over_the_file_and_later_ones_over_earlier(tmp_path):
         ("optim.learning_rate=2E-2", "optim", "learning_rate", 0.02),
         ("optim.learning_rate=1", "optim", "learning_rate", 1.0),
         ("model.image_size=[384, 640]", "model", "image_size", (384, 640)),
+        ("model.image_size=512", "model", "image_size", (512, 512)),
         ("model.weights=a=b.pt", "model", "weights", "a=b.pt"),
         ("train.ema_decay=null", "train", "ema_decay", None),
         ("train.channels_last=false", "train", "channels_last", False),
@@ -204,7 +205,9 @@ def test_all_wrong_keys_are_reported_at_once(tmp_path):
         ("train: {precision: int8}", "train.precision"),
         ("train: 3", "train"),
         ("model: {image_size: [512]}", "model.image_size"),
-        ("model: {image_size: 512}", "model.image_size"),
+        ("model: {image_size: 16}", "model.image_size"),
+        ("model: {image_size: 512.5}", "model.image_size"),
+        ("model: {image_size: true}", "model.image_size"),
         ("model: {name: 3}", "model.name"),
         ("augment: {horizontal_flip: 1.5}", "augment.horizontal_flip"),
         ("optim: {learning_rate: fast}", "optim.learning_rate"),
@@ -221,7 +224,7 @@ def test_a_value_of_the_wrong_type_or_range_is_refused_by_name(tmp_path, text, k
 
 def test_a_missing_file_is_refused(tmp_path):
     assert refusal(tmp_path / "none.yaml").startswith(f"{tmp_path / 'none.yaml'}: no such recipe")
-    assert "no such recipe" in refusal(tmp_path)
+    assert "expected a recipe, got a folder" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["- 1\n- 2", "just words", "3"])
@@ -260,7 +263,8 @@ def test_yaml_that_would_make_objects_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("model.image_size=512", "'model.image_size' is 512: expected a list, such as [512, 512]"),
+        ("augment.scale_jitter=2", "'augment.scale_jitter' is 2: expected a list, such as [2, 2]"),
+        ("data.classes=cat,dog", "'data.classes' is 'cat,dog': expected a list, such as [cat,dog]"),
         ("train.freeze=backbone", "'train.freeze' is 'backbone': expected a list, such as [backbone]"),
         ("model=efficientdet_d2", "'model' is 'efficientdet_d2': expected a section of keys, such as model.name="),
         ("data=/data/mine", "'data' is '/data/mine': expected a section of keys, such as data.root=/data/mine"),

@@ -135,11 +135,21 @@ def test_the_stored_recipes_use_every_renamed_key(stored, task):
             value_of(recipe, old)  # is there
 
 
+def leaves(tree, prefix=""):
+    """The values of a recipe by dotted key."""
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_a_stored_recipe_keeps_its_values(stored, task):
     card = load_checkpoint(stored[task] / "last.pt").card
     config = make_config(card.config)
-    assert config.to_dict() == card.config
+    kept = dict(leaves(config.to_dict()))
+    assert {key: kept.get(key) for key, _ in leaves(card.config)} == dict(leaves(card.config))
     assert (config.train.accumulation_steps, config.train.batch_norm, config.train.save_every_minutes) == (
         2,
         "batch",

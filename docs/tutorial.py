@@ -70,7 +70,7 @@ plt.show()
 
 # %%
 metrics = effdet.evaluate(result.folder / "best.pt", output_dir="tutorial/metrics")
-{name: round(value, 3) for name, value in metrics.items()}
+print({name: round(value, 3) for name, value in metrics.items()})
 
 # %% [markdown]
 # ## 4. Predict

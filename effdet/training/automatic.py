@@ -53,7 +53,8 @@ SCALES: dict[tuple[Task, bool], Scale] = {  # of a task, without and with a GPU
     ("classification", True): Scale("efficientnet_b0", 64, 100_000, (8, 60)),
 }
 SIDE_STEP = 64  # sides of the input are multiples of it
-SMALLEST_AREA = 256 * 256  # pixels; smaller images are enlarged to it
+SMALLEST_AREA = 256 * 256  # pixels of the input
+ENLARGED = 2.0  # most pixels of the input for one pixel of the images
 # With new neck and heads; three times the rate of a recipe that starts from COCO weights, see configs/finetune.yaml.
 IMAGENET_LEARNING_RATE = 3e-3
 
@@ -153,7 +154,7 @@ def _input_size(table: ImageTable, pixels: int) -> tuple[int, int]:
     height, width = np.median(sizes, axis=0)
     upright = float(np.mean(sizes[:, 0] > sizes[:, 1]))
     aspect = 1.0 if 0.2 < upright < 0.8 else float(np.clip(width / height, 0.5, 2.0))
-    area = min(pixels, max(float(height * width), SMALLEST_AREA))
+    area = min(pixels, max(ENLARGED * height * width, SMALLEST_AREA))
     sides = math.sqrt(area / aspect), math.sqrt(area * aspect)
     rows, columns = (max(round(side / SIDE_STEP), 1) * SIDE_STEP for side in sides)
     return rows, columns

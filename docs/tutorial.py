@@ -86,7 +86,7 @@ plt.show()
 
 # %%
 detections = predictor(images[0])
-for box, score, label, name in detections:
+for box, score, _, name in detections:
     print(f"{name:8} {score:.2f}", [round(side) for side in box])
 
 # %% [markdown]

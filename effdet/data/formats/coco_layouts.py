@@ -18,6 +18,8 @@ _IMAGE_FOLDERS = ("images", "data", "imgs", "img", "JPEGImages")
 # Words for one split: tools name its files and its folder differently.
 _WORDS = (("train", "training"), ("val", "valid", "validation", "dev"), ("test", "testing"), ("default",))
 _WORD = re.compile(rf"({'|'.join(word for words in _WORDS for word in sorted(words, reverse=True))})[-_]?(\d*)", re.I)
+# Files of these names are COCO's even if they do not look so: a damaged one is an error, and not passed over.
+_NAMED_SO = re.compile(r"^instances_|_annotations\.coco\.json$", re.I)
 _MOST_FILES = 50  # a folder with more JSON files has one for each image, which COCO does not
 _DEEPEST = 2  # folders above a data set, such as those that unzipping makes
 
@@ -65,7 +67,9 @@ def _splits_of_folders(folder: Path) -> dict[str, SplitFiles]:
 
 def _coco_files(folder: Path) -> list[Path]:
     files = [Path(entry) for entry in _entries(folder) if entry.name.lower().endswith(".json") and entry.is_file()]
-    return [] if len(files) > _MOST_FILES else [path for path in files if looks_like_coco(path)]
+    if len(files) > _MOST_FILES:
+        return []
+    return [path for path in files if _NAMED_SO.search(path.name) or looks_like_coco(path)]
 
 
 def _split_names(files: Sequence[Path]) -> dict[str, Path]:

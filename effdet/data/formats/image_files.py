@@ -19,6 +19,7 @@ from effdet.data.images import IMAGE_SUFFIXES
 from effdet.errors import DataError
 
 MISSING = "images that do not exist"  # a cause in the repairs of a table, until `require_images` refuses it
+OTHER_NAME = "images matched under another name"  # a cause in the repairs of a table
 _MOST_COMPARED = 5000  # names among which the nearest to a missing one is looked for
 
 
@@ -27,7 +28,8 @@ def find_images(source: Path, folder: Path, file_names: Sequence[str]) -> tuple[
 
     A name that does not exist as written is matched by the longest end of its path that some file has: without regard
     to case, Unicode composition and URL encoding, and with another image suffix if need be. One file must fit it best.
-    Names of different images never get one file. A missing image keeps its name.
+    If the folder that a name gives exists, the file must be in it. Names of different images never get one file. A
+    missing image keeps its name.
 
     Args:
         source: the annotation file, for messages.
@@ -42,7 +44,7 @@ def find_images(source: Path, folder: Path, file_names: Sequence[str]) -> tuple[
     if others:
         index = NameIndex(folder, files_below(folder), others)
         for name in others:
-            candidates = index.candidates(name)
+            candidates = _in_own_folder(folder, name, index.candidates(name))
             if len(candidates) > 1:
                 raise DataError(
                     f"{source}: '{name}' may be '{candidates[0]}' or '{candidates[1]}' in {folder}; set the image "
@@ -86,6 +88,14 @@ def under_other_names(folder: Path, file_names: Sequence[str], existing: Sequenc
         for written, name in zip(file_names, existing, strict=True)
         if written != name and not _is_same(folder, written, name)
     ]
+
+
+def _in_own_folder(folder: Path, name: str, candidates: list[str]) -> list[str]:
+    """The candidates, or if the folder that the name gives exists, those in it: train/1.jpg is not val/1.jpg."""
+    parent = plain_name(name).rpartition("/")[0]
+    if not parent or os.path.isabs(parent) or not (folder / parent).is_dir():
+        return candidates
+    return [path for path in candidates if loose_name(path.rpartition("/")[0]) == loose_name(parent)]
 
 
 def find_image(folder: Path, file_name: str) -> Path | None:

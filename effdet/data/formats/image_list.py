@@ -13,7 +13,7 @@ from effdet.data.formats.classes import ordered_names
 from effdet.data.formats.csv_columns import CLASS_COLUMNS, IMAGE_COLUMNS, first_column, plain_name
 from effdet.data.formats.csv_location import csv_box_columns
 from effdet.data.formats.csv_text import first_rows, read_rows
-from effdet.data.formats.image_files import MISSING, find_images
+from effdet.data.formats.image_files import MISSING, OTHER_NAME, find_images, under_other_names
 from effdet.data.formats.split_files import WHOLE, SplitFiles
 from effdet.data.label_map import LabelMap
 from effdet.data.labels import ImageLabels
@@ -58,7 +58,8 @@ def read_image_list(files: SplitFiles) -> ImageLabels:
         label_map=LabelMap(names, tuple(range(len(names)))),
         repairs=repairs,
     )
-    return table.with_repairs(MISSING, len(missing), missing)
+    others = under_other_names(files.images, list(class_of), file_names)
+    return table.with_repairs(MISSING, len(missing), missing).with_repairs(OTHER_NAME, len(others), others)
 
 
 def _read_classes(path: Path) -> tuple[dict[str, str], dict[str, int]]:

@@ -16,8 +16,9 @@ WHOLE = "all"  # name of the only split of a data set without splits
 # Names of splits, best first; years may follow, as in train2017.
 _NAMES: dict[Part, tuple[str, ...]] = {
     "train": ("train", "training", "trainval", "default"),
-    "val": ("val", "valid", "validation"),
+    "val": ("val", "valid", "validation", "dev"),
 }
+_OTHERS = ("test", "testing", "eval", "evaluation", "test-dev", "test_dev")
 
 
 class SplitFiles(NamedTuple):
@@ -39,7 +40,7 @@ class SplitFiles(NamedTuple):
 def usual_split(splits: Mapping[str, SplitFiles], part: Part) -> str | None:
     """The name among `splits` that is for training or for validation; None if none is.
 
-    A single split of any name is for training. Of train2014 and train2017 the latest is.
+    A single split is for training, unless its name says something else. Of train2014 and train2017 the latest is.
     """
     for name in _NAMES[part]:
         fitting = [split for split in splits if re.fullmatch(rf"{name}[-_]?\d*", split.lower())]
@@ -48,6 +49,7 @@ def usual_split(splits: Mapping[str, SplitFiles], part: Part) -> str | None:
     if part == "train":
         if WHOLE in splits:
             return WHOLE
-        if len(splits) == 1:
-            return next(iter(splits))
+        only = next(iter(splits)) if len(splits) == 1 else None
+        if only is not None and not re.fullmatch(rf"({'|'.join((*_NAMES['val'], *_OTHERS))})[-_]?\d*", only.lower()):
+            return only
     return None

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effdet.data.annotations import Annotations
-from effdet.data.formats.image_files import MISSING, find_images, under_other_names
+from effdet.data.formats.image_files import MISSING, OTHER_NAME, find_images, under_other_names
 from effdet.data.image_header import image_sizes
 from effdet.data.label_map import LabelMap
 from effdet.errors import DataError
@@ -27,7 +27,6 @@ NO_AREA = "boxes without area dropped"
 OUTSIDE = "boxes outside their image dropped"
 OVERHANGING = "boxes extending beyond their image clipped to it"
 LISTED_TWICE = "images listed twice merged"
-OTHER_NAME = "images matched under another name"
 ALLOWED_OVERHANG = 1.0  # pixels by which a box may extend beyond its image without being clipped
 
 

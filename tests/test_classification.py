@@ -204,7 +204,7 @@ def test_predict_writes_names_tables_and_pictures(shapes_run, shapes_data, tmp_p
     out = tmp_path / "out"
     options = ["--weights", shapes_run / "best.pt", "--out", out, "--top", "2", "--device", "cpu"]
     assert run("predict", shapes_data / "val", *options) == 0
-    assert "classified    9 images and video frames" in capsys.readouterr().out
+    assert "classified    9 images" in capsys.readouterr().out
     rows = read(out / "predictions.json")
     wanted = {row["file_name"]: row["classes"] for row in read(shapes_run / "predictions.json")}
     assert len(rows) == 9

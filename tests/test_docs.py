@@ -32,7 +32,7 @@ from effdet.weights.zoo import ZOO, find_entry
 REPOSITORY = Path(__file__).resolve().parent.parent
 MANUAL = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 PAGES = [*MANUAL, REPOSITORY / "CONTRIBUTING.md", REPOSITORY / "CHANGELOG.md"]
-FILE_SUFFIXES = {"jsonl", "csv", "npz", "json", "yaml", "pt"}
+FILE_SUFFIXES = {"txt", "jsonl", "csv", "npz", "json", "yaml", "pt"}
 OTHER_PROGRAMS = {"git", "cd", "tensorboard"}
 RECIPE_VERBS = {"train", "eval", "show-batch", "shards", "plan", "config"}
 

@@ -94,6 +94,16 @@ def read_video(path: Path) -> Iterator[tuple[float, Image]]:
     _report_damage(path, damaged, ended, declared)
 
 
+def silence_log() -> None:
+    """Keeps FFmpeg's threads from writing to PyAV's log, for which they would wait while they are waited for.
+
+    Some versions of torchvision switch that log on when they are imported, and closing a video then hangs now and then.
+    """
+    import av
+
+    av.logging.set_level(None)
+
+
 @contextlib.contextmanager
 def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """A video file with its first video stream; pictures of covers do not count.
@@ -104,6 +114,7 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     import av
     from av.stream import Disposition
 
+    silence_log()
     try:
         if not path.stat().st_size:
             raise DataError(f"{path}: the file is empty; expected a video, copy it again or remove it")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from effdet.data.images import Image
-from effdet.data.video import FALLBACK_RATE, open_video, start_of, usable_rate
+from effdet.data.video import FALLBACK_RATE, open_video, silence_log, start_of, usable_rate
 from effdet.errors import DataError
 
 if TYPE_CHECKING:
@@ -111,6 +111,7 @@ class VideoWriter:
         """Opens the file with its streams; an MP4 must know them all before the first packet."""
         import av
 
+        silence_log()
         encoder = next(name for name in _ENCODERS if name in av.codecs_available)
         if encoder not in _PLAYED_BY_BROWSERS:
             self.notes.append(

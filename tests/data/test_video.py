@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from effdet.data import video
-from effdet.data.video import check_video, read_video
+from effdet.data.video import check_video, open_video, read_video
 from effdet.errors import DataError
 
 QUARTER_SECONDS = [index / 4 for index in range(12)]
@@ -259,3 +259,11 @@ def test_a_name_with_a_colon_is_a_file(draw_video, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     draw_video(tmp_path / "a.mp4", QUARTER_SECONDS).rename("http:a.mp4")
     assert len(times_in(Path("http:a.mp4"))) == 12
+
+
+def test_the_log_that_torchvision_switches_on_is_off_while_a_video_is_open(draw_video, tmp_path):
+    """With the log on, closing a video waits for threads that wait for Python's lock, now and then for ever."""
+    path = draw_video(tmp_path / "a.mp4", QUARTER_SECONDS)
+    av.logging.set_level(av.logging.ERROR)
+    with open_video(path):
+        assert av.logging.get_level() is None

@@ -1,6 +1,6 @@
 # Runs the effdet command on CPUs.
 #
-#   docker build --tag effdet .
+#   docker build --tag effdet --build-arg TORCH_INDEX=ADDRESS .
 #   docker run --rm --shm-size 8g --user "$(id -u):$(id -g)" \
 #       --volume /data/mine:/data:ro --volume "$PWD/runs:/work/runs" effdet train finetune data.root=/data
 #
@@ -18,8 +18,10 @@ RUN apt-get update \
     && apt-get install --yes --no-install-recommends libgl1 libglib2.0-0 \
     && rm -rf /var/lib/apt/lists/*
 
-# PyTorch without CUDA, which would make the image several times as large
-RUN pip install --index-url https://download.pytorch.org/whl/cpu torch torchvision
+# PyTorch with CUDA makes the image several times as large. TORCH_INDEX is the address of its wheels for CPUs, which
+# PyTorch's page "Get started" names in the pip command for CPUs; without it the image has CUDA.
+ARG TORCH_INDEX=
+RUN pip install ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch torchvision
 
 # The other dependencies are a layer of their own: it is built again only when they change, not with every line of code.
 WORKDIR /opt/effdet

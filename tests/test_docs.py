@@ -76,7 +76,7 @@ def command_lines(page):
             for command in re.split(r"\s&&\s", line):
                 words = shlex.split(command, comments=True)
                 if words:
-                    yield words
+                    yield words[: words.index(">")] if ">" in words else words
 
 
 def verb_and_arguments(words):

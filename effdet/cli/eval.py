@@ -1,7 +1,7 @@
 """Evaluate a checkpoint on a data set: the twelve COCO metrics of a detector, the accuracy of a classifier.
 
   effdet eval --weights runs/d0/best.pt
-  effdet eval configs/d0.yaml --weights runs/d0/last.pt data.root=/data/coco
+  effdet eval d0 --weights runs/d0/last.pt data.root=/data/coco
   effdet eval --weights efficientnet_lite0 data.root=/data/imagenet
 
 Evaluates on the validation split (data.val) of the recipe. Without RECIPE the recipe stored in the checkpoint is used.

@@ -115,6 +115,10 @@ class AccuracyEvaluator:
         pairs, counts = np.unique(labels * classes + best[:, 0], return_counts=True)
         return pairs // classes, pairs % classes, counts
 
+    def notes(self, metrics: dict[str, float]) -> list[str]:
+        """Nothing: the metrics show all."""
+        return []
+
     def results(self) -> list[dict[str, Any]]:
         """For each image its file name, the name of its true class, and its best classes as in `named_classes`."""
         rows = np.flatnonzero(self._labels >= 0)

@@ -38,6 +38,7 @@ MEANINGS = {
     "ARl": "AR100 of large objects",
 }
 METRIC_NAMES = tuple(MEANINGS)
+COCO_CAP = 100  # detections per image and class that COCO's metrics count
 BOX_DECIMALS = 2  # of pixels, in written results
 
 
@@ -94,6 +95,36 @@ class CocoEvaluator:
 
         As in pycocotools a metric is -1 if the data set has no object of its size; without detections the others are 0.
         """
+        evaluation = self._evaluation(COCO_CAP)
+        with contextlib.redirect_stdout(io.StringIO()):
+            evaluation.summarize()
+        return dict(zip(METRIC_NAMES, map(float, evaluation.stats), strict=True))
+
+    def notes(self, metrics: dict[str, float]) -> list[str]:
+        """What the metrics do not show, one line each: images with more objects of a class than COCO counts.
+
+        Args:
+            metrics: what `metrics` gives.
+        """
+        most = self._most_objects()
+        if most <= COCO_CAP:
+            return []
+        precision = self._evaluation(most).eval["precision"][:, :, :, 0, -1]
+        uncapped = float(precision[precision > -1].mean())
+        return [
+            f"COCO counts {COCO_CAP} detections per image and class, but images have up to {most} objects of a class: "
+            f"AP is {metrics['AP']:.1%} with this limit and {uncapped:.1%} without it; postprocess.max_detections sets "
+            f"how many detections the model gives per image"
+        ]
+
+    def _most_objects(self) -> int:
+        """Most objects of one class in one image, without crowds."""
+        table = self.annotations
+        pairs = (table.image_of_label() * len(self.label_map) + table.labels)[~table.crowd]
+        return int(np.unique(pairs, return_counts=True)[1].max()) if len(pairs) else 0
+
+    def _evaluation(self, most_detections: int) -> Any:
+        """The COCOeval of pycocotools after `accumulate`, with at most so many detections per image and class."""
         from pycocotools.cocoeval import COCOeval
 
         table = self.annotations
@@ -109,10 +140,10 @@ class CocoEvaluator:
             sides = boxes[:, 2:].astype(np.float64) - boxes[:, :2]
             predicted = self._coco(rank[indices], labels, boxes, area=sides.prod(1), score=scores.astype(np.float64))
             evaluation = COCOeval(truth, predicted, "bbox")
+            evaluation.params.maxDets = [1, 10, most_detections]
             evaluation.evaluate()
             evaluation.accumulate()
-            evaluation.summarize()
-        return dict(zip(METRIC_NAMES, map(float, evaluation.stats), strict=True))
+        return evaluation
 
     def write(self, folder: Path, metrics: dict[str, float]) -> None:
         """Write metrics.json and predictions.json, a COCO results file."""

@@ -51,6 +51,9 @@ class Evaluator(Protocol):
     def metrics(self) -> dict[str, float]:
         """The metrics by name, as fractions; -1 for what could not be measured."""
 
+    def notes(self, metrics: dict[str, float]) -> list[str]:
+        """What the metrics do not show, one line each."""
+
     def results(self) -> list[dict[str, Any]]:
         """The predictions as rows of predictions.json."""
 

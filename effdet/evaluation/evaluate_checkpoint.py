@@ -164,6 +164,8 @@ def evaluate_checkpoint(
         evaluator = evaluate(model, table, config, processes)
     metrics = processes.broadcast(evaluator.metrics() if processes.is_main else {})
     if processes.is_main:
+        for note in evaluator.notes(metrics):
+            show(note)
         evaluator.write(folder, metrics)
         write_text(folder / "config.yaml", config.to_yaml())
     return evaluator, metrics

@@ -80,6 +80,8 @@ def evaluate_and_keep(run: Run, state: TrainState) -> dict[str, float]:
     if processes.is_main:
         run.log.write({"step": state.step, "epoch": epoch, "seconds": round(state.seconds, 2), **metrics})
         run.console.print(f"after epoch {epoch}:", metrics_table(metrics))
+        for note in evaluator.notes(metrics):
+            run.console.print(note, style="yellow")
         if best:
             save_checkpoint(run.folder / "best.pt", state.evaluated.state_dict(), replace(run.card, metrics=metrics))
             evaluator.write(run.folder, metrics)

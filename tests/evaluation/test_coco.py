@@ -37,6 +37,41 @@ def random_table(seed=0, category_ids=(1, 2, 3), image_ids=None, images=24, larg
     )
 
 
+def crowded_table(count):
+    """Two images with `count` objects of one class each, on a grid."""
+    corners = np.stack(np.meshgrid(np.arange(20) * 32, np.arange(20) * 32), -1).reshape(-1, 2)[:count] + 4
+    boxes = np.tile(np.concatenate([corners, corners + 20], 1), (2, 1)).astype(np.float32)
+    return Annotations(
+        source=Path("eggs.json"),
+        image_folder=Path("."),
+        file_names=np.array(["0.jpg", "1.jpg"]),
+        image_ids=np.arange(2),
+        sizes=np.full((2, 2), 640, np.int32),
+        offsets=np.array([0, count, 2 * count]),
+        boxes=boxes,
+        labels=np.zeros(2 * count, np.int64),
+        crowd=np.zeros(2 * count, bool),
+        areas=np.full(2 * count, 400.0),
+        difficult=np.zeros(2 * count, bool),
+        label_map=LabelMap(("egg",), (1,)),
+    )
+
+
+@pytest.mark.parametrize(("count", "ap"), [(100, 1.0), (101, 0.99), (400, 0.257)])
+def test_more_objects_than_coco_counts_are_noted_with_the_ap_of_all_detections(count, ap):
+    table = crowded_table(count)
+    evaluator = CocoEvaluator(table)
+    for index in range(2):
+        evaluator.add(index, true_detections(table, index))
+    metrics = evaluator.metrics()
+    assert metrics["AP"] == pytest.approx(ap, abs=0.01)
+    notes = evaluator.notes(metrics)
+    assert len(notes) == (count > 100)
+    if notes:
+        assert f"images have up to {count} objects of a class" in notes[0]
+        assert "and 100.0% without it" in notes[0]
+
+
 def true_detections(table, index):
     rows = table.rows(index)
     return Detections(

@@ -23,7 +23,7 @@ import effdet
 
 # %%
 data = Path("tutorial/data")
-# !effdet synthetic {data} --train 120 --val 30
+# !effdet synthetic {data} --train 240 --val 40
 
 # %% [markdown]
 # `effdet check` lists what is wrong with a data set before you spend time on training.
@@ -45,11 +45,11 @@ plt.show()
 # ## 2. Train
 #
 # One call. The recipe that fits the number of images, the weights that can be reached and your hardware is chosen and
-# printed. `overrides` change single keys of it; here the run is kept short.
+# printed. `overrides=["train.epochs=50"]` would change a key of it.
 
 # %%
-result = effdet.train(data=data, overrides=["train.epochs=12"], output_dir="tutorial/run")
-print(result.folder, result.metrics["AP50"])
+result = effdet.train(data=data, output_dir="tutorial/run")
+print("AP50", round(result.metrics["AP50"], 3))
 
 # %% [markdown]
 # The run's folder holds `best.pt`, the weights to use, the metrics, the log, and the training curves.

@@ -81,7 +81,7 @@ def train(
     if output_dir is not None:
         config = config.model_copy(update={"output_dir": Path(output_dir)})
     with process_group(device, config.train.timeout_minutes) as (processes, own_device):
-        console = Console(soft_wrap=True, markup=False, highlight=False, quiet=not processes.is_main)
+        console = _console(processes.is_main)
         # The main process chooses for all, before any of them writes.
         chosen: tuple[Path | None, Path] = (None, Path())
         if processes.is_main:
@@ -126,7 +126,7 @@ def evaluate(
     config, lines = evaluation_config(checkpoint.card, weights, recipe, overrides)
     folder = results_folder(weights, checkpoint.card, config, None if output_dir is None else Path(output_dir))
     with process_group(device, config.train.timeout_minutes) as (processes, own_device):
-        console = Console(soft_wrap=True, markup=False, highlight=False, quiet=not processes.is_main)
+        console = _console(processes.is_main)
 
         def show(line: str) -> None:
             console.print(line, style="yellow")
@@ -138,6 +138,11 @@ def evaluate(
         console.print(metrics_table(metrics))
         console.print(f"{count_of(len(evaluator), 'image')}; {' and '.join(RESULTS)} are in {folder}")
     return metrics
+
+
+def _console(is_main: bool) -> Console:
+    """Where progress is printed: plain lines in files and notebooks, and nothing in other processes."""
+    return Console(soft_wrap=True, markup=False, highlight=False, force_jupyter=False, quiet=not is_main)
 
 
 def _training_recipe(
@@ -156,7 +161,7 @@ def _training_recipe(
     if resume is None or str(resume) == "auto":
         if not any(override.startswith("data") for override in overrides):
             raise ConfigError("no data set is given: add data.root=FOLDER, and a recipe such as d0 if you have one")
-        console = Console(soft_wrap=True, markup=False, highlight=False, quiet=not is_first_process())
+        console = _console(is_first_process())
         config = choose_recipe(overrides, device, console)
         return config, Path(f"{_data_name(config.data)}.yaml")
     config, file = recipe_of_run(Path(resume), overrides)

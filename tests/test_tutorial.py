@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
-SHORTER = {"--train 120 --val 30": "--train 8 --val 4", '"train.epochs=12"': '"train.epochs=1"'}
+SHORTER = {
+    "--train 240 --val 40": "--train 8 --val 4",
+    'output_dir="tutorial/run"': 'output_dir="tutorial/run", overrides=["train.epochs=1"]',
+}
 
 
 @pytest.fixture(scope="module")

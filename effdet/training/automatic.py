@@ -52,6 +52,7 @@ SCALES: dict[tuple[Task, bool], Scale] = {  # of a task, without and with a GPU
     ("classification", False): Scale("efficientnet_lite0", 32, 12_000, (3, 40)),
     ("classification", True): Scale("efficientnet_b0", 64, 100_000, (8, 60)),
 }
+_NAMES = {"coco": "COCO", "imagenet": "ImageNet"}  # of weights, in messages
 SIDE_STEP = 64  # sides of the input are multiples of it
 SMALLEST_AREA = 256 * 256  # pixels of the input
 ENLARGED = 2.0  # most pixels of the input for one pixel of the images
@@ -167,8 +168,10 @@ def _weights(draft: Config, spec: ModelSpec, console: Console) -> dict[str, Any]
         try:
             fetch_default(weights, spec)
         except WeightsError as error:
-            console.print(f"{weights} weights of {spec.name} cannot be used: {error}", style="yellow")
+            console.print(f"no {_NAMES[weights]} weights of {spec.name}: {error}", style="yellow")
             continue
+        if weights != wanted[0]:
+            console.print(f"training starts from {_NAMES[weights]} weights of the backbone instead", style="yellow")
         rate = {"optim.learning_rate": IMAGENET_LEARNING_RATE} if spec.task == "detection" and weights != "coco" else {}
         return {"model.weights": weights, **rate}
     console.print("training starts from random weights, which needs many more images and epochs", style="yellow")

@@ -96,7 +96,8 @@ def test_imagenet_weights_are_used_where_coco_weights_cannot_be_reached(tmp_path
     config, printed = choose(root)
     assert config.model.weights == "imagenet"
     assert config.optim.learning_rate == automatic.IMAGENET_LEARNING_RATE
-    assert "coco weights of efficientdet_lite0 cannot be used: no connection for coco" in printed
+    assert "no COCO weights of efficientdet_lite0: no connection for coco" in printed
+    assert "training starts from ImageNet weights of the backbone instead" in printed
     reached.clear()
     config, printed = choose(root)
     assert config.model.weights is None

@@ -12,7 +12,7 @@ import numpy as np
 
 from effdet.data.formats.classes import clean_name, ordered_names
 from effdet.data.formats.split_files import WHOLE, SplitFiles
-from effdet.data.images import IMAGE_SUFFIXES
+from effdet.data.images import is_image_name
 from effdet.data.label_map import LabelMap
 from effdet.data.labels import ImageLabels
 from effdet.errors import DataError
@@ -106,7 +106,7 @@ def _contents(folder: Path) -> tuple[list[str], list[str], int, int]:
     others = hidden = 0
     with os.scandir(folder) as entries:
         for entry in entries:
-            is_image = entry.name.lower().endswith(IMAGE_SUFFIXES)
+            is_image = is_image_name(entry.name)
             if entry.name.startswith("."):
                 hidden += is_image or entry.is_dir()
             elif entry.is_dir():

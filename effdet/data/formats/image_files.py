@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path, PurePath
 
 from effdet.data.formats.image_names import NameIndex, loose_name, plain_name
+from effdet.data.formats.listing import files_below
 from effdet.data.formats.location import describe_content
 from effdet.data.image_table import ImageTable
 from effdet.data.images import IMAGE_SUFFIXES
@@ -112,25 +113,6 @@ def find_image(folder: Path, file_name: str) -> Path | None:
         if os.path.isfile(path):  # False for names that are too long for the system, where Path.is_file raises
             return path
     return None
-
-
-def files_below(folder: Path) -> Iterator[str]:
-    """Paths of all files in a folder and its sub-folders, relative to it, without hidden ones; in sorted order.
-
-    Links to folders are followed, each folder once.
-    """
-    visited = set()
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        status = os.stat(parent)
-        if (status.st_dev, status.st_ino) in visited:
-            folders.clear()
-            continue
-        visited.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        relative = Path(os.path.relpath(parent, folder)).as_posix()
-        for name in sorted(files):
-            if not name.startswith("."):
-                yield name if relative == "." else f"{relative}/{name}"
 
 
 def _as_written(folder: Path, file_names: Sequence[str]) -> dict[str, str]:

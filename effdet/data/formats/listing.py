@@ -22,11 +22,6 @@ def is_split_name(name: str) -> bool:
     return _SPLIT.fullmatch(name.lower()) is not None
 
 
-def is_image(name: str) -> bool:
-    """Whether a file name has the suffix of an image."""
-    return name.lower().endswith(IMAGE_SUFFIXES)
-
-
 def without_suffix(name: str, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> str:
     """A file name without its suffix if that is one of `suffixes`, and unchanged otherwise."""
     return name[: name.rindex(".")] if name.lower().endswith(suffixes) else name

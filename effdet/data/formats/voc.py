@@ -15,12 +15,12 @@ import numpy as np
 
 from effdet.data.annotations import Annotations
 from effdet.data.formats.classes import ordered_names
-from effdet.data.formats.listing import Names, files_below, is_image, without_suffix
+from effdet.data.formats.listing import Names, files_below, without_suffix
 from effdet.data.formats.split_files import SplitFiles
 from effdet.data.formats.table import LISTED_TWICE, build_table
 from effdet.data.formats.voc_layout import find_voc as find_voc
 from effdet.data.formats.voc_xml import POLYGON, VocFile, read_voc_file
-from effdet.data.images import IMAGE_SUFFIXES
+from effdet.data.images import IMAGE_SUFFIXES, is_image_name
 from effdet.data.label_map import LabelMap
 from effdet.errors import DataError
 
@@ -53,7 +53,7 @@ def read_voc(files: SplitFiles) -> Annotations:
     xml_names = [name for name in files_below(files.annotations) if name.lower().endswith(".xml")]
     if not xml_names:
         raise DataError(f"{files.annotations}: no XML files; expected one for each image")
-    images = Names(name for name in files_below(files.images) if is_image(name))
+    images = Names(name for name in files_below(files.images) if is_image_name(name))
     chosen = _listed(files.file_list, Names(xml_names, _SUFFIXES), images, repairs) if files.file_list else xml_names
     contents = _read_all(files.annotations, chosen)
     image_of = _match(source, contents, images, repairs)
@@ -61,7 +61,7 @@ def read_voc(files: SplitFiles) -> Annotations:
         raise DataError(_no_images(files, source, contents))
     if files.file_list is None:
         used = set(image_of.values())
-        repairs[NO_XML] += [name for name in files_below(files.images) if is_image(name) and name not in used]
+        repairs[NO_XML] += [name for name in files_below(files.images) if is_image_name(name) and name not in used]
     used_contents = [contents[name] for name in image_of]
     for name in image_of:
         for fault in contents[name].faults:

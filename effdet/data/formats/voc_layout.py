@@ -9,9 +9,10 @@ import itertools
 import re
 from pathlib import Path
 
-from effdet.data.formats.listing import files_below, is_image, is_split_name, subfolder, subfolders
+from effdet.data.formats.listing import files_below, is_split_name, subfolder, subfolders
 from effdet.data.formats.split_files import WHOLE, SplitFiles
 from effdet.data.formats.voc_xml import is_voc
+from effdet.data.images import is_image_name
 from effdet.errors import DataError
 
 ANNOTATION_FOLDERS = ("annotations", "annotation", "xml", "xmls", "labels", "label")
@@ -64,7 +65,7 @@ def _splits(path: Path) -> dict[str, SplitFiles]:
         return splits
     if not _has_xml(path):
         return {}
-    images = path if any(map(is_image, files_below(path))) else subfolder(path.parent, IMAGE_FOLDERS) or path
+    images = path if any(map(is_image_name, files_below(path))) else subfolder(path.parent, IMAGE_FOLDERS) or path
     by_list = {file.stem: SplitFiles(path, images, file) for file in _lists(path)}
     return by_list or _by_folder(path, images) or {WHOLE: SplitFiles(path, images)}
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from effdet.data.annotations import Annotations
 from effdet.data.formats.classes import clean_name
-from effdet.data.formats.listing import Names, files_below, is_image, is_split_name, subfolder
+from effdet.data.formats.listing import Names, files_below, is_split_name, subfolder
 from effdet.data.formats.split_files import SplitFiles
 from effdet.data.formats.table import LISTED_TWICE, build_table
 from effdet.data.formats.yolo_data_file import (
@@ -27,6 +27,7 @@ from effdet.data.formats.yolo_data_file import (
 from effdet.data.formats.yolo_labels import Labels, read_labels
 from effdet.data.formats.yolo_layout import IMAGE_FOLDER, LABEL_FOLDER, common_folder, is_label_file
 from effdet.data.formats.yolo_layout import find_yolo as find_yolo
+from effdet.data.images import is_image_name
 from effdet.data.label_map import LabelMap
 from effdet.errors import DataError
 
@@ -113,7 +114,7 @@ def _images(sources: Sequence[Path], folders: Sequence[Path], repairs: dict[str,
 
 
 def _below(folder: Path) -> list[str]:
-    return [os.path.join(folder, name) for name in files_below(folder) if is_image(name)]
+    return [os.path.join(folder, name) for name in files_below(folder) if is_image_name(name)]
 
 
 def _listed(path: Path, folders: Sequence[Path]) -> list[str]:
@@ -130,7 +131,7 @@ def _listed(path: Path, folders: Sequence[Path]) -> list[str]:
         if exact is not None:
             images.append(os.path.normpath(exact))
             continue
-        names = names or Names(name for name in files_below(folders[0]) if is_image(name))
+        names = names or Names(name for name in files_below(folders[0]) if is_image_name(name))
         found = names.exact(line)[:1] or names.nearest(line)
         if not found:
             missing.append(line)

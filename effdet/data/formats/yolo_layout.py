@@ -10,9 +10,10 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from effdet.data.formats.listing import files_below, is_image, is_split_name, subfolder, subfolders, without_suffix
+from effdet.data.formats.listing import files_below, is_split_name, subfolder, subfolders, without_suffix
 from effdet.data.formats.split_files import WHOLE, SplitFiles, usual_split
 from effdet.data.formats.yolo_data_file import NAME_FILES, find_data_file, read_data_file
+from effdet.data.images import is_image_name
 from effdet.errors import DataError
 
 IMAGE_FOLDER, LABEL_FOLDER = "images", "labels"
@@ -85,7 +86,7 @@ def _in_two_folders(path: Path, images: Path, labels: Path) -> dict[str, SplitFi
 def _in_one_folder(path: Path) -> dict[str, SplitFiles]:
     """Labels beside the images; or a folder of labels alone, whose images are in the folder beside it."""
     names = list(files_below(path))
-    images = {without_suffix(name) for name in names if is_image(name)}
+    images = {without_suffix(name) for name in names if is_image_name(name)}
     labels = [name for name in names if is_label_file(name)]
     if images:
         labels = [name for name in labels if name[:-4] in images]
@@ -110,13 +111,13 @@ def _lists(path: Path) -> list[Path]:
     for file in sorted(path.glob("[!.]*.txt")):
         if is_split_name(file.stem):
             with file.open(encoding="utf-8", errors="replace") as lines:
-                if is_image(next((line.strip() for line in lines if line.strip()), "")):
+                if is_image_name(next((line.strip() for line in lines if line.strip()), "")):
                     lists.append(file)
     return lists
 
 
 def _has_images(folder: Path) -> bool:
-    return any(map(is_image, files_below(folder)))
+    return any(map(is_image_name, files_below(folder)))
 
 
 def _has_labels(folder: Path) -> bool:

@@ -98,6 +98,8 @@ def _message(fault: ErrorDetails, config: type[Config], origins: Mapping[str, st
     elif fault["type"] == "tuple_type":
         example = [fault["input"]] * (1 if isinstance(fault["input"], str) else 2)
         expected = f"expected a list, such as [{', '.join(map(str, example))}]"
+    elif fault["type"] == "missing" and steps[-1].isdecimal():  # a value of a list
+        key, expected = key.rpartition(".")[0], "expected one value more in the list"
     return f"{place}: '{key}' is {fault['input']!r}: {expected}"
 
 

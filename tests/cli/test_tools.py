@@ -312,7 +312,7 @@ def test_a_cut_annotation_file_is_named(capsys, train, data):
 def test_an_annotation_file_of_another_kind_is_named(capsys, train, data):
     path = data / TRAIN_JSON
     path.write_text("[]")
-    assert f"{path}: not a COCO file; expected" in refused(capsys, *train, f"data.root={data}")
+    assert f"{path}: not a COCO instances file: expected" in refused(capsys, *train, f"data.root={data}")
 
 
 def test_a_voc_folder_with_one_class_is_trained_on(voc, train, capsys):
@@ -342,7 +342,7 @@ def test_an_object_of_an_unknown_category_is_counted(capsys, train, data):
 
     changed_json(data / TRAIN_JSON, data / TRAIN_JSON, change)
     assert run(*train, f"data.root={data}", "train.max_steps=1") == 0
-    assert "annotations of categories that the file does not list left out: 1" in capsys.readouterr().out
+    assert "objects of categories that the file does not list left out: 1" in capsys.readouterr().out
 
 
 def test_an_empty_data_set_is_refused(capsys, train, data):

@@ -17,8 +17,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from effdet.cli.recipes import overrides, recipe_path
-from effdet.errors import ConfigError, EffdetError
+from effdet.cli.recipes import recipe_path
+from effdet.errors import ConfigError, DataError, EffdetError
 from effdet.types import Task
 
 if TYPE_CHECKING:
@@ -94,12 +94,15 @@ def _config(args: argparse.Namespace) -> DetectionConfig | ClassificationConfig:
     """
     from effdet.config import load_config, make_config
 
-    names = [text for text in args.recipe if "=" not in text]
+    first, *others = args.recipe
+    data = [first] if Path(first).expanduser().exists() else []  # even with an equals sign in its name
+    names = [*data, *(text for text in (others if data else args.recipe) if "=" not in text)]
+    changes = [text for text in args.recipe if text not in names]
     path = Path(names[0]).expanduser() if len(names) == 1 else None
     if not names:
-        return make_config({"model": {"name": _MODELS["detection"]}}, overrides(args), source=_SOURCE)
+        return make_config({"model": {"name": _MODELS["detection"]}}, changes, source=_SOURCE)
     if path is not None and path.exists() and (path.suffix not in (".yaml", ".yml") or _is_data_file(path)):
-        return _config_of_data(path, overrides(args))
+        return _config_of_data(path, changes)
     try:
         recipe = recipe_path(args)
     except ConfigError:
@@ -108,12 +111,13 @@ def _config(args: argparse.Namespace) -> DetectionConfig | ClassificationConfig:
         recipe = None
     if recipe is None or not recipe.exists():
         raise ConfigError(f"{names[0]}: neither a data set nor a recipe; name the folder of a data set")
-    return load_config(recipe, overrides(args))
+    return load_config(recipe, changes)
 
 
 def _config_of_data(path: Path, changes: list[str]) -> DetectionConfig | ClassificationConfig:
     """A recipe for the data set at a path; its task is that of its format, or of the overrides."""
     from effdet.config import make_config
+    from effdet.data.data_set import task_at
     from effdet.data.formats import task_of_data
 
     def recipe(task: Task) -> DetectionConfig | ClassificationConfig:
@@ -125,7 +129,10 @@ def _config_of_data(path: Path, changes: list[str]) -> DetectionConfig | Classif
     if any(text.startswith("task=") for text in changes):
         return recipe("detection")
     recipes = {task: recipe(task) for task in _MODELS}
-    return recipes[task_of_data([config.data for config in recipes.values()])]
+    try:
+        return recipes[task_of_data([config.data for config in recipes.values()])]
+    except DataError:
+        return recipes[task_at(path)]  # there is no training split; if there is no data set at all, this says so too
 
 
 def _is_data_file(path: Path) -> bool:

@@ -15,6 +15,7 @@ from effdet.data.formats.csv_text import first_rows, read_rows
 from effdet.data.formats.image_files import find_image
 from effdet.data.formats.split_files import WHOLE, SplitFiles
 
+CSV_SUFFIX = ".[cCtT][sS][vV]"  # in patterns of file names
 FIRST_ROWS = 5  # by which the columns are recognized
 FIRST_IMAGES = 8  # by which the folder of the images is chosen
 UNASSIGNED = "unassigned"  # name of the split of lines without one
@@ -32,7 +33,7 @@ def find_boxes_csv(path: Path) -> dict[str, SplitFiles]:
     if path.is_file():
         columns = csv_box_columns(path)
         return {} if columns is None else _splits_of_file(path, columns, WHOLE)
-    for files in (sorted(path.glob("[!.]*.[ct]sv")), sorted(path.glob("[!.]*/*.[ct]sv"))):
+    for files in (sorted(path.glob(f"[!.]*{CSV_SUFFIX}")), sorted(path.glob(f"[!.]*/*{CSV_SUFFIX}"))):
         with_columns = [(file, columns) for file in files if (columns := csv_box_columns(file)) is not None]
         if len(with_columns) == 1 and with_columns[0][0].parent == path:
             file, columns = with_columns[0]

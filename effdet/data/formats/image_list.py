@@ -11,7 +11,7 @@ import numpy as np
 
 from effdet.data.formats.classes import ordered_names
 from effdet.data.formats.csv_columns import CLASS_COLUMNS, IMAGE_COLUMNS, first_column, plain_name
-from effdet.data.formats.csv_location import csv_box_columns
+from effdet.data.formats.csv_location import CSV_SUFFIX, csv_box_columns
 from effdet.data.formats.csv_text import first_rows, read_rows
 from effdet.data.formats.image_files import MISSING, OTHER_NAME, find_images, under_other_names
 from effdet.data.formats.split_files import WHOLE, SplitFiles
@@ -27,7 +27,7 @@ def find_image_lists(path: Path) -> dict[str, SplitFiles]:
     if path.is_file():
         is_list = path.suffix.lower() in (".csv", ".tsv") and csv_box_columns(path) is None
         return {WHOLE: SplitFiles(path, path.parent)} if is_list else {}
-    files = [file for file in sorted(path.glob("[!.]*.[ct]sv")) if csv_box_columns(file) is None]
+    files = [file for file in sorted(path.glob(f"[!.]*{CSV_SUFFIX}")) if csv_box_columns(file) is None]
     named = [file for file in files if None not in _columns(next(iter(first_rows(file, 1)), []))]
     return {file.stem: SplitFiles(file, file.parent) for file in named or files}
 

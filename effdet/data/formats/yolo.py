@@ -71,7 +71,7 @@ def read_yolo(files: SplitFiles) -> Annotations:
         repairs[MADE_UP] += names.values()
     if data is not None:
         repairs[ABSENT] += data.absent
-        if data.names and data.num_classes not in (None, len(data.names)):
+        if data.names and data.num_classes not in (None, len(data.names), max(data.names) + 1):
             repairs[OTHER_COUNT].append(f"{data.num_classes} and {len(data.names)}")
     indices = sorted(names)
     repeated = [name for name, count in Counter(map(clean_name, names.values())).items() if count > 1]

@@ -70,15 +70,15 @@ def read_data_file(path: Path) -> YoloDataFile:
     base = base if isinstance(base, str) else ""
     sources: dict[str, list[Path]] = {}
     absent: list[str] = []
-    text_of: dict[Path, str] = {}
+    first_of: dict[Path, tuple[str, bool]] = {}
     for split, texts in written.items():
         for text in texts:
             found, exact = locate(path, path.parent, text, base)
             if found is None:
                 absent.append(f"{split}: {text}")
                 continue
-            other = text_of.setdefault(found.resolve(), text)
-            if not exact and other != text:
+            other, other_exact = first_of.setdefault(found.resolve(), (text, exact))
+            if other != text and not (exact and other_exact):
                 raise DataError(f"{path}: '{other}' and '{text}' would both be {found}; write the paths that exist")
             sources.setdefault(split, []).append(found)
     folder = path.parent / base

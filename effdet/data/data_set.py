@@ -18,7 +18,7 @@ from effdet.config import DataConfig, DetectionData
 from effdet.data.formats import FORMATS
 from effdet.data.formats.classes import follow_classes, ordered_names
 from effdet.data.formats.image_files import require_images
-from effdet.data.formats.location import find_format
+from effdet.data.formats.location import UnknownFormatError, find_format
 from effdet.data.formats.shard_index import task_of_shards
 from effdet.data.formats.table import repair_boxes
 from effdet.data.image_table import ImageTable
@@ -67,7 +67,7 @@ def task_at(path: Path) -> Task:
     for task, formats in FORMATS.items():
         try:
             name, files = find_format(path, formats)
-        except DataError as error:
+        except UnknownFormatError as error:
             refusal = refusal or error
         else:
             return task_of_shards(next(iter(files.values()))) if name == "shards" else task
@@ -172,7 +172,7 @@ def joined_tables(tables: Sequence[Any]) -> Any:
 
 def split_role(split: str) -> str | None:
     """train, val or test for the names that splits for these usually have, years included; None for others."""
-    fitting = (role for role, names in _ROLES.items() if re.fullmatch(rf"({names})[-_]?\d*", split.lower()))
+    fitting = (role for role, names in _ROLES.items() if re.fullmatch(rf"({names})([-_ ]?set)?[-_]?\d*", split.lower()))
     return next(fitting, None)
 
 

@@ -28,8 +28,8 @@ def automatic_fraction(num_images: int) -> float:
     return 0.2 if num_images < 1000 else 0.15 if num_images < 5000 else 0.1
 
 
-def listed_rows(table: ImageTable, path: Path) -> NDArray[np.bool_]:
-    """Which images of a table are in a list of file names, [I].
+def listed_rows(table: ImageTable, path: Path) -> tuple[NDArray[np.bool_], list[str]]:
+    """Which images of a table are in a list of file names, [I]; and the names that are of no image.
 
     Raises:
         DataError: the list cannot be read, or none or all images of the table are in it.
@@ -41,7 +41,7 @@ def listed_rows(table: ImageTable, path: Path) -> NDArray[np.bool_]:
             f"{path}: the list of validation images cannot be read: {error.strerror}; set data.val.file_list to it, or "
             "data.val.fraction to choose the images anew"
         ) from None
-    names = set(filter(None, map(str.strip, lines)))
+    names = dict.fromkeys(filter(None, map(str.strip, lines)))
     listed = np.array([table.file_name(row) in names for row in range(len(table))], np.bool_)
     if not listed.any() or listed.all():
         which = "none" if not listed.any() else "all"
@@ -49,7 +49,8 @@ def listed_rows(table: ImageTable, path: Path) -> NDArray[np.bool_]:
             f"{path}: {which} of the {len(table)} images are listed as validation images; expected some, named as in "
             f"the data set, such as {table.file_name(0)}"
         )
-    return listed
+    known = set(table.file_names.tolist())
+    return listed, [name for name in names if name not in known]
 
 
 def validation_rows(table: ImageTable, fraction: float) -> NDArray[np.bool_]:

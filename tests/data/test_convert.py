@@ -263,7 +263,7 @@ def test_a_class_that_cannot_be_a_folder_is_one_sentence(tmp_path):
             ("default", "train"),
         ),
         *(("valid", "val"), ("VALIDATION", "val"), ("val_2014", "val"), ("test", "test"), ("testing", "test")),
-        *(("all", None), ("testset", None), ("trains", None)),
+        *(("all", None), ("testset", "test"), ("testify", None), ("trains", None)),
     ],
 )
 def test_splits_are_known_by_their_usual_names(name, role):

@@ -21,7 +21,7 @@ from effdet.data.shard_store import ShardAddress
 from effdet.errors import DataError
 from effdet.types import Part
 
-_TEST = re.compile(r"test(ing)?[-_]?\d*")
+_TEST = re.compile(r"test(ing)?([-_ ]?set)?[-_]?\d*")
 _ORDER: tuple[SplitPart, ...] = ("train", "val", "test", "other")
 
 

@@ -5,9 +5,11 @@ A new format is a file beside this one, a line in `FORMATS` and its name in `dat
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple, overload
 
 import numpy as np
@@ -26,7 +28,8 @@ from effdet.data.formats.folders import find_folders, read_folders
 from effdet.data.formats.image_files import require_images
 from effdet.data.formats.image_list import find_image_lists, read_image_list
 from effdet.data.formats.label_writers import CLASS_FOLDERS, write_folders, write_image_lists
-from effdet.data.formats.location import Format, LocatedSplit, locate_split
+from effdet.data.formats.listing import files_below
+from effdet.data.formats.location import Format, LocatedSplit, UnknownFormatError, locate_split, validation_folders
 from effdet.data.formats.shard_index import find_shards, read_shards, read_shards_split, task_of_shards
 from effdet.data.formats.table import repair_boxes
 from effdet.data.formats.voc import find_voc, read_voc
@@ -34,6 +37,7 @@ from effdet.data.formats.voc_writer import VOC_IMAGES, write_voc
 from effdet.data.formats.yolo import find_yolo, read_yolo
 from effdet.data.formats.yolo_writer import YOLO_IMAGES, write_yolo
 from effdet.data.image_table import ImageTable
+from effdet.data.images import is_image_name
 from effdet.data.label_map import LabelMap
 from effdet.data.labels import ImageLabels
 from effdet.data.shard_store import ShardAddress
@@ -57,6 +61,9 @@ FORMATS: dict[Task, dict[str, Format]] = {
         "csv": Format(find_image_lists, read_image_list, write=write_image_lists, images=CSV_IMAGES),
     },
 }
+UNANNOTATED = "images in folders for validation that no annotation names left out"  # a cause in the repairs of a table
+IN_BOTH = "images to validate on that are trained on too"  # a cause in the repairs of a table
+NOT_LISTED = "names in data.val.file_list that are of no training image left out"  # the same
 TABLES: dict[Task, type[ImageTable]] = {"detection": Annotations, "classification": ImageLabels}
 
 
@@ -102,15 +109,21 @@ def read_tables(data: DataConfig) -> Tables:
     whole = _read(data, "train", located)
     validation = None if data.val is None or _chosen_by_rule(data) else _locate(data, "val")
     used = {split.name for split in (located, validation) if split is not None}
-    unused = tuple(name for name in (located.names if located else ()) if name not in used)
+    others = tuple(name for name in (located.names if located else ()) if name not in used)
     format_name = located.format if located else "shards"
     if data.val is None:
-        return Tables(whole, None, False, format_name, unused)
+        return Tables(whole, None, False, format_name, others)
     if not _splits_off(data, validation):
-        return Tables(whole, _read(data, "val", validation, whole.label_map), False, format_name, unused)
-    validating = _validating(data, whole)
+        val = _read(data, "val", validation, whole.label_map)
+        both = _common_files(whole, val)
+        return Tables(whole, val.with_repairs(IN_BOTH, len(both), both), False, format_name, others)
+    validating, absent = _validating(data, whole)
     val = replace(whole.subset(np.flatnonzero(validating)), repairs={}, places={})  # shown once, for all
-    return Tables(whole.subset(np.flatnonzero(~validating)), val, True, format_name, unused)
+    val = val.with_repairs(NOT_LISTED, len(absent), absent)
+    if data.root is not None and not _chosen_by_rule(data):
+        unused = _unannotated(data.root.expanduser(), whole)
+        val = val.with_repairs(UNANNOTATED, len(unused), unused)
+    return Tables(whole.subset(np.flatnonzero(~validating)), val, True, format_name, others)
 
 
 @overload
@@ -140,7 +153,7 @@ def read_table(data: DataConfig, split: Part, label_map: LabelMap | None = None)
     whole = _read(data, "train", _locate(data, "train"), label_map)
     if not splits_off:
         return whole
-    validating = _validating(data, whole)
+    validating, _ = _validating(data, whole)
     return whole.subset(np.flatnonzero(validating if split == "val" else ~validating))
 
 
@@ -148,13 +161,14 @@ def task_of_data(sections: Sequence[DataConfig]) -> Task:
     """The task that a data set is for: that of the first section whose formats fit.
 
     Raises:
-        DataError: none fits; the error of the first section.
+        DataError: none fits, which is the error of the first section; or the data set of the one that fits is damaged
+            or has no split to train on.
     """
     errors: list[DataError] = []
     for data in sections:
         try:
             located = _locate(data, "train")
-        except DataError as error:
+        except UnknownFormatError as error:
             errors.append(error)
         else:
             return task_of_shards(located.files) if located and located.format == "shards" else data.task
@@ -194,12 +208,34 @@ def _splits_off(data: DataConfig, validation: LocatedSplit | None) -> bool:
     return _chosen_by_rule(data) or (validation is None and data.url is None)
 
 
-def _validating(data: DataConfig, table: ImageTable) -> NDArray[np.bool_]:
-    """Which images of the training split are for validation, [I] bool."""
+def _validating(data: DataConfig, table: ImageTable) -> tuple[NDArray[np.bool_], list[str]]:
+    """Which images of the training split are for validation, [I] bool; and the names in a list of them of no image."""
     assert data.val is not None
     if data.val.file_list is not None:
         return listed_rows(table, data.val.file_list)
-    return validation_rows(table, data.val.fraction or automatic_fraction(len(table)))
+    return validation_rows(table, data.val.fraction or automatic_fraction(len(table))), []
+
+
+def _common_files(train: ImageTable, val: ImageTable) -> list[str]:
+    """The files of a validation split that are in the training split too."""
+    if train.store is not None or val.store is not None:
+        return []
+    trained = set(_paths(train))
+    return [name for name, path in zip(val.file_names.tolist(), _paths(val), strict=True) if path in trained]
+
+
+def _unannotated(root: Path, table: ImageTable) -> list[str]:
+    """The images in folders for validation, relative to `root`, that are not in the table of all annotated images."""
+    folders = [] if table.store is not None else validation_folders(root)
+    images = [
+        os.path.abspath(folder / name) for folder in folders for name in files_below(folder) if is_image_name(name)
+    ]
+    known = set(_paths(table)) if images else set()
+    return [os.path.relpath(image, root) for image in images if image not in known]
+
+
+def _paths(table: ImageTable) -> list[str]:
+    return [os.path.abspath(os.path.join(table.image_folder, name)) for name in table.file_names.tolist()]
 
 
 def _count(table: ImageTable) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from effdet.data.formats.coco_json import first_file_name, looks_like_coco
 from effdet.data.formats.split_files import WHOLE, SplitFiles
+from effdet.errors import DataError
 
 _IMAGE_FOLDERS = ("images", "data", "imgs", "img", "JPEGImages")
 # Words for one split: tools name its files and its folder differently.
@@ -36,7 +37,8 @@ def find_coco(path: Path) -> dict[str, SplitFiles]:
     if path.is_file():
         return {WHOLE: _split_files(path, None)} if path.suffix.lower() == ".json" else {}
     for _ in range(_DEEPEST + 1):
-        splits = _splits_of_files(path / "annotations") or _splits_of_folders(path) or _splits_of_files(path)
+        own = [entry for entry in _folders(path) if entry.name.lower() == "annotations"]
+        splits = (_splits_of_files(own[0]) if own else {}) or _splits_of_folders(path) or _splits_of_files(path)
         if splits or not path.is_dir():
             return splits
         inner = [entry for entry in _folders(path) if not entry.name.startswith("_")]  # as __MACOSX
@@ -51,6 +53,8 @@ def _splits_of_files(folder: Path) -> dict[str, SplitFiles]:
     files = _coco_files(folder)
     named_instances = [file for file in files if "instances" in file.stem.lower()]
     names = _split_names(named_instances or files)
+    if named_instances:  # beside them other kinds such as person_keypoints_val.json are left out, but not val.json
+        names |= {file.stem: file for file in files if _WORD.fullmatch(file.stem) and file.stem not in names}
     return {name: _split_files(file, None if name == WHOLE else name) for name, file in names.items()}
 
 
@@ -60,9 +64,18 @@ def _splits_of_folders(folder: Path) -> dict[str, SplitFiles]:
     for entry in _folders(folder):
         if _WORD.fullmatch(entry.name):
             files = _coco_files(entry) or _coco_files(entry / "annotations")
-            if len(files) == 1:
-                splits[entry.name] = _split_files(files[0], None)
+            if files:
+                splits[entry.name] = _split_files(_only_file(entry, files), None)
     return splits
+
+
+def _only_file(folder: Path, files: Sequence[Path]) -> Path:
+    """The annotation file of a split: the only one, or the only one with the name that tools give it."""
+    named = [file for file in files if _NAMED_SO.search(file.name)]
+    if 1 not in (len(files), len(named)):
+        names = " and ".join(file.name for file in files[:2])
+        raise DataError(f"{folder}: {names} are both COCO files; keep one, or set data.train.annotations and data.val")
+    return named[0] if len(named) == 1 else files[0]
 
 
 def _coco_files(folder: Path) -> list[Path]:

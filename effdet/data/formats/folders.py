@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from effdet.data.formats.classes import clean_name, ordered_names
+from effdet.data.formats.listing import is_split_name
 from effdet.data.formats.split_files import WHOLE, SplitFiles
 from effdet.data.images import is_image_name
 from effdet.data.label_map import LabelMap
@@ -21,7 +22,10 @@ _OF_LISTS = ("images", "imgs", "img", "data", "annotations", "labels")  # folder
 
 
 def find_folders(path: Path) -> dict[str, SplitFiles]:
-    """The splits of class folders at a path: SPLIT/CLASS/*.jpg, or CLASS/*.jpg for one split."""
+    """The splits of class folders at a path: SPLIT/CLASS/*.jpg, or CLASS/*.jpg for one split.
+
+    Folders that hold folders are splits if one is named train, or if all have names of splits, such as test alone.
+    """
     if not path.is_dir():
         return {}
     try:
@@ -31,7 +35,7 @@ def find_folders(path: Path) -> dict[str, SplitFiles]:
             for folder, (inner, images, _, _) in folders.items()
             if not images and any(_images_below(folder, name)[0] for name in inner)
         }
-        if {"train", "training"} & {name.lower() for name in splits}:
+        if {"train", "training"} & {name.lower() for name in splits} or (splits and all(map(is_split_name, splits))):
             return splits
         classes = [folder for folder in folders if folder.name.lower() not in _OF_LISTS]
         count = sum(bool(_images_below(path, folder.name)[0]) for folder in classes)

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 from effdet.data.images import IMAGE_SUFFIXES
 
-_SPLIT = re.compile(r"(train|training|trainval|val|valid|validation|test|testing|default)([-_]?dev)?[-_]?\d*")
+_SPLIT = re.compile(r"(train|training|trainval|val|valid|validation|test|testing|default)([-_]?dev|[-_ ]?set)?[-_]?\d*")
 
 
 def is_split_name(name: str) -> bool:

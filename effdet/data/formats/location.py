@@ -11,11 +11,31 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from effdet.config import DataConfig, SplitConfig
+from effdet.data.formats.listing import is_split_name, subfolders
 from effdet.data.formats.split_files import WHOLE, SplitFiles, usual_split
+from effdet.data.images import is_image_name
 from effdet.errors import DataError
 from effdet.types import Part
 
+_DEEPEST = 2  # folders around a data set, such as those that unzipping makes
+_LAYOUT = (
+    "images",
+    "image",
+    "imgs",
+    "img",
+    "jpegimages",
+    "labels",
+    "label",
+    "annotations",
+    "annotation",
+    "xml",
+    "xmls",
+)
 MOST_LISTED = 12  # names of a folder's content in a message
+
+
+class UnknownFormatError(DataError):
+    """Nothing of the formats that were looked for is at a path; of another task there may be something."""
 
 
 class Format(NamedTuple):
@@ -63,19 +83,60 @@ def find_format(path: Path, formats: Mapping[str, Format], wanted: str = "auto")
         wanted: name of a format; 'auto' for any.
 
     Raises:
-        DataError: there is no such path, or nothing of these formats.
+        UnknownFormatError: nothing of these formats is there.
+        DataError: there is no such path, or a data set is damaged.
     """
     if not path.exists():
-        raise DataError(f"{path}: no such file or folder; {_near(path)}")
+        raise DataError(f"{path}: no such file or folder; {describe_nearest(path)}")
+    inner = _unwrapped(path)
     for name in formats if wanted == "auto" else (wanted,):
-        splits = formats[name].find(path)
+        splits = formats[name].find(inner)
         if splits:
             return name, splits
     what = "a data set of a known format" if wanted == "auto" else f"a data set of the format {wanted}"
-    raise DataError(
+    raise UnknownFormatError(
         f"{path}: not {what}; {describe_content(path)}. docs/data.md shows the layouts that are recognized; with "
         f"another layout set data.format, data.train.annotations=... and data.train.images=..."
     )
+
+
+def _unwrapped(path: Path) -> Path:
+    """The folder of a data set inside of the folders around it that unzipping makes; the path itself without these.
+
+    Such a folder holds one folder, and besides at most the archive and a read-me.
+    """
+    for _ in range(_DEEPEST):
+        try:
+            entries = [entry for entry in path.iterdir() if entry.name[0] != "." and entry.name != "__MACOSX"]
+        except OSError:  # a file, or a folder that cannot be read, which the formats report
+            return path
+        folders = [entry for entry in entries if entry.is_dir()]
+        beside = (entry for entry in entries if entry not in folders and not _is_packaging(entry.name.lower()))
+        if len(folders) != 1 or any(beside) or _is_of_layout(folders[0]):
+            return path
+        path = folders[0]
+    return path
+
+
+def validation_folders(root: Path) -> list[Path]:
+    """The folders in a data set, or in its folder of images, that are named as one for validation."""
+    root = _unwrapped(root)
+    places = [root, *(folder for folder in subfolders(root) if folder.name.lower() in _LAYOUT)]
+    return [folder for place in places for folder in subfolders(place) if usual_split({folder.name: None}, "val")]
+
+
+def _is_packaging(name: str) -> bool:
+    return name.endswith((".zip", ".rar", ".7z", ".md", ".html", ".pdf")) or name.startswith(("readme", "license"))
+
+
+def _is_of_layout(folder: Path) -> bool:
+    """Whether the name of a folder belongs to a layout, or the folder holds images and nothing else."""
+    if is_split_name(folder.name) or folder.name.lower() in _LAYOUT:
+        return True
+    try:
+        return all(is_image_name(entry.name) for entry in folder.iterdir() if not entry.name.startswith("."))
+    except OSError:
+        return True
 
 
 def locate_split(data: DataConfig, part: Part, formats: Mapping[str, Format]) -> LocatedSplit | None:
@@ -88,7 +149,9 @@ def locate_split(data: DataConfig, part: Part, formats: Mapping[str, Format]) ->
     assert section is not None
     root = None if data.root is None else data.root.expanduser()
     if root is not None and not root.exists():
-        raise DataError(f"{root}: no such folder; set data.root=... to the folder of the data set; {_near(root)}")
+        raise DataError(
+            f"{root}: no such folder; set data.root=... to the folder of the data set; {describe_nearest(root)}"
+        )
     given = _given(data, section, root)
     if given is None and root is None:
         if part == "val" and section.split is None:
@@ -110,7 +173,9 @@ def locate_split(data: DataConfig, part: Part, formats: Mapping[str, Format]) ->
     if section.images is not None:
         images = _below(section.images, root)
         if not images.is_dir():
-            raise DataError(f"{images}: no such image folder; set data.{part}.images=FOLDER; {_near(images)}")
+            raise DataError(
+                f"{images}: no such image folder; set data.{part}.images=FOLDER; {describe_nearest(images)}"
+            )
         files = files._replace(images=images)
     return LocatedSplit(name, chosen, files, tuple(splits))
 
@@ -177,7 +242,7 @@ def _no_such_split(path: Path, name: str, splits: Mapping[str, SplitFiles], sect
     )
 
 
-def _near(path: Path) -> str:
+def describe_nearest(path: Path) -> str:
     """What the nearest folder that exists holds."""
     folder = next((parent for parent in path.absolute().parents if parent.is_dir()), None)
     return "check the path" if folder is None else f"in {folder}, {describe_content(folder)}"

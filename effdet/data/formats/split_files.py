@@ -18,6 +18,7 @@ _NAMES: dict[Part, tuple[str, ...]] = {
     "train": ("train", "training", "trainval", "default"),
     "val": ("val", "valid", "validation", "dev"),
 }
+_ENDING = r"([-_ ]?set)?[-_]?\d*"  # as in training_set and train2017
 _OTHERS = ("test", "testing", "eval", "evaluation", "test-dev", "test_dev")
 
 
@@ -37,19 +38,24 @@ class SplitFiles(NamedTuple):
     member: str | None = None
 
 
-def usual_split(splits: Mapping[str, SplitFiles], part: Part) -> str | None:
+def usual_split(splits: Mapping[str, object], part: Part) -> str | None:
     """The name among `splits` that is for training or for validation; None if none is.
 
     A single split is for training, unless its name says something else. Of train2014 and train2017 the latest is.
     """
     for name in _NAMES[part]:
-        fitting = [split for split in splits if re.fullmatch(rf"{name}[-_]?\d*", split.lower())]
+        fitting = [split for split in splits if re.fullmatch(name + _ENDING, split.lower())]
         if fitting:
             return max(fitting, key=lambda split: (split.lower() == name, split))
     if part == "train":
         if WHOLE in splits:
             return WHOLE
         only = next(iter(splits)) if len(splits) == 1 else None
-        if only is not None and not re.fullmatch(rf"({'|'.join((*_NAMES['val'], *_OTHERS))})[-_]?\d*", only.lower()):
+        if only is not None and not _has_another_use(only):
             return only
     return None
+
+
+def _has_another_use(split: str) -> bool:
+    names = "|".join((*_NAMES["val"], *_OTHERS))
+    return re.fullmatch(f"({names}){_ENDING}", split.lower()) is not None

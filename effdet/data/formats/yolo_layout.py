@@ -77,8 +77,10 @@ def _in_two_folders(path: Path, images: Path, labels: Path) -> dict[str, SplitFi
     of_split = {}
     for folder in subfolders(labels):
         own = subfolder(images, [folder.name.lower()])
-        if own is not None and is_split_name(folder.name):
+        if own is not None:
             of_split[folder.name] = SplitFiles(folder, own)
+    if not any(map(is_split_name, of_split)):  # the folders are those of cameras or days
+        of_split = {}
     by_list = {file.stem: SplitFiles(labels, images, file) for file in _lists(path)}
     return of_split or by_list or {WHOLE: SplitFiles(labels, images)}
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+from effdet.data.formats.location import describe_nearest
 from effdet.data.images import IMAGE_SUFFIXES
 from effdet.data.video import VIDEO_SUFFIXES
 from effdet.errors import DataError
@@ -49,7 +50,7 @@ class Search:
             self.root, self.files = given.parent, [given]
             return
         if not given.exists() and not glob.has_magic(str(given)):
-            raise DataError(f"{given}: no such file or folder; check the path")
+            raise DataError(f"{given}: no such file or folder; {describe_nearest(given)}")
         self.root = given if given.is_dir() else _fixed_folder(given)
         base = os.path.realpath(self.root)
         self._leave_out = {

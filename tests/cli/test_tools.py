@@ -528,7 +528,7 @@ def test_sources_that_cannot_be_used_are_named(capsys, tiny_run, tmp_path):
     (tmp_path / "empty").mkdir()
     for name, message in {
         "clip.mp4": "the video cannot be opened; convert it to MP4 (H.264) or copy the file again",
-        "none.jpg": "no such file or folder; check the path",
+        "none.jpg": f"no such file or folder; in {tmp_path}, the folder holds empty/, 1 .mp4",
         "empty": "no images or videos in this folder or below",
         "*.png": "matches no images or videos; check the pattern and the folder",
     }.items():

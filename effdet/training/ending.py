@@ -99,7 +99,7 @@ def _results(run: Run, state: TrainState) -> list[str]:
     for name in run.task.data.tables.unused:
         if name.lower().startswith("test"):
             command = verb_command("eval", "--weights", str(best), f"data.val.split={name}")
-            lines.append(f"      {command} (images that were not used so far)")
+            lines.append(f"      {command}  # images that were not used so far")
     return lines
 
 

@@ -3,6 +3,7 @@
 import io
 import re
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -50,6 +51,17 @@ def test_a_run_without_validation_names_neither_metrics_nor_an_evaluation(tiny_r
     assert weights.endswith("best.pt (the newest weights, because there is no validation split)")
     assert others == f"also in {tmp_path}: log.csv"
     assert predict == f"next: effdet predict YOUR_IMAGES --weights {tmp_path}/best.pt"
+
+
+def test_the_command_for_a_test_split_can_be_pasted_as_a_whole_line(tiny_recipe, tiny_data, tmp_path):
+    shutil.copytree(tiny_data, tmp_path / "data")
+    annotations = tmp_path / "data" / "annotations"
+    shutil.copy(annotations / "instances_val2017.json", annotations / "instances_test2017.json")
+    shutil.copytree(tmp_path / "data" / "val2017", tmp_path / "data" / "test2017")
+    printed = ending_of(tiny_recipe, tmp_path / "run", f"data.root={tmp_path / 'data'}", "train.max_steps=1")
+    last = printed.splitlines()[-1]
+    assert last.endswith("data.val.split=test2017  # images that were not used so far")
+    assert main(shlex.split(last, comments=True)[1:]) == 0
 
 
 def test_early_stopping_ends_with_the_best_epoch_and_how_to_go_on(tiny_recipe, tmp_path):

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from effdet.data.annotations import Annotations
 from effdet.data.formats.classes import clean_name
+from effdet.data.formats.image_names import loose_name
 from effdet.data.formats.listing import Names, files_below, is_split_name, subfolder
 from effdet.data.formats.split_files import SplitFiles
 from effdet.data.formats.table import LISTED_TWICE, build_table
@@ -162,17 +163,19 @@ def _label_files(
         repairs: where to count what is missing.
         whole: whether the images are all of their folders, so that other label files have no image.
     """
-    folder_of: dict[str, tuple[str, set[str]]] = {}
+    folder_of: dict[str, tuple[str, dict[str, str]]] = {}  # with the names there, by how they are compared
     image_of: dict[str, str] = {}
     rows, paths = [], []
     for row, image in enumerate(images):
         folder, name = os.path.split(image)
         if folder not in folder_of:
             place = _label_folder(files, Path(folder))
-            folder_of[folder] = str(place), set(os.listdir(place)) if place.is_dir() else set()
+            there = os.listdir(place) if place.is_dir() else []
+            folder_of[folder] = str(place), {**{loose_name(one): one for one in there}, **{one: one for one in there}}
         place_name, present = folder_of[folder]
         label = os.path.splitext(name)[0] + ".txt"
-        if label not in present:
+        label = present.get(label) or present.get(loose_name(label), "")
+        if not label:
             repairs[NO_LABELS].append(name)
             continue
         path = os.path.join(place_name, label)
@@ -190,7 +193,7 @@ def _label_files(
             f"{looked}, expected NAME.txt for NAME.jpg"
         )
     if whole:
-        present_files = {os.path.join(place, name) for place, names in folder_of.values() for name in names}
+        present_files = {os.path.join(place, name) for place, names in folder_of.values() for name in names.values()}
         if files.annotations.is_dir():
             present_files |= {os.path.join(files.annotations, name) for name in files_below(files.annotations)}
         unused = sorted(file for file in present_files - image_of.keys() if is_label_file(file))

@@ -498,3 +498,30 @@ def test_several_descriptions_are_refused_with_their_names(tmp_path):
         write(tmp_path / name, "train: images\nnames: [ant]\n")
     with pytest.raises(DataError, match=r"several YOLO data sets: a\.yaml, b\.yaml; set data\.train\.annotations"):
         find_yolo(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("image", "labels"),
+    [
+        ("P1.JPG", "P1.TXT"),
+        ("Shot.jpg", "shot.txt"),
+        ("caf\u00e9.jpg", "cafe\u0301.txt"),  # composed and decomposed
+        ("a b.jpg", "a%20b.txt"),
+    ],
+)
+def test_label_files_may_be_named_in_another_case_or_form_of_unicode(tmp_path, image, labels):
+    pair(tmp_path / "images" / image, tmp_path / "labels" / labels)
+    pair(tmp_path / "images/other.jpg", tmp_path / "labels/other.txt")
+    write(tmp_path / "classes.txt", "ant\n")
+    table = only(tmp_path)
+    assert table.boxes.tolist() == [BOX, BOX]
+    assert table.repairs == {}
+
+
+def test_a_label_file_of_the_exact_name_wins(tmp_path):
+    pair(tmp_path / "images/a.jpg", tmp_path / "labels/a.txt")
+    write(tmp_path / "labels/A.txt", "0 0 0 0.5 1\n")
+    write(tmp_path / "classes.txt", "ant\n")
+    table = only(tmp_path)
+    assert table.boxes.tolist() == [BOX]
+    assert list(table.repairs.values()) == [1]  # the other file has no image

@@ -140,6 +140,14 @@ def _files_to_give(folder: Path) -> str:
     return f"{folder} has {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}; give one, such as {best}"
 
 
+def _nearest_folder(path: Path) -> str:
+    """What the nearest folder of a path that exists holds."""
+    folder = next(parent for parent in path.absolute().parents if parent.is_dir())
+    names = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
+    held = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+    return f"{folder} holds {held}" if held else f"{folder} is empty"
+
+
 def read_tensors(path: str | Path) -> dict[str, Any]:
     """The content of a file of tensors and plain containers; code in it is never run.
 
@@ -150,8 +158,7 @@ def read_tensors(path: str | Path) -> dict[str, Any]:
     if path.is_dir():
         raise WeightsError(f"{path} is a folder; {_files_to_give(path) or 'it has no weights; give a file'}")
     if not path.is_file():
-        hint = _files_to_give(path.parent)
-        raise WeightsError(f"{path}: no such weights file" + (f"; {hint}" if hint else ""))
+        raise WeightsError(f"{path}: no such weights file; {_files_to_give(path.parent) or _nearest_folder(path)}")
     try:
         with warnings.catch_warnings():  # about strange pickles, which are refused below with a message of ours
             warnings.simplefilter("ignore")

@@ -236,7 +236,9 @@ def refusal(path):
 
 
 def test_a_missing_file_is_refused(tmp_path):
-    assert "no such weights file" in refusal(tmp_path / "none.pt")
+    assert refusal(tmp_path / "none.pt").endswith(f"no such weights file; {tmp_path} is empty")
+    (tmp_path / "d0").mkdir()
+    assert refusal(tmp_path / "d1" / "best.pt").endswith(f"no such weights file; {tmp_path} holds d0")
 
 
 def test_a_folder_is_refused(tmp_path):

@@ -51,8 +51,8 @@ FORMATS: dict[Task, dict[str, Format]] = {
     "detection": {
         "shards": Format(find_shards, partial(read_shards_split, Annotations), own_ids=True),
         "coco": Format(find_coco, read_coco, own_ids=True, write=write_coco, images=COCO_IMAGES),
-        "yolo": Format(find_yolo, read_yolo, own_ids=True, write=write_yolo, images=YOLO_IMAGES),
-        "voc": Format(find_voc, read_voc, write=write_voc, images=VOC_IMAGES),
+        "yolo": Format(find_yolo, read_yolo, own_ids=True, write=write_yolo, images=YOLO_IMAGES, file_lists=True),
+        "voc": Format(find_voc, read_voc, write=write_voc, images=VOC_IMAGES, file_lists=True),
         "csv": Format(find_boxes_csv, read_boxes_csv, write=write_csv, images=CSV_IMAGES),
     },
     "classification": {

@@ -64,11 +64,6 @@ def read_boxes_csv(files: SplitFiles) -> Annotations:
         DataError: the file cannot be read or is no such file, all its lines are faulty, or an image does not exist.
     """
     path = files.annotations
-    if files.file_list is not None:
-        raise DataError(
-            f"{files.file_list}: lists of images are for VOC and YOLO data sets; {path.name} needs a column named "
-            f"split, or write a CSV file for each split"
-        )
     rows, delimiter = read_rows(path)
     columns = csv_box_columns(path)
     if columns is None:

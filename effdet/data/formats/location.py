@@ -49,6 +49,7 @@ class Format(NamedTuple):
         write: writes the files of splits into a folder and gives what they cannot hold, by cause; None for a format
             that is only read.
         images: where the images of a split are below that folder, such as "images/{split}"; {name} is their class.
+        file_lists: whether a split may be given as a text file with the names of its images.
     """
 
     find: Callable[[Path], dict[str, SplitFiles]]
@@ -56,6 +57,7 @@ class Format(NamedTuple):
     own_ids: bool = False
     write: Callable[[Path, Mapping[str, Any]], dict[str, int]] | None = None
     images: str = ""
+    file_lists: bool = False
 
 
 class LocatedSplit(NamedTuple):
@@ -167,6 +169,11 @@ def locate_split(data: DataConfig, part: Part, formats: Mapping[str, Format]) ->
         if part == "val" and section.split is None and given is None:
             return None
         raise DataError(_no_such_split(path, name, splits, section, part))
+    if chosen not in splits and not formats[name].file_lists:
+        raise DataError(
+            f"data.{part}.split is '{chosen}', but lists of images are for VOC and YOLO data sets, and {path} is a "
+            f"{name} data set; give each split its own annotations, or choose validation images with data.val.file_list"
+        )
     files = splits[chosen] if chosen in splits else splits[WHOLE]._replace(file_list=_below(Path(chosen), root))
     if section.images is None and section.annotations is not None and root is not None and given is not None:
         files = files._replace(images=_images_below_root(root, part, formats[name], given, files.images))

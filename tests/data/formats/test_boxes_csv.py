@@ -261,7 +261,7 @@ def test_a_list_of_images_is_refused_and_not_ignored(tmp_path):
     (tmp_path / "some.txt").write_text("a.png\n")
     data = DetectionData(root=tmp_path, train=SplitConfig(split="some.txt"), val=None)
     with pytest.raises(
-        DataError, match=r"some\.txt: lists of images are for VOC and YOLO data sets; boxes\.csv needs a"
+        DataError, match=r"data\.train\.split is 'some\.txt', but lists .* is a csv data set; give each"
     ):
         read_table(data, "train")
 

@@ -237,3 +237,13 @@ def test_a_path_that_is_missing_is_named_with_its_setting(tmp_path, settings, me
     data = DetectionData.model_validate(json.loads(json.dumps(settings).replace("{tmp}", str(tmp_path))))
     with pytest.raises(DataError, match=message):
         read_table(data, "val")
+
+
+def test_a_list_of_images_is_refused_and_not_ignored(tmp_path):
+    draw(tmp_path, "result.json", "images")
+    (tmp_path / "some.txt").write_text("a.png\n")
+    data = DetectionData(root=tmp_path, train=SplitConfig(split="some.txt"), val=None)
+    with pytest.raises(
+        DataError, match=r"data\.train\.split is 'some\.txt', but lists .* is a coco data set; give each"
+    ):
+        read_table(data, "train")

@@ -17,7 +17,7 @@ from effdet.cli.parsing import make_parser, nearest, parse
 from effdet.errors import EffdetError
 
 VERBS = {
-    "train": "train a detector or a classifier by a recipe",
+    "train": "train a detector or a classifier",
     "eval": "evaluate a checkpoint on a data set",
     "predict": "run a model on images, folders and videos",
     "models": "list the models",

@@ -16,15 +16,15 @@ from rich.console import Console
 from effdet.config import ClassificationConfig, DataConfig, DetectionConfig, load_config, make_config
 from effdet.distributed import is_first_process, process_group
 from effdet.errors import ConfigError
-from effdet.evaluation.evaluate_checkpoint import RESULTS, evaluate_checkpoint, evaluation_config, results_folder
+from effdet.evaluation.evaluate_checkpoint import RESULTS, evaluate_model, evaluation_config, results_folder
 from effdet.evaluation.tables import metrics_table
+from effdet.runtimes.opening import open_model
 from effdet.text import count_of
 from effdet.training import engine
 from effdet.training.automatic import choose_recipe
 from effdet.training.run_folder import choose_folders, recipe_of_run
 from effdet.training.setup import place_of
 from effdet.training.stopping import Ending
-from effdet.weights.create import open_checkpoint
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,10 @@ def evaluate(
     device: str | None = None,
     output_dir: str | Path | None = None,
 ) -> dict[str, float]:
-    """Evaluates a checkpoint on the validation split of a data set; the same as `effdet eval`.
+    """Evaluates a checkpoint or an exported file on the validation split of a data set; the same as `effdet eval`.
+
+    PyTorch computes in float32 here, in whatever precision the model was trained, so that its metrics are the same
+    everywhere.
 
     Example:
         >>> metrics = effdet.evaluate("runs/mine/best.pt")
@@ -108,7 +111,7 @@ def evaluate(
         >>> print(metrics["AP50"])
 
     Args:
-        weights: a checkpoint such as runs/NAME/best.pt, or the name of public weights.
+        weights: a checkpoint such as runs/NAME/best.pt, an exported file, or the name of public weights.
         recipe: a YAML file, or a recipe from `load_config`; None for the recipe stored in the checkpoint.
         overrides: changes to it, written section.key=value.
         device: such as 'cpu' or 'cuda:0'; None for a GPU if there is one.
@@ -122,9 +125,9 @@ def evaluate(
         DataError: the data cannot be read.
         WeightsError: the weights cannot be used.
     """
-    checkpoint = open_checkpoint(weights)
-    config, lines = evaluation_config(checkpoint.card, weights, recipe, overrides)
-    folder = results_folder(weights, checkpoint.card, config, None if output_dir is None else Path(output_dir))
+    card, start = open_model(weights)
+    config, lines = evaluation_config(card, weights, recipe, overrides)
+    folder = results_folder(weights, card, config, None if output_dir is None else Path(output_dir))
     with process_group(device, config.train.timeout_minutes) as (processes, own_device):
         console = _console(processes.is_main)
 
@@ -134,7 +137,7 @@ def evaluate(
         for line in lines:
             show(line)
         console.print(f"reading the data set {place_of(config.data)} to evaluate {weights}")
-        evaluator, metrics = evaluate_checkpoint(checkpoint, config, folder, own_device, show, processes)
+        evaluator, metrics = evaluate_model(start(own_device, "fp32"), config, folder, show, processes)
         console.print(metrics_table(metrics))
         console.print(f"{count_of(len(evaluator), 'image')}; {' and '.join(RESULTS)} are in {folder}")
     return metrics

@@ -60,6 +60,13 @@ def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | 
     return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
 
+def inference_dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    """The type in which a network predicts. `auto` means float16 on CUDA and float32 on all other devices."""
+    if precision == "auto":
+        return torch.float16 if device.type == "cuda" else torch.float32
+    return autocast_dtype(precision, device) or torch.float32
+
+
 def _has_fast_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)

@@ -20,5 +20,20 @@ class WeightsError(EffdetError):
     """A weights file or checkpoint that is missing, damaged, of an unknown kind, or of another model."""
 
 
+class NotFiniteError(WeightsError):
+    """Outputs of a model that are NaN or Inf.
+
+    Attributes:
+        image: number of the first such image in its batch.
+    """
+
+    def __init__(self, image: int) -> None:
+        super().__init__(
+            f"the outputs of the model for image {image + 1} of the batch are NaN or Inf; the weights or "
+            "their precision cannot be used"
+        )
+        self.image = image
+
+
 class TrainingError(EffdetError):
     """A training that cannot continue, for example because the loss is NaN or Inf."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from torchvision.ops import nms as torchvision_nms
 
 from effdet.boxes import decode_boxes, pairwise_iou
+from effdet.errors import NotFiniteError
 from effdet.structures import Classification, Detections, Outputs
 from effdet.types import PostprocessOptions
 
@@ -33,45 +34,113 @@ class Candidates(NamedTuple):
 
 @torch.no_grad()
 def postprocess(outputs: Outputs, options: PostprocessOptions = PostprocessOptions()) -> list[Detections]:
-    """The detections of each image of a batch: B entries, sorted by descending score.
+    """The detections of each image of a batch: B entries in host memory, sorted by descending score.
 
     Args:
         outputs: raw outputs of the model, of any float type.
         options: thresholds and NMS. After soft-NMS a lowered score must still exceed the score threshold.
 
     Returns:
-        Detections with boxes xyxy in pixels of the network input, on the device of the outputs.
+        Detections with boxes xyxy in pixels of the network input.
+
+    Raises:
+        NotFiniteError: the outputs for an image are NaN or Inf.
 
     Source: EfficientDet reference, post-processing; Soft-NMS (arXiv:1704.04503), equation 3.
     """
-    threshold, most = options.score_threshold, options.max_detections
-    detections = []
-    for candidates in select_candidates(outputs, threshold, options.max_candidates):
-        if options.nms == "soft":
-            detections.append(soft_nms(candidates, options.soft_sigma, threshold, most))
-        else:
-            detections.append(hard_nms(candidates, options.iou_threshold, most, within_class=options.nms == "class"))
-    return detections
+    _check_finite(outputs.box_deltas.flatten(1).sum(1))
+    return [
+        _suppressed(candidates, options).cpu()
+        for candidates in select_candidates(outputs, options.score_threshold, options.max_candidates)
+    ]
+
+
+@torch.no_grad()
+def postprocess_boxes(class_logits: Tensor, boxes: Tensor, options: PostprocessOptions) -> list[Detections]:
+    """The same as `postprocess`, of boxes that are decoded already.
+
+    Args:
+        class_logits: [B, A, K].
+        boxes: [B, A, 4] xyxy in pixels of the network input.
+        options: thresholds and NMS.
+    """
+    _check_finite(boxes.flatten(1).sum(1))
+    threshold, most = options.score_threshold, options.max_candidates
+    results = []
+    for image, (values, anchor, label) in enumerate(_best_pairs(class_logits, threshold, most)):
+        candidates = Candidates(boxes[image, anchor].float(), values.sigmoid(), label)
+        results.append(_suppressed(candidates, options).cpu())
+    return results
 
 
 def select_candidates(outputs: Outputs, score_threshold: float, max_candidates: int) -> list[Candidates]:
     """The (anchor, class) pairs of each image with the highest scores, of those at or above the threshold: B entries.
 
-    Logits are compared with the logit of the threshold, so that only the pairs that pass need sigmoid, sorting and
-    decoding.
+    Raises:
+        NotFiniteError: the logits of an image are NaN or Inf.
     """
-    num_classes = outputs.class_logits.shape[-1]
-    threshold = _logit(score_threshold)
-    candidates = []
-    for logits, deltas in zip(outputs.class_logits.flatten(1), outputs.box_deltas, strict=True):
-        passing = torch.nonzero(logits >= threshold).squeeze(1)
-        values = logits[passing].float()
-        values, order = values.topk(min(max_candidates, len(values)))  # sorted in descending order
-        pairs = passing[order]
-        anchor = pairs // num_classes
-        boxes = decode_boxes(deltas[anchor], outputs.anchors[anchor])
-        candidates.append(Candidates(boxes, values.sigmoid(), pairs % num_classes))
-    return candidates
+    pairs = _best_pairs(outputs.class_logits, score_threshold, max_candidates)
+    return [
+        Candidates(decode_boxes(deltas[anchor], outputs.anchors[anchor]), values.sigmoid(), label)
+        for deltas, (values, anchor, label) in zip(outputs.box_deltas, pairs, strict=True)
+    ]
+
+
+def _best_pairs(
+    class_logits: Tensor, score_threshold: float, max_candidates: int
+) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Logit [M], anchor [M] and label [M] of the best pairs of each image, sorted by descending logit.
+
+    Logits are compared with the logit of the threshold. They are traversed once, for the best logit of every anchor:
+    the best pairs are among the anchors whose best logits are highest. Only these few rows are looked at again.
+    """
+    threshold, num_classes = logit(score_threshold), class_logits.shape[-1]
+    best = class_logits.amax(2)
+    _check_finite(best.sum(1))
+    pairs = []
+    for logits, highest in zip(class_logits, best, strict=True):
+        anchors = torch.nonzero(highest >= threshold).squeeze(1)
+        least = threshold
+        if len(anchors) > max_candidates:
+            highest, order = highest[anchors].topk(max_candidates, sorted=False)
+            anchors, least = anchors[order], highest.min()
+        rows = logits[anchors].flatten()
+        passing = torch.nonzero(rows >= least).squeeze(1)
+        values, order = rows[passing].float().topk(min(max_candidates, len(passing)))
+        chosen = passing[order]
+        pairs.append((values, anchors[chosen // num_classes], chosen % num_classes))
+    return pairs
+
+
+def _suppressed(candidates: Candidates, options: PostprocessOptions) -> Detections:
+    """The candidates of an image that NMS keeps."""
+    if options.nms == "soft":
+        return soft_nms(candidates, options.soft_sigma, options.score_threshold, options.max_detections)
+    return hard_nms(candidates, options.iou_threshold, options.max_detections, within_class=options.nms == "class")
+
+
+def _check_finite(sums: Tensor) -> None:
+    """Raises NotFiniteError if the sum of an image, [B] sums, is NaN or Inf."""
+    finite = sums.isfinite()
+    if not finite.all():
+        raise NotFiniteError(int(finite.int().argmin()))
+
+
+def best_pairs(class_logits: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The (anchor, class) pairs with the highest logits, in shapes that do not depend on the values.
+
+    Args:
+        class_logits: [B, A, K].
+        count: number of pairs per image, at most A * K.
+
+    Returns:
+        Logit, anchor and label of each pair, [B, count], sorted by descending logit.
+    """
+    num_anchors, num_classes = class_logits.shape[1:]
+    anchors = class_logits.amax(2).topk(min(count, num_anchors), dim=1, sorted=False).indices
+    rows = class_logits.gather(1, anchors[:, :, None].expand(-1, -1, num_classes)).flatten(1)
+    values, pairs = rows.topk(count, dim=1)
+    return values, anchors.gather(1, pairs // num_classes), pairs % num_classes
 
 
 def hard_nms(
@@ -146,7 +215,7 @@ def rank_classes(logits: Tensor, top: int) -> tuple[Tensor, Tensor]:
     return logits.softmax(dim=1).gather(1, labels), labels
 
 
-def _logit(score: float) -> float:
+def logit(score: float) -> float:
     """The logit of a score; minus infinity for 0 and infinity for 1."""
     if score <= 0 or score >= 1:
         return -math.inf if score <= 0 else math.inf

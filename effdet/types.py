@@ -16,6 +16,16 @@ NmsMethod = Literal["class", "agnostic", "soft"]
 IouKind = Literal["iou", "giou", "diou", "ciou"]
 Padding = Literal["same", "symmetric"]  # of strided convolutions: as in TensorFlow, or as in PyTorch
 Interpolation = Literal["bilinear", "bicubic"]
+StoredPrecision = Literal["float32", "float16", "dynamic-int8", "int8"]  # of an exported file
+
+# The outputs of an exported file:
+#   detections  boxes [B, M, 4] xyxy in pixels of the input, scores [B, M], labels [B, M], counts [B]; NMS is inside
+#   raw         class_logits [B, A, K], boxes [B, A, 4] xyxy in pixels of the input; without NMS
+#   logits      logits [B, K] of a classifier
+#   features    c3, c4, c5 of a backbone
+#   coral       the four outputs of TFLite_Detection_PostProcess, as Coral and Frigate expect them
+#   mediapipe   raw boxes and scores with the metadata with which MediaPipe Tasks decodes them
+Face = Literal["detections", "raw", "logits", "features", "coral", "mediapipe"]
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,19 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # Rooms from left to right; a module imports only from its own room and from rooms to its left.
 ROOMS = (
     *("types", "errors", "opencv", "text", "files", "version", "config", "devices", "distributed", "boxes", "report"),
-    *("structures", "models", "weights", "losses", "postprocess", "data", "evaluation", "training", "inference"),
-    *("api", "cli"),
+    *(
+        "structures",
+        "models",
+        "weights",
+        "losses",
+        "postprocess",
+        "data",
+        "runtimes",
+        "evaluation",
+        "training",
+        "inference",
+    ),
+    *("export", "api", "cli"),
 )
 PLAIN_ROOMS = {"boxes", "report", "structures", "models", "losses", "postprocess"}  # plain values in, tensors out
 NOT_PLAIN = {"config", "data"}

@@ -1,4 +1,4 @@
-"""Evaluates a checkpoint: by which recipe, whether the recipe fits it, and which folder gets the results.
+"""Evaluates a checkpoint or an exported file: by which recipe, whether it fits, and which folder gets the results.
 
 `effdet.evaluate` and `effdet eval` are made of these functions. Running the model is done in `evaluate.py`.
 """
@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
 from effdet.config import ClassificationConfig, Config, DataConfig, DetectionConfig, load_config, make_config
@@ -19,13 +18,12 @@ from effdet.data.damage import all_damaged_named, check_sizes
 from effdet.data.formats import read_table
 from effdet.data.label_map import LabelMap
 from effdet.data.validation_list import with_saved_list
-from effdet.devices import move_to_device
 from effdet.distributed import SINGLE, Processes
 from effdet.errors import ConfigError
 from effdet.evaluation.evaluate import Evaluator, evaluate
 from effdet.files import write_text
+from effdet.runtimes.runtime import Runtime
 from effdet.weights.card import ModelCard
-from effdet.weights.checkpoint import Checkpoint
 
 RESULTS = ("metrics.json", "predictions.json")
 # Keys with which the recipe must describe the model of the checkpoint, as far as it gives them.
@@ -37,7 +35,7 @@ MODEL_KEYS = (
 USED_KEYS = (
     *("task", "model.image_size", "data.format", "data.root", "data.url", "data.train", "data.val"),
     *("data.workers", "data.classes", "data.rename", "data.crowd_as_objects", "data.value_range"),
-    *("eval.batch_size", "postprocess", "train.channels_last", "train.timeout_minutes"),
+    *("eval.batch_size", "postprocess", "train.timeout_minutes"),
 )
 
 
@@ -126,24 +124,22 @@ def results_folder(weights: str | Path, card: ModelCard, config: Config, out: Pa
     return folder
 
 
-def evaluate_checkpoint(
-    checkpoint: Checkpoint,
+def evaluate_model(
+    runtime: Runtime,
     config: DetectionConfig | ClassificationConfig,
     folder: Path,
-    device: torch.device,
     show: Callable[[str], None],
     processes: Processes = SINGLE,
 ) -> tuple[Evaluator, dict[str, float]]:
-    """Evaluates a checkpoint on the validation split of a recipe; the evaluator, and its metrics in every process.
+    """Evaluates a model on the validation split of a recipe; the evaluator, and its metrics in every process.
 
     The main process writes metrics.json, predictions.json, the recipe as config.yaml, and for classifiers confusion.csv
     and confusion.png.
 
     Args:
-        checkpoint: the model and its card.
+        runtime: what runs the model.
         config: see `evaluation_config`.
         folder: see `results_folder`; it is created if missing.
-        device: where to compute.
         show: shows a line about what was repaired or left out of the data; the main process calls it.
         processes: those that evaluate together.
 
@@ -152,16 +148,15 @@ def evaluate_checkpoint(
         DataError: the data cannot be read, or has other classes than the model.
         WeightsError: an output of the model is NaN or Inf.
     """
-    labels = LabelMap(checkpoint.card.class_names, checkpoint.card.category_ids)
+    labels = LabelMap(runtime.card.class_names, runtime.card.category_ids)
     table = read_table(config.data, "val", labels)
     check_sizes([table], config.data.root)
     if processes.is_main:
         for note in table.notes():
             show(note)
         _check_writable(folder)
-    model = move_to_device(checkpoint.model, device, config.train.channels_last)
     with all_damaged_named([table], config.data.root, folder, show):
-        evaluator = evaluate(model, table, config, processes)
+        evaluator = evaluate(runtime, table, config, processes)
     metrics = processes.broadcast(evaluator.metrics() if processes.is_main else {})
     if processes.is_main:
         for note in evaluator.notes(metrics):

@@ -22,14 +22,16 @@ from effdet.data.images import Image
 from effdet.data.label_map import LabelMap
 from effdet.data.letterbox import letterbox, undo_letterbox
 from effdet.data.resize import classification_view
+from effdet.devices import pick_device
 from effdet.errors import ConfigError
 from effdet.inference import BATCH_SIZE, SCORE_THRESHOLD, TOP
-from effdet.inference.backends import open_backend
 from effdet.inference.inputs import ImageLike, is_image, to_pixels
 from effdet.inference.sources import Frame
-from effdet.postprocess import classify, postprocess
-from effdet.structures import Classification, Detections, Outputs
-from effdet.types import NmsMethod, PostprocessOptions, Task
+from effdet.postprocess import classify
+from effdet.runtimes.opening import open_model
+from effdet.runtimes.runtime import Runtime
+from effdet.structures import Classification, Detections
+from effdet.types import NmsMethod, PostprocessOptions, Precision, Task
 from effdet.weights.card import ModelCard
 
 Tag = TypeVar("Tag")
@@ -67,14 +69,15 @@ class Predictor:
         max_detections: int | None = None,
         top: int | None = None,
         batch_size: int = BATCH_SIZE,
+        precision: Precision = "auto",
     ) -> None:
-        """A predictor from a checkpoint such as runs/NAME/best.pt, or from public weights such as efficientdet_d0.
+        """A predictor from a checkpoint such as runs/NAME/best.pt, an exported file, or public weights.
 
         Settings of None are those with which the model was evaluated, except for a confidence threshold of 0.3. The
         first four are for detectors, `top` is for classifiers.
 
         Args:
-            weights: path of the checkpoint, or a name of `effdet weights list`.
+            weights: path of the checkpoint or exported file, or a name of `effdet weights list`.
             device: such as 'cuda:0' or 'cpu'; None for a GPU if there is one.
             score_threshold: lowest confidence of a detection, 0..1.
             nms: see `PostprocessOptions`.
@@ -82,6 +85,8 @@ class Predictor:
             max_detections: most detections per image.
             top: number of most probable classes per image.
             batch_size: images per forward pass.
+            precision: of the arithmetic in PyTorch; 'auto' is float16 on CUDA and float32 elsewhere. An exported file
+                has its own.
 
         Raises:
             WeightsError: the file is missing, damaged or not a checkpoint, or the public weights are not available.
@@ -89,8 +94,10 @@ class Predictor:
         """
         if batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size}; expected at least 1")
-        self._backend, card = open_backend(weights, device)
-        self.device, self.image_size = self._backend.device, self._backend.image_size
+        picked = pick_device(device)
+        card, start = open_model(weights)
+        self._runtime = start(picked, precision)
+        self.device, self.image_size = self._runtime.device, self._runtime.image_size
         self.task: Task = card.task
         self.label_map = LabelMap(card.class_names, card.category_ids)
         self.value_range = card.value_range
@@ -104,7 +111,7 @@ class Predictor:
         }
         given = {name: value for name, value in settings.items() if value is not None}
         _check_settings(given, card.task, weights)
-        self._steps = _STEPS[card.task](card, given)
+        self._steps = _STEPS[card.task](card, given, self._runtime)
 
     @overload
     def __call__(self, images: ImageLike) -> Detections | Any: ...  # type: ignore[overload-overlap]
@@ -198,9 +205,10 @@ class Predictor:
         self, batch: list[tuple[Tag, Image, tuple[float, float], tuple[int, int]]]
     ) -> list[tuple[Tag, Detections | Classification]]:
         pixels = np.stack([image for _, image, _, _ in batch])
-        outputs = self._backend(torch.from_numpy(pixels).permute(0, 3, 1, 2))  # channels last in memory
         results: Sequence[Detections | Classification] = self._steps.results(
-            outputs, [scale for _, _, scale, _ in batch], [size for _, _, _, size in batch]
+            torch.from_numpy(pixels).permute(0, 3, 1, 2),  # channels last in memory
+            [scale for _, _, scale, _ in batch],
+            [size for _, _, _, size in batch],
         )
         names = self.label_map.names
         return [(row[0], replace(result, class_names=names)) for row, result in zip(batch, results, strict=True)]
@@ -209,37 +217,39 @@ class Predictor:
 class _DetectionSteps:
     """Before and after a detector: letterbox; postprocessing, boxes back in pixels of the image."""
 
-    def __init__(self, card: ModelCard, settings: dict[str, Any]) -> None:
+    def __init__(self, card: ModelCard, settings: dict[str, Any], runtime: Runtime) -> None:
         plain = {**card.postprocess, "score_threshold": SCORE_THRESHOLD, **settings}
         config = make_config({"postprocess": plain}, source="Predictor")
         assert isinstance(config, DetectionConfig)
         self.options = PostprocessOptions(**config.postprocess.model_dump())
         self.spec: Any = card.spec
+        self.runtime = runtime
 
     def resize(self, image: Image) -> tuple[Image, tuple[float, float]]:
         """The network input of an image, and network-input pixels per pixel of the image."""
         return letterbox(image, self.spec.image_size, self.spec.fill_color, self.spec.antialias)
 
     def results(
-        self, outputs: Any, scales: Sequence[tuple[float, float]], sizes: Sequence[tuple[int, int]]
+        self, images: Tensor, scales: Sequence[tuple[float, float]], sizes: Sequence[tuple[int, int]]
     ) -> list[Detections]:
         """Detections in host memory, boxes in pixels of the images."""
-        assert isinstance(outputs, Outputs)
-        results = [detections.cpu() for detections in postprocess(outputs, self.options)]
         return [
             replace(detections, boxes=undo_letterbox(detections.boxes, scale, size))
-            for detections, scale, size in zip(results, scales, sizes, strict=True)
+            for detections, scale, size in zip(
+                self.runtime.detections(images, self.options), scales, sizes, strict=True
+            )
         ]
 
 
 class _ClassificationSteps:
     """Before and after a classifier: resize and crop as its weights expect; the most probable classes."""
 
-    def __init__(self, card: ModelCard, settings: dict[str, Any]) -> None:
+    def __init__(self, card: ModelCard, settings: dict[str, Any], runtime: Runtime) -> None:
         self.top = settings.get("top", TOP)
         if self.top < 1:
             raise ConfigError(f"top is {self.top}; expected at least 1")
         self.spec: Any = card.spec
+        self.runtime = runtime
 
     def resize(self, image: Image) -> tuple[Image, tuple[float, float]]:
         """The network input of an image; the scale is not used."""
@@ -247,11 +257,10 @@ class _ClassificationSteps:
         return classification_view(image, spec.image_size, spec.crop, spec.interpolation), (1.0, 1.0)
 
     def results(
-        self, outputs: Any, scales: Sequence[tuple[float, float]], sizes: Sequence[tuple[int, int]]
+        self, images: Tensor, scales: Sequence[tuple[float, float]], sizes: Sequence[tuple[int, int]]
     ) -> list[Classification]:
         """Classes in host memory."""
-        assert isinstance(outputs, Tensor)
-        return [classification.cpu() for classification in classify(outputs, self.top)]
+        return classify(self.runtime.logits(images), self.top)
 
 
 _STEPS: dict[Task, type[_DetectionSteps] | type[_ClassificationSteps]] = {

@@ -102,7 +102,10 @@ class FusionNode(nn.Module):
 
     Attributes:
         weights: one value per input, or None for a plain sum.
+        factors: the normalized weights as constants; None while they are learned.
     """
+
+    factors: tuple[float, ...] | None
 
     def __init__(
         self,
@@ -123,6 +126,7 @@ class FusionNode(nn.Module):
             nn.Identity() if width == channels else Projection(width, channels, norm) for width in in_channels
         )
         self.weights = nn.Parameter(torch.ones(len(node.inputs))) if fusion == "fast" else None
+        self.factors = None
         self.act = activation(act)
         self.conv = SeparableConv(channels, channels)
         self.bn = norm(channels)
@@ -138,17 +142,26 @@ class FusionNode(nn.Module):
         out: Tensor = self.bn(self.conv(self.act(self._fuse(inputs))))
         return out
 
+    def fix_weights(self) -> None:
+        """Makes constants of the weights, for inference."""
+        if self.weights is not None:
+            self.factors, self.weights = tuple(self._normalized(self.weights).tolist()), None
+
     def _fuse(self, inputs: list[Tensor]) -> Tensor:
         """Weighted mean with non-negative weights ("fast normalized fusion" in the paper), or the plain sum."""
-        if self.weights is None:
+        weights = self.factors if self.weights is None else self._normalized(self.weights)
+        if weights is None:
             total = inputs[0] + inputs[1]
             return total if len(inputs) == 2 else total + inputs[2]
-        weights = self.weights.float().relu()
-        weights = weights / (weights.sum() + 1e-4)
         total = inputs[0] * weights[0]
         for position in range(1, len(inputs)):
             total = total + inputs[position] * weights[position]
         return total
+
+    @staticmethod
+    def _normalized(weights: Tensor) -> Tensor:
+        weights = weights.float().relu()
+        return weights / (weights.sum() + 1e-4)
 
 
 class BiFPNCell(nn.Module):

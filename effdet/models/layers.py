@@ -45,9 +45,9 @@ def activation(name: Activation) -> nn.Module:
 
 
 class Conv2d(nn.Conv2d):
-    """Convolution without bias that gives ceil(size / stride) pixels: [B, C, H, W] -> [B, C', ceil(H/s), ceil(W/s)].
+    """Convolution that gives ceil(size / stride) pixels: [B, C, H, W] -> [B, C', ceil(H/s), ceil(W/s)].
 
-    With stride 1 both paddings are the same.
+    It is built without bias. With stride 1 both paddings are the same.
     """
 
     def __init__(
@@ -77,8 +77,8 @@ class Conv2d(nn.Conv2d):
         if self.groups > 1 and features.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
             dtype = torch.get_autocast_dtype("cpu")
             out: Tensor = _DepthwiseConv.apply(features.to(dtype), self.weight, self.stride, padding)
-            return out
-        return F.conv2d(features, self.weight, None, self.stride, padding, 1, self.groups)
+            return out if self.bias is None else out + self.bias.to(dtype)[:, None, None]
+        return F.conv2d(features, self.weight, self.bias, self.stride, padding, 1, self.groups)
 
 
 class _DepthwiseConv(torch.autograd.Function):

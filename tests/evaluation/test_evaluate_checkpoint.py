@@ -182,7 +182,7 @@ def test_overrides_without_effect_are_shown(own_run, capsys):
         *("optim.learning_rate=0.5", "train.epochs=7", "augment.mosaic=0.5", "loss.gamma=2", "seed=3"),
         *("model.drop_path=0.1", "eval.every_epochs=2", "data.cache=memory", "optim={momentum: 0.8}"),
     ]
-    useful = ["eval.batch_size=2", "data.workers=0", "postprocess.nms=soft", "train.channels_last=false"]
+    useful = ["eval.batch_size=2", "data.workers=0", "postprocess.nms=soft"]
     assert run("eval", "--weights", own_run / "best.pt", *useful, *useless) == 0
     keys = [override.partition("=")[0] for override in useless[:-1]]
     line = f"without effect in an evaluation: {', '.join([*keys, 'optim.momentum'])}\n"

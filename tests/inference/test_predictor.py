@@ -14,7 +14,8 @@ from effdet.inference.predictor import Predictor
 from effdet.inference.sources import Frame, open_sources, read_frames
 from effdet.models import ModelOptions, make_spec
 from effdet.postprocess import postprocess
-from effdet.structures import Classification, Detections, Outputs
+from effdet.runtimes.opening import ModelFile
+from effdet.structures import Classification, Detections
 from effdet.types import PostprocessOptions
 from effdet.weights.card import ModelCard
 from effdet.weights.checkpoint import load_checkpoint, save_checkpoint
@@ -332,22 +333,22 @@ def test_what_is_no_image_is_refused(weights, given):
         Predictor(weights, "cpu")(given)
 
 
-class FixedBackend:
+class FixedRuntime:
     """A runtime of somebody else: always the same two boxes."""
 
     device, image_size = torch.device("cpu"), (128, 128)
 
-    def __call__(self, images):
+    def detections(self, images, options):
         assert images.dtype == torch.uint8
         assert images.shape[1:] == (3, 128, 128)
-        anchors = torch.tensor([[0.0, 0, 64, 64], [64, 64, 128, 128]])
-        logits = torch.tensor([[3.0, -9, -9], [-9, -9, 2.0]]).expand(len(images), -1, -1)
-        return Outputs(logits, torch.zeros(len(images), 2, 4), anchors)
+        boxes = torch.tensor([[0.0, 0, 64, 64], [64, 64, 128, 128]])
+        return [Detections(boxes, torch.tensor([0.9, 0.8]), torch.tensor([0, 2])) for _ in images]
 
 
-def test_another_runtime_needs_nothing_but_images_to_outputs(weights, monkeypatch):
+def test_another_runtime_needs_nothing_but_images_to_detections(weights, monkeypatch):
     card = load_checkpoint(weights).card
-    monkeypatch.setattr("effdet.inference.predictor.open_backend", lambda weights, device: (FixedBackend(), card))
+    model = ModelFile(card, lambda device, precision: FixedRuntime())
+    monkeypatch.setattr("effdet.inference.predictor.open_model", lambda weights: model)
     result = Predictor("model.other")(np.zeros((256, 256, 3), np.uint8))
     assert result.names == ["red", "platelet"]
     assert result.boxes.tolist() == [[0, 0, 128, 128], [128, 128, 256, 256]]

@@ -25,6 +25,7 @@ from effdet.losses import ClassificationLoss
 from effdet.models import EfficientNet
 from effdet.models.anchors import level_sizes
 from effdet.report.sheet import draw_classification_batch
+from effdet.runtimes.pytorch import TorchRuntime
 from effdet.structures import LabelBatch
 from effdet.text import count_of
 from effdet.training.debug.checks import label_warnings
@@ -138,7 +139,8 @@ class ClassificationTask:
 
     def evaluate(self, model: EfficientNet) -> Evaluator:
         """Runs a model over the validation images."""
-        return evaluate(model, self.data.val_table, self.config, self.processes)
+        runtime = TorchRuntime(model, self.card(), next(model.buffers()).device)
+        return evaluate(runtime, self.data.val_table, self.config, self.processes)
 
     @staticmethod
     def make_criterion(config: ClassificationLossConfig, class_names: Sequence[str]) -> ClassificationLoss:

@@ -30,6 +30,7 @@ from effdet.models.anchors import anchors_per_cell, level_sizes
 from effdet.models.efficientdet import MIN_LEVEL
 from effdet.models.heads import PRIOR
 from effdet.report.sheet import draw_detection_batch
+from effdet.runtimes.pytorch import TorchRuntime
 from effdet.structures import Batch, Outputs, Target
 from effdet.text import count_of
 from effdet.training.debug.checks import box_warnings, check_boxes
@@ -133,7 +134,8 @@ class DetectionTask:
 
     def evaluate(self, model: EfficientDet) -> Evaluator:
         """Runs a model over the validation images."""
-        return evaluate(model, self.data.val_table, self.config, self.processes)
+        runtime = TorchRuntime(model, self.card(), next(model.buffers()).device)
+        return evaluate(runtime, self.data.val_table, self.config, self.processes)
 
     @staticmethod
     def make_criterion(config: DetectionLossConfig, class_names: Sequence[str]) -> DetectionLoss:

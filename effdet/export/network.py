@@ -1,0 +1,88 @@
+"""The network as it is exported: uint8 images in the order of image files, and the outputs of each face.
+
+Writers of file formats are in the modules beside this one; what the faces mean is at `effdet.types.Face`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from effdet.boxes import decode_boxes
+from effdet.models import EfficientDet, EfficientNet
+from effdet.models.folding import fold
+from effdet.postprocess import best_pairs, logit
+from effdet.types import PostprocessOptions
+
+# NMS in the operators of a file format. From boxes [B, M, 4], scores [B, M] sorted in descending order, with 0 for
+# those below the threshold, labels [B, M] and options to boxes [B, N, 4], scores [B, N], labels [B, N] and counts [B],
+# where N is max_detections; rows after the count are 0.
+Suppression = Callable[[Tensor, Tensor, Tensor, PostprocessOptions], tuple[Tensor, Tensor, Tensor, Tensor]]
+
+
+class RawDetector(nn.Module):
+    """A detector with the face "raw": images to class_logits [B, A, K] and boxes [B, A, 4] xyxy in input pixels."""
+
+    names = ("class_logits", "boxes")
+
+    def __init__(self, model: EfficientDet) -> None:
+        super().__init__()
+        self.network = fold(model)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Outputs of images [B, H, W, 3] uint8 RGB."""
+        outputs = self.network(images.permute(0, 3, 1, 2))
+        return outputs.class_logits, decode_boxes(outputs.box_deltas, outputs.anchors)
+
+
+class SuppressingDetector(nn.Module):
+    """A detector with the face "detections": the best candidates, decoded, and NMS."""
+
+    names = ("boxes", "scores", "labels", "counts")
+
+    def __init__(self, model: EfficientDet, options: PostprocessOptions, suppress: Suppression) -> None:
+        super().__init__()
+        self.network, self.options, self.suppress = fold(model), options, suppress
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Outputs of images [B, H, W, 3] uint8 RGB."""
+        outputs = self.network(images.permute(0, 3, 1, 2))
+        num_anchors, num_classes = outputs.class_logits.shape[1:]
+        count = min(self.options.max_candidates, num_anchors * num_classes)
+        values, anchor, label = best_pairs(outputs.class_logits, count)
+        deltas = outputs.box_deltas.gather(1, anchor[:, :, None].expand(-1, -1, 4))
+        boxes = decode_boxes(deltas, outputs.anchors[anchor])
+        scores = values.sigmoid() * (values >= logit(self.options.score_threshold))
+        return self.suppress(boxes, scores, label, self.options)
+
+
+class ExportedClassifier(nn.Module):
+    """A classifier with the face "logits": images to logits [B, K]."""
+
+    names = ("logits",)
+
+    def __init__(self, model: EfficientNet) -> None:
+        super().__init__()
+        self.network = fold(model)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits of images [B, H, W, 3] uint8 RGB."""
+        logits: Tensor = self.network(images.permute(0, 3, 1, 2))
+        return logits
+
+
+class ExportedBackbone(nn.Module):
+    """The backbone of a detector or a classifier with the face "features": images to C3, C4 and C5."""
+
+    names = ("c3", "c4", "c5")
+
+    def __init__(self, model: EfficientDet | EfficientNet) -> None:
+        super().__init__()
+        folded: Any = fold(model)
+        self.network = folded.backbone
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Features [B, C, H', W'] of images [B, H, W, 3] uint8 RGB."""
+        return tuple(self.network.features(images.permute(0, 3, 1, 2)))

@@ -237,6 +237,11 @@ class TrainConfig(Section):
     compile: bool = Field(
         False, description="Compile the model with torch.compile: minutes at the start, faster steps on some GPUs."
     )
+    cuda_graphs: bool = Field(
+        True,
+        description="CUDA graphs: start the kernels of a step with one call. Used on one GPU where all batches have "
+        "the same shape; the log says whether.",
+    )
     channels_last: bool = Field(True, description="Store images and weights in channels-last memory format.")
     ema_decay: Fraction | None = Field(
         0.9998, description="Decay of the EMA of the weights, which is evaluated and saved; null for no EMA."

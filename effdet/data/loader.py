@@ -13,11 +13,11 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from types import FrameType
-from typing import Any
+from typing import Any, Generic
 
 import torch
 from torch import Tensor
@@ -81,33 +81,84 @@ def evaluation_batches(
     return _batches(dataset, keys, workers, pin_memory)
 
 
-def prefetch_to_device(
-    batches: Generator[BatchType, None, None], device: torch.device
-) -> Generator[BatchType, None, None]:
-    """Batches on `device`: each is copied to a GPU while the one before is computed; other devices do not prefetch."""
-    return _prefetch(batches, device) if device.type == "cuda" else batches
+class Prefetch(Generic[BatchType]):
+    """The batches of a run on its device; on a GPU the next one is copied and prepared while a step is computed.
+
+    Other devices get each batch as it is, when it is asked for.
+    """
+
+    def __init__(
+        self,
+        batches: Generator[BatchType, None, None],
+        device: torch.device,
+        prepare: Callable[[BatchType, int], Any] = lambda batch, _: batch,
+        first_step: int = 0,
+    ) -> None:
+        """Nothing is loaded yet.
+
+        Args:
+            batches: in host memory, page-locked for a GPU.
+            device: where they are needed.
+            prepare: what else is done with a batch of a step on a GPU, beside the computation of the step before.
+            first_step: step of the first batch.
+        """
+        self._batches, self._device, self._prepare, self._step = batches, device, prepare, first_step
+        # Its few kernels go first, so that waiting for them is short.
+        self._copying = _urgent_stream(device) if device.type == "cuda" else None
+        self._following: Any = None
+        self._error: DataError | None = None
+        self._current: Any = None  # keeps its memory until another batch is asked for
+        self._handed_out: torch.cuda.Event | None = None
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        if self._copying is None:
+            return next(self._batches)
+        if self._following is None:
+            self.fetch()
+        if self._error is not None:
+            raise self._error
+        if self._following is None:
+            raise StopIteration
+        computing = torch.cuda.current_stream(self._device)
+        computing.wait_stream(self._copying)
+        self._handed_out = computing.record_event()
+        self._current, self._following = self._following, None
+        return self._current
+
+    def fetch(self) -> float:
+        """Copies the next batch to the GPU and prepares it, without waiting for the step that is computed there.
+
+        Returns:
+            Seconds in which no batch was there yet.
+        """
+        if self._copying is None or self._following is not None:
+            return 0.0
+        started = time.perf_counter()
+        try:
+            batch = next(self._batches, None)
+        except DataError as error:  # belongs to the next step
+            self._error = error
+            batch = None
+        waited = time.perf_counter() - started
+        if batch is not None:
+            with torch.cuda.stream(self._copying):
+                # It may reuse the memory of batches before the newest one, whose computation was queued before that.
+                if self._handed_out is not None:
+                    self._copying.wait_event(self._handed_out)
+                self._following = self._prepare(batch.to(self._device), self._step)  # type: ignore[arg-type]
+            self._step += 1
+        return waited
+
+    def close(self) -> None:
+        """Ends the loader processes."""
+        self._batches.close()
 
 
-def _prefetch(batches: Generator[BatchType, None, None], device: torch.device) -> Generator[BatchType, None, None]:
-    copying = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    with contextlib.closing(batches):
-        following = _copied(batches, device, copying)
-        while following is not None:
-            batch = following
-            torch.cuda.current_stream(device).wait_stream(copying)
-            following = _copied(batches, device, copying)
-            yield batch
-
-
-def _copied(batches: Iterator[BatchType], device: torch.device, copying: torch.cuda.Stream) -> BatchType | None:
-    """The next batch on its way to the GPU."""
-    batch = next(batches, None)
-    if batch is None:
-        return None
-    # It may reuse the memory of a batch that is still in use: what is queued so far must finish first.
-    copying.wait_stream(torch.cuda.current_stream(device))
-    with torch.cuda.stream(copying):
-        return batch.to(device)  # type: ignore[return-value]
+def _urgent_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call]
 
 
 def _batches(

@@ -22,7 +22,7 @@ class ClassificationLoss(nn.Module):
         super().__init__()
         self.label_smoothing = label_smoothing
 
-    def forward(self, logits: Tensor, targets: Tensor, normalizer: float | None = None) -> dict[str, Tensor]:
+    def forward(self, logits: Tensor, targets: Tensor, normalizer: float | Tensor | None = None) -> dict[str, Tensor]:
         """The loss of B images as {"loss": scalar}, computed in float32.
 
         Args:

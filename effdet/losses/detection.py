@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from effdet.losses.boxes import huber_loss_sum, iou_loss_sum
-from effdet.losses.focal import focal_loss_sum
+from effdet.losses.boxes import deltas_of, huber_loss_sum, iou_loss_sum
+from effdet.losses.focal import flat_index, focal_loss_sum
 from effdet.losses.matching import Assignment, assign
 from effdet.structures import Outputs, Target
 from effdet.types import DetectionLossOptions
@@ -76,14 +76,16 @@ class DetectionLoss(nn.Module):
         class_sum = focal_loss_sum(
             logits, (image, anchor, label), options.alpha, options.gamma, options.label_smoothing, weights
         )
-        deltas, anchors = outputs.box_deltas[image, anchor].float(), outputs.anchors[anchor]
+        positions = flat_index((image, anchor), outputs.box_deltas.shape)
+        deltas, anchors = deltas_of(outputs.box_deltas, positions).float(), outputs.anchors[anchor]
+        counted = image >= 0
         losses = {"class_loss": class_sum / divisor}
         total = losses["class_loss"]
         if options.box_weight > 0:
-            losses["box_loss"] = huber_loss_sum(deltas, anchors, boxes, options.huber_delta) / divisor
+            losses["box_loss"] = huber_loss_sum(deltas, anchors, boxes, options.huber_delta, counted) / divisor
             total = total + options.box_weight * losses["box_loss"]
         if options.iou is not None:
-            losses["iou_loss"] = iou_loss_sum(deltas, anchors, boxes, options.iou) / divisor
+            losses["iou_loss"] = iou_loss_sum(deltas, anchors, boxes, options.iou, counted) / divisor
             total = total + options.iou_weight * losses["iou_loss"]
         return {"loss": total, **losses}
 

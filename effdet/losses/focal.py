@@ -5,6 +5,8 @@ Which anchors are positive is decided in `matching.py`.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -31,7 +33,8 @@ def focal_loss_sum(
 
     Args:
         logits: [..., K].
-        positive: index of the logits whose target is 1, as for `logits[positive]`; no index twice.
+        positive: index of the logits whose target is 1, as for `logits[positive]`; no index twice. Where the first
+            index is negative, the row is padding.
         alpha: weight of positives; negatives weigh 1 - alpha.
         gamma: focusing exponent.
         label_smoothing: inside the cross-entropy alone. Source: EfficientDet reference; Focal loss, equation 5.
@@ -59,8 +62,11 @@ class _FocalLossSum(torch.autograd.Function):
         computed = torch.promote_types(logits.dtype, torch.float32)
         weights = logits.new_ones(1, dtype=computed) if class_weights is None else class_weights.to(computed)
         rows = logits.reshape(-1, logits.shape[-1])
-        # float16 would lose the gradients of easy negatives, which bfloat16 holds
-        gradient = torch.empty_like(rows, dtype=computed if logits.dtype == torch.float16 else logits.dtype)
+        # float16 would lose the gradients of easy negatives, which bfloat16 holds. One value more takes what padding
+        # writes.
+        low = computed if logits.dtype == torch.float16 else logits.dtype
+        spare = torch.empty(rows.numel() + 1, dtype=low, device=logits.device)
+        gradient = spare[:-1].view(rows.shape)
         total = logits.new_zeros((), dtype=computed)
         step = max(1, (LOGITS_AT_ONCE_ON_CPU if logits.device.type == "cpu" else LOGITS_AT_ONCE) // rows.shape[1])
         for start in range(0, len(rows), step):
@@ -68,23 +74,34 @@ class _FocalLossSum(torch.autograd.Function):
             total += (loss.mul_(weights)).sum()
             torch.mul(slope, weights * (1 - alpha), out=slope)
             gradient[start : start + step] = slope
-        chosen = logits[positive].to(computed)
+        is_positive, index = positive[0] >= 0, flat_index(positive, logits.shape)
+        chosen = rows.view(-1)[index.clamp(max=rows.numel() - 1)].to(computed)
         if class_weights is not None:
             weights = weights[positive[-1]]
-        total = (1 - alpha) * (total - (_focal_negative(chosen, gamma, half)[0] * weights).sum())
+        as_negatives = _focal_negative(chosen, gamma, half)[0] * weights
+        total = (1 - alpha) * (total - torch.where(is_positive, as_negatives, 0).sum())
         # A positive costs what a negative of the opposite logit costs.
         loss, slope = _focal_negative(-chosen, gamma, half)
-        gradient = gradient.view(logits.shape)
-        gradient[positive] = (-alpha * weights * slope).to(gradient.dtype)
-        ctx.save_for_backward(gradient)
+        spare[index] = (-alpha * weights * slope).to(low)
+        ctx.save_for_backward(gradient.view(logits.shape))
         ctx.dtype = logits.dtype
-        return total + alpha * (loss * weights).sum()
+        return total + alpha * torch.where(is_positive, loss * weights, 0).sum()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, factor: Tensor) -> tuple[Tensor, None, None, None, None, None]:
         (gradient,) = ctx.saved_tensors
         return (gradient * factor).to(ctx.dtype), None, None, None, None, None
+
+
+def flat_index(index: tuple[Tensor, ...], shape: Sequence[int]) -> Tensor:
+    """Position of each indexed value in a flattened array of a shape; one behind the last where the first index is
+    negative.
+    """
+    flat = index[0]
+    for positions, size in zip(index[1:], shape[1:], strict=False):
+        flat = flat * size + positions
+    return torch.where(index[0] < 0, math.prod(shape[: len(index)]), flat)
 
 
 def _focal_negative(logits: Tensor, gamma: float, half: float) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from effdet.boxes import pairwise_iou
@@ -23,7 +24,7 @@ class Assignment(NamedTuple):
     """The positive anchors of a batch; all other anchors are background.
 
     Attributes:
-        image: [P] int64, image of each positive, 0..B-1.
+        image: [P] int64, image of each positive, 0..B-1; -1 in a row of padding, which counts nowhere.
         anchor: [P] int64, its anchor, 0..A-1.
         label: [P] int64, its class.
         box: [P, 4] float32, its box, xyxy in pixels of the network input.
@@ -36,8 +37,16 @@ class Assignment(NamedTuple):
 
     @property
     def num_positives(self) -> int:
-        """P."""
-        return len(self.anchor)
+        """P, without padding."""
+        return int((self.image >= 0).sum())
+
+    def padded(self, rows: int) -> Assignment:
+        """The same positives with padding up to a number of rows, at least P."""
+        missing = rows - len(self.image)
+        image, anchor, label = (
+            F.pad(values, (0, missing), value=fill) for values, fill in zip(self[:3], (-1, 0, 0), strict=True)
+        )
+        return Assignment(image, anchor, label, F.pad(self.box, (0, 0, 0, missing)))
 
 
 def assign(anchors: Tensor, targets: Sequence[Target]) -> Assignment:

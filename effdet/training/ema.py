@@ -21,15 +21,32 @@ class ExponentialMovingAverage:
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.decay = decay
+        self._pairs: _Pairs | None = None
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
         """Moves the average towards the weights after step `step`, counted from 0."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        average, current = self.model.state_dict(), model.state_dict()
-        floating = [name for name, value in average.items() if value.is_floating_point()]
-        counters = [name for name, value in average.items() if not value.is_floating_point()]
-        averages: list[Tensor] = [average[name] for name in floating]
-        torch._foreach_lerp_(averages, [current[name] for name in floating], 1 - decay)
-        if counters:
-            torch._foreach_copy_([average[name] for name in counters], [current[name] for name in counters])
+        if self._pairs is None or self._pairs.model is not model:
+            self._pairs = _Pairs(model, self.model)
+        pairs = self._pairs
+        torch._foreach_lerp_(pairs.averages, pairs.weights, 1 - decay)
+        if pairs.counters:
+            torch._foreach_copy_(pairs.copies, pairs.counters)
+
+
+class _Pairs:
+    """The tensors of a model and of its average, collected once: state_dict() takes longer than the update itself.
+
+    Both change their tensors in place only.
+    """
+
+    def __init__(self, model: nn.Module, average: nn.Module) -> None:
+        self.model = model
+        pairs = list(zip(average.state_dict().values(), model.state_dict().values(), strict=True))
+        floating = [pair for pair in pairs if pair[0].is_floating_point()]
+        counting = [pair for pair in pairs if not pair[0].is_floating_point()]
+        self.averages: list[Tensor] = [mean for mean, _ in floating]
+        self.weights: list[Tensor] = [weight for _, weight in floating]
+        self.copies: list[Tensor] = [copied for copied, _ in counting]
+        self.counters: list[Tensor] = [counter for _, counter in counting]

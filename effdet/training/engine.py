@@ -17,7 +17,7 @@ from rich.console import Console
 
 from effdet.config import Config
 from effdet.data.damage import all_damaged_named
-from effdet.data.loader import prefetch_to_device
+from effdet.data.loader import Prefetch
 from effdet.data.validation_list import with_saved_list, write_validation_list
 from effdet.distributed import SINGLE, Processes
 from effdet.errors import ConfigError, DataError, EffdetError
@@ -43,7 +43,7 @@ from effdet.training.records.trackers import open_trackers
 from effdet.training.resume import resume
 from effdet.training.setup import Run, set_up
 from effdet.training.state import TrainState
-from effdet.training.step import prepare, reduce_losses, train_step
+from effdet.training.step import finish_step, prepare, reduce_losses, start_step
 from effdet.training.stopping import Ending, StopRequest, stop_request
 from effdet.training.tasks import MicroBatch
 
@@ -150,9 +150,8 @@ def damage_named(run: Run) -> contextlib.AbstractContextManager[None]:
 def train_steps(run: Run, state: TrainState, stop: StopRequest) -> Ending:
     """Computes the steps that are left, unless something stops them, and gives how they ended."""
     train, device = run.config.train, run.network.device
-    batches = prefetch_to_device(
-        run.task.data.batches(state.step, run.schedule.total_steps, device.type == "cuda"), device
-    )
+    loaded = run.task.data.batches(state.step, run.schedule.total_steps, device.type == "cuda")
+    batches = Prefetch(loaded, device, run.task.prepare, state.step)
     train_mode(state.model, run.frozen)
     with (
         contextlib.closing(batches),
@@ -172,10 +171,14 @@ def train_steps(run: Run, state: TrainState, stop: StopRequest) -> Ending:
                 return reason
             if computed and state.recent and progress.is_due():  # all processes know the losses of the step before
                 progress.show(mean_record(run, state, *meter.peek()))
-            state.recent.append(step_in_memory(run, state, micro_batches))
+            with memory_explained(run, micro_batches):
+                started = start_step(run, state, micro_batches)
+                waited = batches.fetch()
+                meter.add_wait(min(waited, started.results.idle_seconds()))
+                state.recent.append(finish_step(run, state, started))
             state.unreduced = run.processes.size > 1
             computed = True
-            state.seconds = meter.count(len(batch.images) * run.processes.size)
+            state.seconds = meter.count(sum(len(one.images) for one in micro_batches) * run.processes.size)
             progress.advance(state.step, epoch_of(run, state), state.seconds)
             if state.step % train.log_every == 0 or is_last(run, state):
                 reduce_losses(run, state)
@@ -212,10 +215,11 @@ def with_error_as_last(batches: Iterator[Any]) -> Iterator[Any]:
         yield error
 
 
-def step_in_memory(run: Run, state: TrainState, micro_batches: list[MicroBatch]) -> dict[str, float]:
-    """A step; if memory runs out, the error says how large the forward pass was and what to change."""
+@contextlib.contextmanager
+def memory_explained(run: Run, micro_batches: list[MicroBatch]) -> Iterator[None]:
+    """A context of a step; if memory runs out, the error says how large the forward pass was and what to change."""
     try:
-        return train_step(run, state, micro_batches)
+        yield
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -229,6 +233,8 @@ def finish_epoch(run: Run, state: TrainState, stop: StopRequest) -> Ending | Non
     """Ends an epoch, with an evaluation unless a process was asked to stop; gives how the run ends if it ends now."""
     reduce_losses(run, state)
     reason = stop.agreed(run.processes)
+    if run.graph is not None:
+        run.graph.make_space()
     end_epoch(run, state, evaluating=evaluation_is_due(run, state) and reason is None)
     reason = stop.agreed(run.processes)
     patience = run.config.train.patience

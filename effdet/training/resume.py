@@ -30,7 +30,7 @@ MINOR = (
     *("eval", "postprocess", "log"),
     *("data.workers", "data.root", "data.url", "data.cache", "data.cache_gb", "data.cache_folder"),
     *("train.epochs", "train.max_steps", "train.log_every", "train.save_every_minutes", "train.max_hours"),
-    *("train.patience", "train.activation_checkpointing", "train.timeout_minutes"),
+    *("train.patience", "train.activation_checkpointing", "train.timeout_minutes", "train.cuda_graphs"),
 )
 
 MINOR_CHANGES = "changed too: "  # how their line begins

@@ -21,6 +21,7 @@ from effdet.distributed import SINGLE, Processes
 from effdet.text import count_of
 from effdet.training.automatic import question_recipe
 from effdet.training.batch_norm import apply_batch_norm, describe_batch_norm, plan_batch_norm, uses_batch_statistics
+from effdet.training.cuda_graph import BackwardGraph, reason_for_no_graph
 from effdet.training.debug.checks import check_micro_batches
 from effdet.training.ema import ExponentialMovingAverage
 from effdet.training.optim import Schedule, freeze, make_optimizer, make_schedule
@@ -50,6 +51,7 @@ class Run:
         card: describes the weights that are saved.
         log: the log files.
         console: the terminal.
+        graph: the CUDA graph of a step; None if none is used.
         evaluation_seconds: duration of each evaluation since this start; the list grows.
     """
 
@@ -63,6 +65,7 @@ class Run:
     card: ModelCard
     log: RunLog
     console: Console
+    graph: BackwardGraph | None = None
     evaluation_seconds: list[float] = field(default_factory=list)
 
 
@@ -118,10 +121,27 @@ def set_up(
         card=replace(task.card(), config=config.to_dict(), versions=VERSIONS),
         log=RunLog(folder, task.criterion.names, task.setting_names, task.metric_names),
         console=console,
+        graph=make_graph(config, model, device, processes, task, console),
     )
     console.print(describe_run(run))
     console.print(describe_batch_norm(model, batch_norm))
     return run, state
+
+
+def make_graph(
+    config: Config,
+    model: nn.Module,
+    device: torch.device,
+    processes: Processes,
+    task: TrainingTask,
+    console: Console,
+) -> BackwardGraph | None:
+    """The CUDA graph of a step, if the run uses one; on a GPU a line says whether it does, and why not."""
+    if device.type != "cuda":
+        return None
+    reason = reason_for_no_graph(config.train, processes.size, task.varies_by)
+    console.print(f"CUDA graphs: {'used' if reason is None else f'not used ({reason})'}")
+    return None if reason else BackwardGraph(list(model.parameters()), device, console)
 
 
 def place_of(data: DataConfig) -> str:

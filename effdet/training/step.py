@@ -5,19 +5,22 @@ The loop over the steps, with logging, saving and evaluating, is in `engine.py`.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from effdet.distributed import explain_lost_process
 from effdet.errors import DataError, TrainingError
 from effdet.training.debug.checks import check_first_loss
 from effdet.training.debug.dump import dump_step
 from effdet.training.optim import set_learning_rate
+from effdet.training.results import Results
 from effdet.training.setup import Run
 from effdet.training.state import TrainState
 from effdet.training.stopping import REASONS, Ending
@@ -38,7 +41,8 @@ def prepare(
     Args:
         run: the run.
         state: before the step.
-        batch: the batch of this process, or the DataError because of which there is none.
+        batch: the batch of this process, its micro-batches if the task has prepared them already, or the DataError
+            because of which there is none.
         asked: why this process was asked to stop; None if it was not.
 
     Returns:
@@ -48,7 +52,8 @@ def prepare(
         DataError: this process or another cannot read its images; no process waits for another then.
     """
     failed = isinstance(batch, DataError)
-    micro_batches = [] if failed else run.task.prepare(batch, state.step)
+    prepared = failed or isinstance(batch, list)
+    micro_batches = ([] if failed else batch) if prepared else run.task.prepare(batch, state.step)
     count = sum(micro_batch.count for micro_batch in micro_batches)
     votes = [asked == reason for reason in REASONS]
     numbers = torch.tensor([count, failed, *votes, *local_losses(run, state)], dtype=torch.float64)
@@ -61,8 +66,49 @@ def prepare(
     return [replace(micro_batch, normalizer=normalizer) for micro_batch in micro_batches], reason
 
 
+@dataclass(frozen=True)
+class StartedStep:
+    """A step whose losses are not known yet. A GPU may still compute it.
+
+    Attributes:
+        micro_batches: of this process.
+        learning_rate: of the step.
+        settings: what else holds in the epoch.
+        results: its losses and gradient norm, on their way to host memory.
+        stepped: whether the optimizer step is queued too; it does nothing if a result is NaN or Inf.
+    """
+
+    micro_batches: Sequence[MicroBatch]
+    learning_rate: float
+    settings: Mapping[str, float]
+    results: Results
+    stepped: bool
+
+
 def train_step(run: Run, state: TrainState, micro_batches: Sequence[MicroBatch]) -> dict[str, float]:
-    """One optimizer step; over several processes each computes its own micro-batches.
+    """One optimizer step: `start_step` and `finish_step`, whose results and errors it has."""
+    return finish_step(run, state, start_step(run, state, micro_batches))
+
+
+def start_step(run: Run, state: TrainState, micro_batches: Sequence[MicroBatch]) -> StartedStep:
+    """Begins an optimizer step; over several processes each computes its own micro-batches.
+
+    A GPU is not waited for: it computes while the next batch is loaded.
+    """
+    learning_rate = run.schedule.learning_rate(state.step)
+    set_learning_rate(state.optimizer, learning_rate)
+    settings = run.task.settings(state.step // run.schedule.steps_per_epoch)
+    results = Results(run.network.device)
+    numbers = queue_gradients(run, state, micro_batches)
+    stepped = checks_on_device(run, state)
+    if stepped:
+        step_if_finite(state.optimizer, numbers)
+    results.send(numbers)
+    return StartedStep(micro_batches, learning_rate, settings, results, stepped)
+
+
+def finish_step(run: Run, state: TrainState, started: StartedStep) -> dict[str, float]:
+    """Waits for a step, checks it, and completes it.
 
     Returns:
         Learning rate, losses of this process, gradient norm over all processes, and what else holds in the epoch.
@@ -71,10 +117,8 @@ def train_step(run: Run, state: TrainState, micro_batches: Sequence[MicroBatch])
         TrainingError: loss or gradient is NaN or Inf, or the first loss is not that of an untrained head. The weights
             are those before the step then.
     """
-    learning_rate = run.schedule.learning_rate(state.step)
-    set_learning_rate(state.optimizer, learning_rate)
-    settings = run.task.settings(state.step // run.schedule.steps_per_epoch)
-    losses, gradient_norm = compute_gradients(run, state, micro_batches)
+    micro_batches, learning_rate, settings = started.micro_batches, started.learning_rate, started.settings
+    losses, gradient_norm = named_results(run, started.results)
     while not all(map(math.isfinite, (*losses.values(), gradient_norm))):
         # The gradient norm is the same in all processes, so all of them get here and agree on what to do.
         sums = run.processes.all_reduce_sum(torch.tensor([*losses.values()], dtype=torch.float64)).tolist()
@@ -87,7 +131,8 @@ def train_step(run: Run, state: TrainState, micro_batches: Sequence[MicroBatch])
         losses, gradient_norm = compute_gradients(run, state, micro_batches)
     if state.step == 0:
         check_untrained(run, micro_batches, losses)
-    state.scaler.step(state.optimizer)
+    if not started.stepped:
+        state.scaler.step(state.optimizer)
     state.scaler.update()
     state.optimizer.zero_grad()
     if state.ema is not None:
@@ -99,26 +144,70 @@ def train_step(run: Run, state: TrainState, micro_batches: Sequence[MicroBatch])
 def compute_gradients(
     run: Run, state: TrainState, micro_batches: Sequence[MicroBatch]
 ) -> tuple[dict[str, float], float]:
-    """Puts the clipped gradients of a step into the model; gives the losses of this process and the gradient norm.
+    """Puts the clipped gradients of a step into the model; gives the losses of this process and the gradient norm."""
+    results = Results(run.network.device)
+    results.send(queue_gradients(run, state, micro_batches))
+    return named_results(run, results)
+
+
+def queue_gradients(run: Run, state: TrainState, micro_batches: Sequence[MicroBatch]) -> Tensor:
+    """Puts the clipped gradients of a step into the model, without waiting for a GPU.
 
     The gradients of the micro-batches add up, as do those of the processes.
+
+    Returns:
+        The losses of this process in their order, and the gradient norm.
     """
-    task, network, processes = run.task, run.network, run.processes
     # The random numbers of the network are a function of the step: nothing to save, and the same after any restart.
-    torch.manual_seed(seed_of_step(run.config.seed, state.step, processes.rank))
-    names = task.criterion.names
-    sums = torch.zeros(len(names), device=network.device)
+    torch.manual_seed(seed_of_step(run.config.seed, state.step, run.processes.rank))
+    sums = torch.zeros(len(run.task.criterion.names), device=run.network.device)
     with explain_lost_process():
         for number, micro_batch in enumerate(micro_batches, start=1):
-            outputs = network(micro_batch.images, last=number == len(micro_batches))
-            losses = task.loss(outputs, micro_batch)
-            total = state.scaler.scale(losses["loss"] * processes.size)  # DDP averages over the processes
-            torch.autograd.backward(total, 0 * total.detach() + 1)  # a NaN or Inf loss is NaN in all gradients
-            sums += torch.stack([*losses.values()]).detach()
+            compute = functools.partial(backward, run, state, number == len(micro_batches))
+            sums += compute(micro_batch) if run.graph is None else run.graph.backward(compute, micro_batch)
     state.scaler.unscale_(state.optimizer)
     norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), run.config.optim.grad_clip_norm or math.inf)
-    *values, gradient_norm = torch.cat([sums, norm[None]]).tolist()  # the one synchronization with a GPU
-    return dict(zip(names, values, strict=True)), gradient_norm
+    return torch.cat([sums, norm[None]])
+
+
+def backward(run: Run, state: TrainState, last: bool, micro_batch: MicroBatch) -> Tensor:
+    """Adds the gradients of a micro-batch to those in the model; gives its losses in their order.
+
+    Args:
+        run: the run.
+        state: before the step.
+        last: whether it is the last micro-batch of the step.
+        micro_batch: what is computed.
+    """
+    losses = run.task.loss(run.network(micro_batch.images, last=last), micro_batch)
+    total = state.scaler.scale(losses["loss"] * run.processes.size)  # DDP averages over the processes
+    torch.autograd.backward(total, 0 * total.detach() + 1)  # a NaN or Inf loss is NaN in all gradients
+    return torch.stack([*losses.values()]).detach()
+
+
+def named_results(run: Run, results: Results) -> tuple[dict[str, float], float]:
+    """Losses by name, and the gradient norm; waits for a GPU."""
+    *values, gradient_norm = results.read()
+    return dict(zip(run.task.criterion.names, values, strict=True)), gradient_norm
+
+
+def checks_on_device(run: Run, state: TrainState) -> bool:
+    """Whether the optimizer step can be queued before the losses are known, because it does nothing if one is NaN.
+
+    The first step may not: its loss is checked against that of an untrained head, and a step that does nothing would
+    leave the new momentum without values.
+    """
+    fused = getattr(state.optimizer, "_step_supports_amp_scaling", False)  # as GradScaler asks for it
+    return run.network.device.type == "cuda" and fused and not state.scaler.is_enabled() and state.step > 0
+
+
+def step_if_finite(optimizer: Any, results: Tensor) -> None:
+    """An optimizer step that changes nothing if a result is NaN or Inf; a GPU checks it by itself."""
+    optimizer.found_inf = (~results.isfinite().all()).float()
+    try:
+        optimizer.step()
+    finally:
+        del optimizer.found_inf
 
 
 def loss_scale_overflows(state: TrainState, losses: dict[str, float], gradient_norm: float) -> bool:

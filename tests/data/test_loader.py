@@ -22,7 +22,7 @@ from effdet.data.detection_dataset import DetectionDataset
 from effdet.data.formats import read_table
 from effdet.data.label_map import LabelMap
 from effdet.data.labels import ImageLabels
-from effdet.data.loader import evaluation_batches, prefetch_to_device, train_batches
+from effdet.data.loader import Prefetch, evaluation_batches, train_batches
 from effdet.data.train_order import TrainOrder
 from effdet.errors import ConfigError, DataError
 from effdet.structures import Batch, LabelBatch
@@ -416,14 +416,14 @@ def test_loader_processes_end_only_on_the_signal_of_their_parent():
 
 def test_without_a_gpu_batches_come_as_they_are():
     batches = evaluation_batches(Rows(), 5, 0, False)
-    assert prefetch_to_device(batches, torch.device("cpu")) is batches
+    assert list(Prefetch(batches, torch.device("cpu"))) == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_batches_are_copied_to_the_gpu_in_order(tmp_path):
     device, dataset = torch.device("cuda"), classifying(tmp_path)
     here = list(evaluation_batches(dataset, 2, 0, False))
-    there = list(prefetch_to_device(evaluation_batches(dataset, 2, 1, True), device))
+    there = list(Prefetch(evaluation_batches(dataset, 2, 1, True), device))
     for batch, copied in zip(here, there, strict=True):
         assert copied.images.device.type == copied.labels.device.type == "cuda"
         assert torch.equal(copied.images.cpu(), batch.images)

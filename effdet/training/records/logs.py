@@ -137,6 +137,10 @@ class Meter:
                 return
             yield batch
 
+    def add_wait(self, seconds: float) -> None:
+        """Adds data wait that `time_loading` has not seen."""
+        self._waited += seconds
+
     def count(self, images: int) -> float:
         """Adds trained images; gives the duration of the training so far in seconds."""
         self._images += images

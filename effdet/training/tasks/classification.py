@@ -91,6 +91,11 @@ class ClassificationTask:
         network = f"{self.model.spec.name} {height} x {width}, {count_of(self.model.num_classes, 'class', 'classes')}"
         return f"{network}; {count_of(self.data.num_images, 'image')}"
 
+    @property
+    def varies_by(self) -> str | None:
+        """The section because of which epochs differ in image size or dropout."""
+        return "progressive" if self.config.progressive is not None else None
+
     def settings(self, epoch: int) -> Mapping[str, float]:
         """Image size and strength of the regularization in an epoch; sets the dropout of the model."""
         stage = self.data.dataset.settings_of(epoch)
@@ -116,9 +121,10 @@ class ClassificationTask:
         chunks = zip(images.tensor_split(count), targets.tensor_split(count), rows, strict=True)
         return [self.micro_batch(self.model, *chunk) for chunk in chunks]
 
-    def normalizer(self, count: int, step: int) -> int:
-        """The images of the whole batch."""
-        return count
+    def normalizer(self, count: int, step: int) -> int | Tensor:
+        """The images of the whole batch; on a GPU a scalar in its memory, which a CUDA graph can read."""
+        device = self.model.mean.device
+        return torch.full((), float(count), device=device) if device.type == "cuda" else count
 
     def loss(self, outputs: Tensor, micro_batch: MicroBatch) -> dict[str, Tensor]:
         """Cross-entropy, averaged over the images of the whole batch."""

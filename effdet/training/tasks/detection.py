@@ -42,6 +42,7 @@ from effdet.types import DetectionLossOptions
 from effdet.weights.card import ModelCard
 
 RANDOM_OBJECTS = 100  # in each image of `random_targets`
+PADDED_POSITIVES = 2048  # for each image, on a GPU
 
 
 class DetectionTask:
@@ -98,6 +99,13 @@ class DetectionTask:
         network = f"{self.model.spec.name} {height} x {width}, {count_of(self.model.num_classes, 'class', 'classes')}"
         return f"{network}; {count_of(len(self.data.train_table), 'image')}"
 
+    @property
+    def varies_by(self) -> str | None:
+        """The key because of which batches differ in size."""
+        if self.config.augment.multi_scale is not None:
+            return "augment.multi_scale"
+        return "data.rectangular" if self.data.order.size_of_row is not None else None
+
     def settings(self, epoch: int) -> Mapping[str, float]:
         """Nothing changes from epoch to epoch."""
         return {}
@@ -112,7 +120,7 @@ class DetectionTask:
 
     def normalizer(self, count: int, step: int) -> Tensor:
         """The positive anchors of the whole batch, averaged over the steps where the recipe says so: a scalar."""
-        positives = torch.tensor(float(count), device=self.model.anchors.device)
+        positives = torch.full((), float(count), device=self.model.anchors.device)  # without waiting for a GPU
         return self.criterion.average_positives(positives, step)
 
     def loss(self, outputs: Outputs, micro_batch: MicroBatch) -> dict[str, Tensor]:
@@ -151,9 +159,14 @@ class DetectionTask:
 
     @staticmethod
     def micro_batch(model: EfficientDet, images: Tensor, targets: Sequence[Target], rows: Sequence[int]) -> MicroBatch:
-        """A micro-batch normalized by itself, its anchors matched."""
+        """A micro-batch normalized by itself, its anchors matched.
+
+        On a GPU the positives are padded, so that micro-batches of as many images run the same kernels.
+        """
         assignment = assign(model.anchors_at((images.shape[-2], images.shape[-1])), targets)
-        count = assignment.num_positives
+        count = len(assignment.anchor)
+        if images.device.type == "cuda":
+            assignment = assignment.padded(padded_rows(count, len(images)))
         return MicroBatch(images, targets, rows, assignment, count, count)
 
     @staticmethod
@@ -237,6 +250,14 @@ class DetectionTask:
         factor = 1.0 if config.augment.multi_scale is None else config.augment.multi_scale[1]
         height, width = (math.ceil(side * factor / SIDE_STEP) * SIDE_STEP for side in image_size)
         return height, width
+
+
+def padded_rows(positives: int, images: int) -> int:
+    """Rows to which the positives of some images are padded: the same for all but very crowded images."""
+    rows = PADDED_POSITIVES * images
+    while rows < positives:
+        rows *= 2
+    return rows
 
 
 def class_weights(weights: Mapping[str, float], class_names: Sequence[str]) -> Tensor | None:

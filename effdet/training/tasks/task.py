@@ -82,6 +82,10 @@ class TrainingTask(Protocol):
     def describe(self) -> str:
         """Network, input size, classes and images in a few words."""
 
+    @property
+    def varies_by(self) -> str | None:
+        """The key of the recipe because of which not all steps run the same kernels; None if they do."""
+
     def settings(self, epoch: int) -> Mapping[str, float]:
         """What changes from epoch to epoch (counted from 0) besides the learning rate; sets it in the model too."""
 

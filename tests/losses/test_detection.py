@@ -219,3 +219,48 @@ def test_a_repeated_step_counts_once_also_after_a_restart():
     for repeating in (criterion, restarted):
         assert [repeating.average_positives(torch.tensor(count), 1).item() for count in (0.0, 0.0, 4.0)] == [6, 6, 7]
         assert repeating.average_positives(torch.tensor(3.0), 2).item() == 6
+
+
+# Padding
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"gamma": 2.0, "alpha": 0.5},
+        {"label_smoothing": 0.1},
+        {"class_weights": torch.tensor([1.0, 2, 0.5, 1, 3])},
+        {"iou": "giou"},
+        {"iou": "ciou", "iou_weight": 2.0},
+        {"box_weight": 0, "iou": "iou"},
+        {"box_weight": 0, "iou": "diou"},
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("objects", [0, 4])
+def test_padding_changes_neither_losses_nor_gradients(options, dtype, objects):
+    out, targets = outputs(), [target(random_boxes(objects)), target(torch.zeros(0, 4))]
+    assignment = assign(out.anchors, targets)
+    results = []
+    for given in (assignment, assignment.padded(300)):
+        assert given.num_positives == len(assignment.anchor)
+        logits, deltas = (values.to(dtype).requires_grad_() for values in (out.class_logits, out.box_deltas))
+        losses = criterion_with(**options)(Outputs(logits, deltas, out.anchors), given)
+        results.append((losses, *torch.autograd.grad(losses["loss"], (logits, deltas))))
+    torch.testing.assert_close(*results, rtol=1e-6, atol=1e-7)
+    assert torch.equal(results[0][2], results[1][2])
+
+
+def test_padding_hides_no_nan_and_makes_none():
+    out, targets = outputs(1), [target(random_boxes(2))]
+    positives = assign(out.anchors, targets)
+    elsewhere = out.box_deltas.clone()
+    elsewhere[0, 0] = float("nan")  # the anchor of the padding, which is no positive
+    elsewhere[0, -1] = float("nan")
+    assert not ((positives.anchor == 0) | (positives.anchor == len(out.anchors) - 1)).any()
+    losses = DetectionLoss()(Outputs(out.class_logits, elsewhere, out.anchors), positives.padded(64))
+    assert losses["box_loss"].isfinite()
+    logits = out.class_logits.clone()
+    logits[0, -1, -1] = float("nan")
+    assert DetectionLoss()(Outputs(logits, out.box_deltas, out.anchors), positives.padded(64))["loss"].isnan()

@@ -5,6 +5,7 @@ Which anchors are positive is decided in `matching.py`.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -40,8 +41,22 @@ def focal_loss_sum(
         label_smoothing: inside the cross-entropy alone. Source: EfficientDet reference; Focal loss, equation 5.
         class_weights: [K], factors of the loss of each class; None for 1.
     """
-    total: Tensor = _FocalLossSum.apply(logits, positive, alpha, gamma, label_smoothing / 2, class_weights)
+    fused = logits.device.type == "cuda" and logits.dtype != torch.float64 and has_kernels()
+    function = _FusedFocalLossSum if fused else _FocalLossSum
+    total: Tensor = function.apply(logits, positive, alpha, gamma, label_smoothing / 2, class_weights)
     return total
+
+
+@functools.cache
+def has_kernels() -> bool:
+    """Whether the kernels of `focal_kernels.py` run on this GPU: Triton is installed and finds a compiler."""
+    logits = torch.zeros(1, 1, device="cuda")
+    try:
+        from effdet.losses.focal_kernels import loss_of_negatives
+
+        return bool(loss_of_negatives(logits, None, 1.5, 0.0).isfinite())
+    except Exception:  # of many kinds: ImportError, an error of the compiler, a missing driver
+        return False
 
 
 class _FocalLossSum(torch.autograd.Function):
@@ -92,6 +107,47 @@ class _FocalLossSum(torch.autograd.Function):
     def backward(ctx: Any, factor: Tensor) -> tuple[Tensor, None, None, None, None, None]:
         (gradient,) = ctx.saved_tensors
         return (gradient * factor).to(ctx.dtype), None, None, None, None, None
+
+
+class _FusedFocalLossSum(torch.autograd.Function):
+    """See `focal_loss_sum`. On a GPU one kernel computes the loss and another the gradient, from the logits alone."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        logits: Tensor,
+        positive: tuple[Tensor, ...],
+        alpha: float,
+        gamma: float,
+        half: float,
+        class_weights: Tensor | None,
+    ) -> Tensor:
+        from effdet.losses.focal_kernels import loss_of_negatives
+
+        logits = logits.contiguous()
+        weights = None if class_weights is None else class_weights.float()
+        of_positives: Tensor | float = 1.0 if weights is None else weights[positive[-1]]
+        is_positive, index = positive[0] >= 0, flat_index(positive, logits.shape)
+        chosen = logits.view(-1)[index.clamp(max=logits.numel() - 1)].float()
+        as_negatives = _focal_negative(chosen, gamma, half)[0] * of_positives
+        loss, slope = _focal_negative(-chosen, gamma, half)
+        total = loss_of_negatives(logits, weights, gamma, half) - torch.where(is_positive, as_negatives, 0).sum()
+        ctx.save_for_backward(logits, weights, index, -alpha * of_positives * slope)
+        ctx.constants = alpha, gamma, half
+        return (1 - alpha) * total + alpha * torch.where(is_positive, loss * of_positives, 0).sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, factor: Tensor) -> tuple[Tensor, None, None, None, None, None]:
+        from effdet.losses.focal_kernels import write_gradient_of_negatives
+
+        logits, weights, index, slope = ctx.saved_tensors
+        alpha, gamma, half = ctx.constants
+        spare = torch.empty(logits.numel() + 1, dtype=logits.dtype, device=logits.device)  # the last is for padding
+        gradient = spare[:-1].view(logits.shape)
+        write_gradient_of_negatives(gradient, logits, weights, factor.float() * (1 - alpha), gamma, half)
+        spare[index] = (slope * factor).to(logits.dtype)
+        return gradient, None, None, None, None, None
 
 
 def flat_index(index: tuple[Tensor, ...], shape: Sequence[int]) -> Tensor:

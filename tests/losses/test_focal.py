@@ -115,3 +115,28 @@ def test_class_weights_multiply_the_loss_of_each_class():
         alone = (positive[0][of_class], positive[1][of_class], torch.zeros_like(positive[2][of_class]))
         expected += weight * focal_loss_sum(logits[..., label : label + 1], alone, 0.25, 1.5, 0.1)
     torch.testing.assert_close(focal_loss_sum(logits, positive, 0.25, 1.5, 0.1, weights), expected)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("weights", [None, torch.tensor([0.5, 1, 2, 0, 1])])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("gamma", [0.0, 1.5, 2.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_the_kernels_of_a_gpu_give_the_focal_loss_and_its_gradient(dtype, gamma, smoothing, weights):
+    if not focal.has_kernels():
+        pytest.skip("Triton does not run here")
+    logits = (torch.randn(3, 2000, 5, generator=torch.Generator().manual_seed(0)) * 4 - 4).to(dtype)
+    logits[0, :2] = torch.tensor([[-60.0], [50.0]])
+    rows = torch.arange(0, 2000, 7)
+    padding = torch.full((50,), -1)
+    positive = torch.cat([rows % 3, padding]), torch.cat([rows, 0 * padding]), torch.cat([rows % 5, 0 * padding])
+    results = []
+    for device in ("cpu", "cuda"):
+        given = logits.to(device).float().requires_grad_() if device == "cpu" else logits.to(device).requires_grad_()
+        own = None if weights is None else weights.to(device)
+        value = focal_loss_sum(given, tuple(index.to(device) for index in positive), 0.25, gamma, smoothing, own)
+        (value * 3).backward()
+        results.append((value.detach().cpu(), given.grad.float().cpu()))
+    (value, gradient), (other, computed) = results
+    torch.testing.assert_close(other, value, rtol=1e-5, atol=0)
+    torch.testing.assert_close(computed, gradient, rtol=max(float(torch.finfo(dtype).eps), 2e-5), atol=1e-6)

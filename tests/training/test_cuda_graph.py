@@ -184,65 +184,72 @@ def steps(run, state, count=STEPS):
     return metrics
 
 
-def assert_equal_runs(one, two):
-    (run, state), (_, other) = one, two
-    assert run.graph is None or not run.graph.is_captured
-    for name, value in state.model.state_dict().items():
-        assert torch.equal(value, other.model.state_dict()[name]), name
-    for name, value in state.ema.model.state_dict().items():
-        assert torch.equal(value, other.ema.model.state_dict()[name]), name
+@pytest.fixture
+def repeatable():
+    """cuDNN's deterministic kernels."""
+    before, torch.backends.cudnn.deterministic = torch.backends.cudnn.deterministic, True
+    yield
+    torch.backends.cudnn.deterministic = before
+
+
+def results(run, state):
+    """Losses of some steps and the state after them, EMA and statistics included."""
+    metrics = steps(run, state)
+    saved = {"loss": torch.tensor([step["loss"] for step in metrics])}
+    for name, model in (("model", state.model), ("ema", state.ema.model)):
+        saved |= {f"{name}.{key}": value.float().cpu() for key, value in model.state_dict().items()}
+    return saved
+
+
+def assert_same(plain, again, other):
+    """Bit for bit, if two plain runs are."""
+    repeats = all(torch.equal(value, again[name]) for name, value in plain.items())
+    tolerance = {"rtol": 0, "atol": 0} if repeats else {"rtol": 1e-2, "atol": 1e-3}
+    torch.testing.assert_close(other, plain, **tolerance)
 
 
 @needs_gpu
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("micro_batches", [1, 2])
 @pytest.mark.parametrize("task", ["detection", "classification"])
-def test_a_graph_gives_the_weights_of_plain_steps_bit_for_bit_on_a_gpu(
-    tiny_recipe, shapes_recipe, tmp_path, task, micro_batches, precision
+def test_a_graph_gives_the_weights_of_plain_steps_on_a_gpu(
+    tiny_recipe, shapes_recipe, tmp_path, repeatable, task, micro_batches, precision
 ):
     recipe = {"detection": tiny_recipe, "classification": shapes_recipe}[task]
     changes = (
         f"train.precision={precision}",
         f"train.accumulation_steps={micro_batches}",
         "train.epochs=50",
-        "train.deterministic=true",
         "model.drop_path=0.5",
         "data.workers=0",
     )
-    try:
-        plain = start_on_gpu(recipe, tmp_path, *changes, "train.cuda_graphs=false")
-        graphed = start_on_gpu(recipe, tmp_path, *changes)
-        assert steps(*plain) == steps(*graphed)
-        assert graphed[0].graph.is_captured
-        assert_equal_runs(plain, graphed)
-    finally:
-        torch.use_deterministic_algorithms(False)
+    plain, again = (results(*start_on_gpu(recipe, tmp_path, *changes, "train.cuda_graphs=false")) for _ in range(2))
+    run, state = start_on_gpu(recipe, tmp_path, *changes)
+    assert_same(plain, again, results(run, state))
+    assert run.graph.is_captured
 
 
 @needs_gpu
 def test_a_step_that_cannot_be_captured_is_computed_without_a_graph_on_a_gpu(
-    tiny_recipe, tmp_path, monkeypatch, capsys
+    tiny_recipe, tmp_path, monkeypatch, capsys, repeatable
 ):
-    changes = ("train.epochs=50", "train.deterministic=true", "model.drop_path=0.5", "data.workers=0")
-    try:
-        plain = start_on_gpu(tiny_recipe, tmp_path, *changes, "train.cuda_graphs=false")
-        expected = steps(*plain)
-        run, state = start_on_gpu(tiny_recipe, tmp_path, *changes)
-        run = replace(run, graph=BackwardGraph(list(state.model.parameters()), run.network.device, Console(width=200)))
-        loss = run.task.loss
+    changes = ("train.epochs=50", "model.drop_path=0.5", "data.workers=0")
+    plain, again = (
+        results(*start_on_gpu(tiny_recipe, tmp_path, *changes, "train.cuda_graphs=false")) for _ in range(2)
+    )
+    run, state = start_on_gpu(tiny_recipe, tmp_path, *changes)
+    run = replace(run, graph=BackwardGraph(list(state.model.parameters()), run.network.device, Console(width=200)))
+    loss = run.task.loss
 
-        def waiting(outputs, micro_batch):
-            losses = loss(outputs, micro_batch)
-            float(losses["loss"])  # waits for the GPU, which a capture forbids
-            return losses
+    def waiting(outputs, micro_batch):
+        losses = loss(outputs, micro_batch)
+        float(losses["loss"])  # waits for the GPU, which a capture forbids
+        return losses
 
-        monkeypatch.setattr(run.task, "loss", waiting)
-        assert steps(run, state) == expected
-        assert not run.graph.is_captured
-        assert capsys.readouterr().out.count("CUDA graphs: not used, this step cannot be captured") == 1
-        assert_equal_runs(plain, (run, state))
-    finally:
-        torch.use_deterministic_algorithms(False)
+    monkeypatch.setattr(run.task, "loss", waiting)
+    assert_same(plain, again, results(run, state))
+    assert not run.graph.is_captured
+    assert capsys.readouterr().out.count("CUDA graphs: not used, this step cannot be captured") == 1
 
 
 @needs_gpu

@@ -91,6 +91,7 @@ class BackwardGraph:
     def __init__(self, parameters: Sequence[nn.Parameter], device: torch.device, console: Console) -> None:
         self._parameters = [parameter for parameter in parameters if parameter.requires_grad]
         self._device, self._console = device, console
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._captured: Captured | None = None
         self._given_up = False
         self._signature: tuple[Any, ...] = ()
@@ -138,10 +139,10 @@ class BackwardGraph:
         free = torch.cuda.memory_reserved(self._device)
         try:
             inputs = copy_of(micro_batch)
-            with _repaired_if_it_fails(self._device) as pool:
+            with torch.cuda.device(self._device), _repaired_if_it_fails(self._device) as pool:
                 graph = torch.cuda.CUDAGraph()
                 # Other threads, such as the one that pins memory, go on.
-                with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+                with torch.cuda.graph(graph, pool, self._stream, capture_error_mode="thread_local"):
                     losses = compute(inputs)
             parameters = [parameter for parameter in self._parameters if parameter.grad is not None]
             gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]

@@ -119,6 +119,7 @@ def finish_step(run: Run, state: TrainState, started: StartedStep) -> dict[str, 
     """
     micro_batches, learning_rate, settings = started.micro_batches, started.learning_rate, started.settings
     losses, gradient_norm = named_results(run, started.results)
+    stepped = started.stepped
     while not all(map(math.isfinite, (*losses.values(), gradient_norm))):
         # The gradient norm is the same in all processes, so all of them get here and agree on what to do.
         sums = run.processes.all_reduce_sum(torch.tensor([*losses.values()], dtype=torch.float64)).tolist()
@@ -129,9 +130,10 @@ def finish_step(run: Run, state: TrainState, started: StartedStep) -> dict[str, 
         state.scaler.update()
         state.optimizer.zero_grad()
         losses, gradient_norm = compute_gradients(run, state, micro_batches)
+        stepped = False
     if state.step == 0:
         check_untrained(run, micro_batches, losses)
-    if not started.stepped:
+    if not stepped:
         state.scaler.step(state.optimizer)
     state.scaler.update()
     state.optimizer.zero_grad()
@@ -192,17 +194,17 @@ def named_results(run: Run, results: Results) -> tuple[dict[str, float], float]:
 
 
 def checks_on_device(run: Run, state: TrainState) -> bool:
-    """Whether the optimizer step can be queued before the losses are known, because it does nothing if one is NaN.
+    """Whether the optimizer step can be queued before the losses are known: a GPU skips it if one is NaN.
 
     The first step may not: its loss is checked against that of an untrained head, and a step that does nothing would
     leave the new momentum without values.
     """
     fused = getattr(state.optimizer, "_step_supports_amp_scaling", False)  # as GradScaler asks for it
-    return run.network.device.type == "cuda" and fused and not state.scaler.is_enabled() and state.step > 0
+    return run.network.device.type == "cuda" and fused and state.step > 0
 
 
 def step_if_finite(optimizer: Any, results: Tensor) -> None:
-    """An optimizer step that changes nothing if a result is NaN or Inf; a GPU checks it by itself."""
+    """An optimizer step with gradients that are not scaled; it changes nothing if a result is NaN or Inf."""
     optimizer.found_inf = (~results.isfinite().all()).float()
     try:
         optimizer.step()

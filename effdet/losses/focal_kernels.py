@@ -5,8 +5,6 @@ The formula is that of `focal.py`, which imports this file only where Triton is 
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -15,8 +13,8 @@ from torch import Tensor
 BLOCK = 4096  # logits of one program
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def _terms(x: Any, gamma: Any, half: Any) -> Any:
+@triton.jit
+def _terms(x, gamma, half):
     """power, entropy and probability of a logit, see `focal._focal_negative`."""
     small = tl.exp(-tl.abs(x))
     # log(1 + small), exact for small numbers too
@@ -29,18 +27,18 @@ def _terms(x: Any, gamma: Any, half: Any) -> Any:
     return tl.exp(gamma * log_p), softplus - half * x, tl.exp(log_p)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def _loss_kernel(
-    logits: Any,
-    weights: Any,
-    sums: Any,
-    count: Any,
-    classes: Any,
-    gamma: Any,
-    half: Any,
+    logits,
+    weights,
+    sums,
+    count,
+    classes,
+    gamma,
+    half,
     weighted: tl.constexpr,
     block: tl.constexpr,
-) -> None:
+):
     program = tl.program_id(0).to(tl.int64)
     offsets = program * block + tl.arange(0, block)
     inside = offsets < count
@@ -52,19 +50,19 @@ def _loss_kernel(
     tl.store(sums + program, tl.sum(tl.where(inside, loss, 0.0), axis=0))
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def _gradient_kernel(
-    logits: Any,
-    weights: Any,
-    factor: Any,
-    gradient: Any,
-    count: Any,
-    classes: Any,
-    gamma: Any,
-    half: Any,
+    logits,
+    weights,
+    factor,
+    gradient,
+    count,
+    classes,
+    gamma,
+    half,
     weighted: tl.constexpr,
     block: tl.constexpr,
-) -> None:
+):
     offsets = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
     inside = offsets < count
     x = tl.load(logits + offsets, mask=inside, other=0.0).to(tl.float32)

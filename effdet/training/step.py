@@ -76,6 +76,7 @@ class StartedStep:
         settings: what else holds in the epoch.
         results: its losses and gradient norm, on their way to host memory.
         stepped: whether the optimizer step is queued too; it does nothing if a result is NaN or Inf.
+        averaged: whether the update of the EMA is queued too; training stops if a result is NaN or Inf.
     """
 
     micro_batches: Sequence[MicroBatch]
@@ -83,6 +84,7 @@ class StartedStep:
     settings: Mapping[str, float]
     results: Results
     stepped: bool
+    averaged: bool
 
 
 def train_step(run: Run, state: TrainState, micro_batches: Sequence[MicroBatch]) -> dict[str, float]:
@@ -100,11 +102,14 @@ def start_step(run: Run, state: TrainState, micro_batches: Sequence[MicroBatch])
     settings = run.task.settings(state.step // run.schedule.steps_per_epoch)
     results = Results(run.network.device)
     numbers = queue_gradients(run, state, micro_batches)
+    results.send(numbers)  # while they are read and the next step is prepared, a GPU still does what follows here
     stepped = checks_on_device(run, state)
+    averaged = stepped and not state.scaler.is_enabled()  # else the step may be repeated
     if stepped:
         step_if_finite(state.optimizer, numbers)
-    results.send(numbers)
-    return StartedStep(micro_batches, learning_rate, settings, results, stepped)
+    if averaged and state.ema is not None:
+        state.ema.update(state.model, state.step)
+    return StartedStep(micro_batches, learning_rate, settings, results, stepped, averaged)
 
 
 def finish_step(run: Run, state: TrainState, started: StartedStep) -> dict[str, float]:
@@ -137,7 +142,7 @@ def finish_step(run: Run, state: TrainState, started: StartedStep) -> dict[str, 
         state.scaler.step(state.optimizer)
     state.scaler.update()
     state.optimizer.zero_grad()
-    if state.ema is not None:
+    if state.ema is not None and not started.averaged:
         state.ema.update(state.model, state.step)
     state.step += 1
     return {"learning_rate": learning_rate, **losses, "gradient_norm": gradient_norm, **settings}

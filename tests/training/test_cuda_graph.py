@@ -8,6 +8,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
+import effdet.training.step as step_module
 from effdet.config import TrainConfig, load_config
 from effdet.data.loader import Prefetch
 from effdet.errors import TrainingError
@@ -160,6 +161,53 @@ def test_an_optimizer_step_with_a_result_of_nan_changes_nothing(kind, value):
     assert torch.equal(weight, moved)
     assert all(torch.equal(entry, optimizer.state[weight][key]) for key, entry in state.items())
     assert not hasattr(optimizer, "found_inf")
+
+
+@pytest.fixture
+def checked_late(monkeypatch):
+    """Queues the optimizer step before its losses are known on a CPU too."""
+
+    def switch(on):
+        monkeypatch.setattr(step_module, "checks_on_device", lambda run, state: on and state.step > 0)
+
+    return switch
+
+
+def some_steps(recipe, folder, *overrides, count=3):
+    run, state = set_up(load_config(recipe, overrides), folder, "cpu", QUIET)
+    train_mode(state.model, run.frozen)
+    batches = run.task.data.batches(0, count, pin_memory=False)
+    return run, state, [train_step(run, state, prepare(run, state, batch)[0]) for batch in batches]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_step_that_is_queued_before_it_is_checked_is_the_same_step(
+    tiny_recipe, tmp_path, checked_late, optimizer, precision
+):
+    changes = (f"optim.name={optimizer}", f"train.precision={precision}", "model.image_size=[64, 64]")
+    results = []
+    for on in (False, True):
+        checked_late(on)
+        _, state, metrics = some_steps(tiny_recipe, tmp_path, *changes)
+        results.append((metrics, state.step, {**state.model.state_dict()}, {**state.ema.model.state_dict()}))
+    (metrics, count, *models), (late_metrics, late_count, *late_models) = results
+    assert (metrics, count) == (late_metrics, late_count)
+    for one, two in zip(models, late_models, strict=True):
+        assert all(torch.equal(value, two[name]) for name, value in one.items())
+
+
+def test_nan_in_a_step_that_is_queued_before_it_is_checked_leaves_the_weights(tiny_recipe, tmp_path, checked_late):
+    checked_late(True)
+    run, state, _ = some_steps(tiny_recipe, tmp_path, "model.image_size=[64, 64]", count=2)
+    before = {name: value.detach().clone() for name, value in state.model.named_parameters()}
+    micro_batches, _ = prepare(run, state, next(run.task.data.batches(2, 3, pin_memory=False)))
+    broken = [replace(one, normalizer=torch.full_like(one.normalizer, math.nan)) for one in micro_batches]
+    with pytest.raises(TrainingError, match="step 3: the loss or its gradient is NaN or Inf"):
+        train_step(run, state, broken)
+    assert (tmp_path / "debug-3" / "report.json").exists()
+    assert state.step == 2
+    assert all(torch.equal(value, before[name]) for name, value in state.model.named_parameters())
 
 
 # On a GPU

@@ -29,8 +29,8 @@ class NotFiniteError(WeightsError):
 
     def __init__(self, image: int) -> None:
         super().__init__(
-            f"the outputs of the model for image {image + 1} of the batch are NaN or Inf; the weights or "
-            "their precision cannot be used"
+            f"the outputs of the model for image {image + 1} of the batch are NaN or Inf; use precision fp32, and "
+            "other weights if that does not help"
         )
         self.image = image
 

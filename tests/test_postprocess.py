@@ -1,12 +1,17 @@
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
 import torchvision
 
 from effdet.boxes import decode_boxes, pairwise_iou
+from effdet.errors import NotFiniteError
 from effdet.models.anchors import anchor_boxes
 from effdet.postprocess import Candidates, classify, hard_nms, postprocess, rank_classes, select_candidates, soft_nms
+from effdet.postprocess.nms import suppress_by_rounds
+from effdet.postprocess.packed import pack_detections, unpack_detections
 from effdet.structures import Outputs
 from effdet.types import PostprocessOptions
 
@@ -100,6 +105,83 @@ def test_thresholds_of_zero_and_one_keep_all_and_none(nms):
 def test_no_more_candidates_enter_than_allowed():
     detections = postprocess(few_outputs(0.9, 0.7, 0.8), PostprocessOptions(max_candidates=2))[0]
     assert detections.scores.tolist() == pytest.approx([0.9, 0.8])
+
+
+def slow_postprocess(outputs, options):
+    """Every (anchor, class) pair by itself, without shortcuts."""
+    results = []
+    for logits, deltas in zip(outputs.class_logits.float(), outputs.box_deltas, strict=True):
+        num_classes = logits.shape[1]
+        order = logits.flatten().argsort(descending=True, stable=True)[: options.max_candidates]
+        order = order[logits.flatten()[order].double().sigmoid() >= options.score_threshold]
+        boxes = decode_boxes(deltas, outputs.anchors)[order // num_classes]
+        candidates = Candidates(boxes, logits.flatten()[order].sigmoid(), order % num_classes)
+        if options.nms == "soft":
+            kept = slow_soft_nms(candidates, options.soft_sigma, options.score_threshold, options.max_detections)
+        else:
+            kept = slow_nms(candidates, options.iou_threshold, options.max_detections, options.nms == "class")
+        results.append(kept)
+    return results
+
+
+@pytest.mark.parametrize("nms", ["class", "agnostic", "soft"])
+@pytest.mark.parametrize(
+    ("classes", "threshold", "candidates", "most"),
+    [(3, 0.001, 60, 100), (3, 0.2, 10000, 5), (1, 0.05, 50, 7), (1, 0.3, 150, 100), (3, 0.9, 20, 3)],
+)
+def test_a_batch_gives_what_a_loop_over_all_pairs_gives(nms, classes, threshold, candidates, most):
+    outputs = random_outputs(2, classes)
+    few = Outputs(outputs.class_logits[:, :200], outputs.box_deltas[:, :200], outputs.anchors[:200])
+    options = PostprocessOptions(threshold, nms, max_candidates=candidates, max_detections=most)
+    packed = unpack_detections(pack_detections(few, options))
+    for own, static, expected in zip(postprocess(few, options), packed, slow_postprocess(few, options), strict=True):
+        assert_same(own, expected)
+        assert_same(static, expected)
+
+
+def test_detections_of_equal_scores_do_not_depend_on_their_number():
+    outputs = random_outputs(1)
+    outputs.class_logits.fill_(-2)
+    for options in (PostprocessOptions(), PostprocessOptions(max_candidates=70), PostprocessOptions(iou_threshold=0)):
+        (detections,) = postprocess(outputs, options)
+        assert set(detections.scores.tolist()) == {torch.tensor(-2.0).sigmoid().item()}
+        for box in range(1, len(detections)):
+            same = detections[:box].labels == detections.labels[box]
+            iou = pairwise_iou(detections.boxes[box : box + 1], detections.boxes[:box][same])
+            assert iou.le(options.iou_threshold + 1e-6).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_threshold_is_compared_in_float32(dtype):
+    outputs = random_outputs()
+    low = Outputs(outputs.class_logits.to(dtype), outputs.box_deltas.to(dtype), outputs.anchors)
+    options = PostprocessOptions(score_threshold=0.3, max_detections=1000)
+    for detections in (*postprocess(low, options), *unpack_detections(pack_detections(low, options))):
+        assert detections.scores.min() >= 0.3
+
+
+def test_logits_may_have_any_memory_layout():
+    outputs = random_outputs()
+    turned = Outputs(outputs.class_logits.mT.contiguous().mT, outputs.box_deltas.mT.contiguous().mT, outputs.anchors)
+    for own, expected in zip(postprocess(turned), postprocess(outputs), strict=True):
+        assert rows(own) == rows(expected)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("tensor", ["class_logits", "box_deltas"])
+def test_nan_and_inf_are_an_error_that_names_the_image(value, tensor):
+    outputs = random_outputs(3)
+    getattr(outputs, tensor)[1, 7] = value
+    for run in (postprocess, lambda own: unpack_detections(pack_detections(own, PostprocessOptions()))):
+        with pytest.raises(NotFiniteError) as error:
+            run(outputs)
+        assert error.value.image == 1
+
+
+def test_large_sums_in_float16_are_finite():
+    outputs = random_outputs(1)
+    low = Outputs(torch.full_like(outputs.class_logits, -9).half(), outputs.box_deltas.half() + 40, outputs.anchors)
+    assert postprocess(low, PostprocessOptions(score_threshold=0.5))[0].scores.tolist() == []
 
 
 # All kinds of NMS
@@ -235,6 +317,60 @@ def test_small_boxes_keep_their_precision_beside_huge_ones():
         torch.tensor([huge, *boxes]), torch.tensor([0.9, 0.8, 0.7, 0.6]), torch.tensor([0, 89, 89, 89])
     )
     assert_same(hard_nms(candidates, 0.5, 10), slow_nms(candidates, 0.5, 10, True))
+
+
+KERNEL = """
+import os, sys
+os.environ["TRITON_INTERPRET"] = "1"
+import torch
+from effdet.postprocess.nms_kernel import suppress_by_kernel
+from effdet.types import PostprocessOptions
+
+batch = torch.load(sys.argv[1])
+rows = {
+    (nms, most): suppress_by_kernel(*batch, PostprocessOptions(0.05, nms, max_detections=most))
+    for nms in ("class", "agnostic", "soft")
+    for most in (1, 40)
+}
+torch.save(rows, sys.argv[2])
+"""
+
+
+def tied_candidates(images=3, count=300):
+    """Boxes with duplicates, equal scores, boxes without area, and entries that are no candidates."""
+    each = [random_candidates(count, seed=seed) for seed in range(images)]
+    boxes = torch.stack([one.boxes for one in each])
+    boxes[:, 100:150] = boxes[:, :50]
+    boxes[:, 200, 2:] = boxes[:, 200, :2]
+    scores = torch.stack([one.scores for one in each]).mul(20).round().div(20)
+    scores[1, 20:] = -1
+    scores[2] = -1
+    return boxes, scores, torch.stack([one.labels for one in each])
+
+
+@pytest.mark.parametrize("nms", ["class", "agnostic", "soft"])
+def test_rounds_over_a_batch_give_what_a_slow_loop_gives(nms):
+    boxes, scores, labels = tied_candidates()
+    options = PostprocessOptions(0.05, nms, max_detections=40)
+    for image, own in enumerate(suppress_by_rounds(boxes, scores, labels, options)):
+        valid = scores[image] >= 0
+        candidates = Candidates(boxes[image, valid], scores[image, valid], labels[image, valid])
+        if nms == "soft":
+            _, expected = slow_soft_nms(candidates, 0.5, 0.05, 40)
+        else:
+            _, expected = slow_nms(candidates, 0.5, 40, nms == "class")
+        assert (own[:, 5] >= 0).sum() == len(expected)
+        for row, (index, score) in zip(own, expected, strict=False):
+            assert row.tolist() == [*candidates.boxes[index].tolist(), pytest.approx(score), candidates.labels[index]]
+
+
+def test_the_kernel_gives_what_rounds_give(tmp_path):
+    pytest.importorskip("triton")
+    torch.save(tied_candidates(), tmp_path / "batch.pt")
+    subprocess.run([sys.executable, "-c", KERNEL, tmp_path / "batch.pt", tmp_path / "rows.pt"], check=True)
+    for (nms, most), own in torch.load(tmp_path / "rows.pt").items():
+        options = PostprocessOptions(0.05, nms, max_detections=most)
+        torch.testing.assert_close(own, suppress_by_rounds(*tied_candidates(), options))
 
 
 # Soft-NMS

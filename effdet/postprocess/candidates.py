@@ -1,0 +1,123 @@
+"""The (anchor, class) pairs with the highest scores, which enter NMS.
+
+NMS itself is in `nms.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from effdet.boxes import decode_boxes
+from effdet.errors import NotFiniteError
+from effdet.structures import Outputs
+
+
+class Candidates(NamedTuple):
+    """Decoded (anchor, class) pairs of one image, sorted by descending score.
+
+    Attributes:
+        boxes: [M, 4] float32, xyxy in pixels of the network input.
+        scores: [M] float32, confidence in 0..1.
+        labels: [M] int64 in 0..K-1.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+
+
+def select_candidates(outputs: Outputs, score_threshold: float, max_candidates: int) -> list[Candidates]:
+    """The (anchor, class) pairs of each image with the highest scores, of those at or above the threshold: B entries.
+
+    Raises:
+        NotFiniteError: the outputs for an image are NaN or Inf.
+    """
+    best = checked_best(outputs.class_logits, outputs.box_deltas)
+    threshold, candidates = logit(score_threshold), []
+    for logits, highest, deltas in zip(outputs.class_logits, best, outputs.box_deltas, strict=True):
+        values, anchor, label = pairs_above(logits, highest, threshold, max_candidates)
+        boxes = decode_boxes(deltas[anchor], outputs.anchors[anchor])
+        candidates.append(Candidates(boxes, values.sigmoid(), label))
+    return candidates
+
+
+def checked_best(class_logits: Tensor, boxes: Tensor) -> Tensor:
+    """The best logit of every anchor: [B, A].
+
+    Args:
+        class_logits: [B, A, K].
+        boxes: [B, A, 4], boxes or deltas.
+
+    Raises:
+        NotFiniteError: a value for an image is NaN or Inf.
+    """
+    best = class_logits.amax(2)
+    check_finite(finite_sums(best) + finite_sums(boxes))
+    return best
+
+
+def pairs_above(class_logits: Tensor, best: Tensor, threshold: float, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The best pairs of one image: logit [M] float32, anchor [M] and label [M], sorted by descending logit.
+
+    They are among the anchors whose best logits are highest. Only the logits of these are looked at.
+
+    Args:
+        class_logits: [A, K].
+        best: [A], the best logit of each anchor.
+        threshold: lowest logit of a pair.
+        count: most pairs.
+    """
+    num_classes = class_logits.shape[1]
+    highest, anchors = best.topk(min(count, len(best)), sorted=False)
+    rows = class_logits[anchors].flatten().float()
+    if len(highest) == count:  # so many pairs are at least as good as the worst of these anchors
+        threshold = max(threshold, float(highest.min()))
+    passing = torch.nonzero(rows >= threshold).squeeze(1)
+    values, order = rows[passing].topk(min(count, len(passing)))
+    chosen = passing[order]
+    return values, anchors[chosen // num_classes], chosen % num_classes
+
+
+def best_pairs(
+    class_logits: Tensor, count: int, best: Tensor | None = None, sort: bool = True
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The (anchor, class) pairs with the highest logits, in shapes that do not depend on the values.
+
+    Args:
+        class_logits: [B, A, K].
+        count: number of pairs per image, at most A * K.
+        best: [B, A], the best logit of each anchor, if it is known already.
+        sort: whether the pairs are sorted by descending logit.
+
+    Returns:
+        Logit, anchor and label of each pair, [B, count].
+    """
+    num_anchors, num_classes = class_logits.shape[1:]
+    best = class_logits.amax(2) if best is None else best
+    anchors = best.topk(min(count, num_anchors), dim=1, sorted=False).indices
+    rows = class_logits.gather(1, anchors[:, :, None].expand(-1, -1, num_classes)).flatten(1)
+    values, pairs = rows.topk(count, dim=1, sorted=sort)
+    return values, anchors.gather(1, pairs // num_classes), pairs % num_classes
+
+
+def finite_sums(values: Tensor) -> Tensor:
+    """The sum of each image's values [B, ...], NaN or Inf if one of them is: [B] float32."""
+    return values.flatten(1).sum(1, dtype=torch.float32)  # in float16 finite values would have infinite sums
+
+
+def check_finite(sums: Tensor) -> None:
+    """Raises NotFiniteError if a sum of `finite_sums`, [B], is NaN or Inf."""
+    finite = sums.isfinite()
+    if not finite.all():
+        raise NotFiniteError(int(finite.int().argmin()))
+
+
+def logit(score: float) -> float:
+    """The logit of a score; minus infinity for 0 and infinity for 1."""
+    if score <= 0 or score >= 1:
+        return -math.inf if score <= 0 else math.inf
+    return math.log(score / (1 - score))

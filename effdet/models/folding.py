@@ -22,6 +22,7 @@ from effdet.models.efficientnet import (
     SeparableBlock,
 )
 from effdet.models.heads import Head
+from effdet.models.layers import SqueezeExcite
 
 Network = TypeVar("Network", bound=EfficientDet | EfficientNet)
 
@@ -52,8 +53,8 @@ def fold(network: Network) -> Network:
                 _fold_pair(module, conv, norm)
         if isinstance(module, FusionNode):
             module.fix_weights()
-        if isinstance(module, nn.SiLU):
-            module.inplace = True  # every activation of the network has a tensor of its own
+        if isinstance(module, (nn.SiLU, SqueezeExcite)):
+            module.inplace = True  # the tensor before it is used by nothing else
     if isinstance(folded, EfficientDet):
         folded.class_head = FoldedHead(folded.class_head)  # type: ignore[assignment]
         folded.box_head = FoldedHead(folded.box_head)  # type: ignore[assignment]

@@ -212,10 +212,14 @@ class SqueezeExcite(nn.Module):
     """Gates each channel by a small network over the channel means: [B, C, H, W] -> the same shape.
 
     Source: EfficientNet reference; the squeeze width follows the block's input, not its expanded width.
+
+    Attributes:
+        inplace: whether the features are overwritten, in evaluation mode only.
     """
 
     def __init__(self, channels: int, squeezed: int, act: Activation) -> None:
         super().__init__()
+        self.inplace = False
         self.conv_reduce = nn.Conv2d(channels, squeezed, 1)
         self.act = activation(act)
         self.conv_expand = nn.Conv2d(squeezed, channels, 1)
@@ -226,9 +230,8 @@ class SqueezeExcite(nn.Module):
             features, means = _WithMeans.apply(features)
         else:
             means = features.mean((2, 3), keepdim=True)
-        gates: Tensor = self.conv_expand(self.act(self.conv_reduce(means)))
-        gated: Tensor = features * gates.sigmoid()
-        return gated
+        gates: Tensor = self.conv_expand(self.act(self.conv_reduce(means))).sigmoid()
+        return features.mul_(gates) if self.inplace and not self.training else features * gates
 
 
 class _WithMeans(torch.autograd.Function):

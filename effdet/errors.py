@@ -37,3 +37,7 @@ class NotFiniteError(WeightsError):
 
 class TrainingError(EffdetError):
     """A training that cannot continue, for example because the loss is NaN or Inf."""
+
+
+class ExportError(EffdetError):
+    """A model that cannot be exported as asked, or an exported file that does not compute what the model computes."""

@@ -11,10 +11,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from effdet.boxes import decode_boxes
+from effdet.errors import ConfigError
 from effdet.models import EfficientDet, EfficientNet
 from effdet.models.folding import fold
 from effdet.postprocess import best_pairs, logit
 from effdet.types import PostprocessOptions
+from effdet.weights.exported import ExportCard
 
 # NMS in the operators of a file format. From boxes [B, M, 4], scores [B, M] sorted in descending order, with 0 for
 # those below the threshold, labels [B, M] and options to boxes [B, N, 4], scores [B, N], labels [B, N] and counts [B],
@@ -86,3 +88,40 @@ class ExportedBackbone(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Features [B, C, H', W'] of images [B, H, W, 3] uint8 RGB."""
         return tuple(self.network.features(images.permute(0, 3, 1, 2)))
+
+
+def exported_network(
+    model: EfficientDet | EfficientNet, export: ExportCard, suppress: Suppression
+) -> RawDetector | SuppressingDetector | ExportedClassifier | ExportedBackbone:
+    """The network with the outputs of a face, whose anchors of the exported image size are constants.
+
+    Args:
+        model: a detector or a classifier, which stays as it is.
+        export: the face, its options and the image size.
+        suppress: NMS of the face "detections".
+
+    Raises:
+        ConfigError: the model has no such face, or the NMS is soft.
+    """
+    detector = isinstance(model, EfficientDet)
+    faces = ("detections", "raw", "features") if detector else ("logits", "features")
+    if export.face not in faces:
+        kind = "detector" if detector else "classifier"
+        raise ConfigError(f"a {kind} has no outputs '{export.face}' in this format; choose from {', '.join(faces)}")
+    network: RawDetector | SuppressingDetector | ExportedClassifier | ExportedBackbone
+    if export.face == "features":
+        network = ExportedBackbone(model)
+    elif isinstance(model, EfficientNet):
+        network = ExportedClassifier(model)
+    else:
+        network = RawDetector(model)
+        if export.face == "detections":
+            assert export.postprocess is not None
+            if export.postprocess.nms == "soft":
+                raise ConfigError(
+                    "soft-NMS cannot be inside an exported file; export with --nms class or agnostic, or --face raw"
+                )
+            network = SuppressingDetector(model, export.postprocess, suppress)
+        inner = network.network
+        inner.anchors, inner.image_size = inner.anchors_at(export.image_size), export.image_size
+    return network.eval()

@@ -103,6 +103,7 @@ def onnx_model(model: EfficientDet | EfficientNet, export: ExportCard) -> Any:
         assert converted is not None
         content = converted.model_proto
     _rename_nodes(content)
+    _pad_pools(content)
     if export.precision == "float16":
         _store_halves(content)
     content.producer_name, content.producer_version = "efficientdet-torch", __version__
@@ -175,6 +176,20 @@ def _rename_nodes(content: Any) -> None:
     for traced in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         del traced.metadata_props[:]
     graph.name = "effdet"
+
+
+def _pad_pools(content: Any) -> None:
+    """Writes the padding of max-pools 3x3 with stride 2 as numbers of pixels instead of `ceil_mode`.
+
+    An axis without padding has an even size and gets a pixel at its end. OpenVINO crashes on `ceil_mode` for features
+    smaller than the kernel.
+    """
+    for node in content.graph.node:
+        attributes = {attribute.name: attribute for attribute in node.attribute}
+        if node.op_type == "MaxPool" and attributes["ceil_mode"].i:
+            before = attributes["pads"].ints[:2]
+            attributes["ceil_mode"].i = 0
+            attributes["pads"].ints[:] = [*before, 1, 1]
 
 
 def _store_halves(content: Any) -> None:

@@ -14,7 +14,7 @@ from effdet.boxes import decode_boxes
 from effdet.errors import ConfigError
 from effdet.models import EfficientDet, EfficientNet
 from effdet.models.folding import fold
-from effdet.postprocess import best_pairs, logit
+from effdet.postprocess import best_pairs, logit, select_rows
 from effdet.types import PostprocessOptions
 from effdet.weights.exported import ExportCard
 
@@ -54,8 +54,7 @@ class SuppressingDetector(nn.Module):
         num_anchors, num_classes = outputs.class_logits.shape[1:]
         count = min(self.options.max_candidates, num_anchors * num_classes)
         values, anchor, label = best_pairs(outputs.class_logits, count)
-        deltas = outputs.box_deltas.gather(1, anchor[:, :, None].expand(-1, -1, 4))
-        boxes = decode_boxes(deltas, outputs.anchors[anchor])
+        boxes = decode_boxes(select_rows(outputs.box_deltas, anchor), outputs.anchors[anchor])
         scores = values.sigmoid() * (values >= logit(self.options.score_threshold))
         return self.suppress(boxes, scores, label, self.options)
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from torchvision.ops import nms as torchvision_nms
 
 from effdet.export.network import Suppression
+from effdet.postprocess import select_rows
 from effdet.types import PostprocessOptions
 
 
@@ -30,7 +31,7 @@ def _suppress(
     count = min(most, scores.shape[1])
     best, rows = (scores * stays).topk(count, dim=1)  # of equal scores, the candidate that comes first
     valid = best > 0
-    boxes = boxes.gather(1, rows[:, :, None].expand(-1, -1, 4)) * valid[:, :, None]
+    boxes = select_rows(boxes, rows) * valid[:, :, None]
     labels = labels.gather(1, rows).to(torch.int32) * valid
     if count < most:
         boxes, best, labels = (

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -31,26 +33,37 @@ def write_openvino(model: EfficientDet | EfficientNet, export: ExportCard, path:
         ExportError: OpenVINO has no such operator, or the files cannot be written.
     """
     check_installed("openvino", extra="openvino")
+    with _folder_beside(path) as folder:
+        write_onnx(model, export, folder / "model.onnx")
+        convert_onnx(folder / "model.onnx", export, path)
+
+
+def convert_onnx(source: Path, export: ExportCard, path: Path) -> None:
+    """Writes an ONNX file of this package as files of OpenVINO; see `write_openvino`."""
     import openvino
 
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-            onnx_path, xml_path = Path(folder, "model.onnx"), Path(folder, "model.xml")
-            write_onnx(model, export, onnx_path)
-            # Not convert_model, whose telemetry may use the network.
-            graph = openvino.Core().read_model(onnx_path)
+        with _folder_beside(path) as folder:
+            graph = openvino.Core().read_model(source)  # convert_model has telemetry, which may use the network
             for key, text in metadata_of(export).items():
                 graph.set_rt_info(text, key)
-            openvino.save_model(graph, xml_path, compress_to_fp16=False)
-            del graph  # it may still read the weights
-            os.replace(xml_path.with_suffix(".bin"), path.with_suffix(".bin"))
-            os.replace(xml_path, path)
+            openvino.save_model(graph, folder / path.name, compress_to_fp16=False)
+            del graph
+            os.replace((folder / path.name).with_suffix(".bin"), path.with_suffix(".bin"))
+            os.replace(folder / path.name, path)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[-300:]
         raise ExportError(f"OpenVINO {openvino.__version__} cannot convert the model: {reason}") from error
     except OSError as error:
         raise ExportError(f"{path}: cannot be written ({error.strerror}); make room or choose another folder") from None
+
+
+@contextmanager
+def _folder_beside(path: Path) -> Iterator[Path]:
+    """A temporary folder in the folder of a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+        yield Path(folder)
 
 
 def store_card(path: Path, export: ExportCard) -> None:

@@ -99,9 +99,19 @@ def best_pairs(
     num_anchors, num_classes = class_logits.shape[1:]
     best = class_logits.amax(2) if best is None else best
     anchors = best.topk(min(count, num_anchors), dim=1, sorted=False).indices
-    rows = class_logits.gather(1, anchors[:, :, None].expand(-1, -1, num_classes)).flatten(1)
+    rows = select_rows(class_logits, anchors).flatten(1)
     values, pairs = rows.topk(count, dim=1, sorted=sort)
     return values, anchors.gather(1, pairs // num_classes), pairs % num_classes
+
+
+def select_rows(values: Tensor, rows: Tensor) -> Tensor:
+    """Rows of each image: values [B, A, C] and rows [B, M] -> [B, M, C].
+
+    Exported files copy whole rows, which `torch.gather` would read value by value.
+    """
+    first = torch.arange(values.shape[0], device=rows.device)[:, None] * values.shape[1]
+    selected = values.flatten(0, 1).index_select(0, (rows + first).flatten())
+    return selected.reshape(rows.shape[0], rows.shape[1], values.shape[2])
 
 
 def finite_sums(values: Tensor) -> Tensor:

@@ -73,7 +73,7 @@ def check_installed(*packages: str, extra: str = "onnx") -> None:
     missing = [package for package in packages if find_spec(package) is None]
     if missing:
         raise ConfigError(
-            f'{" and ".join(missing)} {"are" if len(missing) > 1 else "is"} not installed; '
+            f"{' and '.join(missing)} {'are' if len(missing) > 1 else 'is'} not installed; "
             f'run pip install "efficientdet-torch[{extra}]"'
         )
 
@@ -134,14 +134,15 @@ def _quiet() -> Iterator[None]:
 
 def _untranslated(error: BaseException, program: torch.export.ExportedProgram) -> str:
     """Which operator of which layer ONNX does not have, from the errors of the exporter."""
-    reason, last = "", error
+    reason = ""
+    last: BaseException | None = error
     while last is not None:
         reason = re.sub(r"\s+", " ", str(last)) or reason
         match = re.search(r"target=(?:torch\.ops\.)?([\w.]+)", str(last))
         if match:
             layer = _layer_of(match[1], program)
             return f"ONNX opset {OPSET} has no operator for {match[1]}{layer}; replace that layer or use another format"
-        last = last.__cause__  # type: ignore[assignment]
+        last = last.__cause__
     return f"the model cannot be written as ONNX: {reason[:300]}"
 
 
@@ -208,7 +209,9 @@ def _store_halves(content: Any) -> None:
                 f"{weights[tensor.name]}: has weights beyond {LARGEST_HALF:.0f}, the largest of float16; use float32"
             )
         name = f"{tensor.name}.float16"
-        casts.append(onnx.helper.make_node("Cast", [name], [tensor.name], to=onnx.TensorProto.FLOAT, name=f"{name}/Cast"))
+        casts.append(
+            onnx.helper.make_node("Cast", [name], [tensor.name], to=onnx.TensorProto.FLOAT, name=f"{name}/Cast")
+        )
         tensor.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float16), name))
     nodes = [*casts, *content.graph.node]
     del content.graph.node[:]

@@ -80,7 +80,9 @@ def translations() -> dict[Any, Any]:
     NonMaxSuppression suppresses within the rows of its scores [B, K, M]. A candidate has its score in the row of its
     label and 0 in the others. So boxes stay as they are, and no precision is lost.
     """
-    from onnxscript import opset18 as op
+    from onnxscript import opset18
+
+    op: Any = opset18  # its annotations do not fit constants
 
     def nms_mask_in_onnx(
         boxes: Any, scores: Any, labels: Any, iou_threshold: float, max_detections: int, num_groups: int

@@ -118,4 +118,4 @@ class FoldedHead(nn.Module):
             assert isinstance(pointwise, nn.ModuleList)
             feature = self.act(pointwise[level](depthwise(feature)))
         predicted: Tensor = self.predict(feature)
-        return predicted.permute(0, 2, 3, 1).flatten(1).unflatten(1, (-1, self.outputs))
+        return predicted.permute(0, 2, 3, 1).reshape(predicted.shape[0], -1, self.outputs)

@@ -62,9 +62,7 @@ def open_graph(path: Path, device: torch.device, threads: int | None = None) -> 
     try:
         import onnxruntime
     except ImportError:
-        raise ConfigError(
-            f'{path}: onnxruntime is not installed; run pip install "efficientdet-torch[onnx]"'
-        ) from None
+        raise ConfigError(f'{path}: onnxruntime is not installed; run pip install "efficientdet-torch[onnx]"') from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL

@@ -54,16 +54,17 @@ def convert_onnx(source: Path, export: ExportCard, path: Path) -> None:
     except RuntimeError as error:
         reason = " ".join(str(error).split())[-300:]
         raise ExportError(f"OpenVINO {openvino.__version__} cannot convert the model: {reason}") from error
-    except OSError as error:
-        raise ExportError(f"{path}: cannot be written ({error.strerror}); make room or choose another folder") from None
 
 
 @contextmanager
 def _folder_beside(path: Path) -> Iterator[Path]:
-    """A temporary folder in the folder of a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-        yield Path(folder)
+    """A temporary folder in the folder of a file; an error of the disk within it is an ExportError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+            yield Path(folder)
+    except OSError as error:
+        raise ExportError(f"{path}: cannot be written ({error.strerror}); make room or choose another folder") from None
 
 
 def store_card(path: Path, export: ExportCard) -> None:

@@ -37,10 +37,10 @@ class ExportedRuntime:
 
     def detections(self, images: Tensor, options: PostprocessOptions) -> list[Detections]:
         """See `Runtime`."""
-        if self.export.face == "raw":
+        if self.export.face in ("raw", "mediapipe"):
             outputs = self.outputs(images)
             return postprocess_boxes(outputs["class_logits"], outputs["boxes"], options)
-        if self.export.face == "detections":
+        if self.export.face in ("detections", "coral"):
             self._check_options(options)
             return _selected(self.outputs(images), options)
         raise ConfigError(

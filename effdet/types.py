@@ -17,6 +17,7 @@ IouKind = Literal["iou", "giou", "diou", "ciou"]
 Padding = Literal["same", "symmetric"]  # of strided convolutions: as in TensorFlow, or as in PyTorch
 Interpolation = Literal["bilinear", "bicubic"]
 StoredPrecision = Literal["float32", "float16", "dynamic-int8", "int8"]  # of an exported file
+ExportFormat = Literal["onnx", "openvino", "litert", "torch"]
 
 # The outputs of an exported file:
 #   detections  boxes [B, M, 4] xyxy in pixels of the input, scores [B, M], labels [B, M], counts [B]; NMS is inside

@@ -1,22 +1,32 @@
 """Opens anything that runs: a checkpoint, a name of public weights, or an exported file, told apart by its suffix.
 
-Running is in the modules beside this one.
+Running is in the modules beside this one. A module of exported files has two functions: `read_metadata(path)` gives the
+JSON text in a file without the runtime, or None; `open_graph(path, device, threads)` gives the graph, ready to run.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from effdet.devices import inference_dtype
+from effdet.errors import ConfigError, WeightsError
+from effdet.runtimes.exported import ExportedRuntime, Graph
+from effdet.runtimes.metadata import describe_graph, read_description
 from effdet.runtimes.pytorch import TorchRuntime
 from effdet.runtimes.runtime import Runtime
 from effdet.types import Precision
 from effdet.weights.card import ModelCard
 from effdet.weights.create import open_checkpoint
+from effdet.weights.exported import ExportCard, read_export_card
+
+# The module of each suffix of exported files.
+EXPORTED = {".onnx": "onnx_file", ".xml": "openvino_file", ".tflite": "litert_file", ".pt2": "program"}
+KINDS = ".pt (checkpoint), .onnx, .xml (OpenVINO), .tflite (LiteRT) and .pt2 (torch.export)"
 
 
 class ModelFile(NamedTuple):
@@ -25,22 +35,90 @@ class ModelFile(NamedTuple):
     Attributes:
         card: of the model.
         start: makes it ready to run on a device in a precision; exported files have a precision of their own.
+        export: what an exported file says about itself; None for checkpoints and public weights.
     """
 
     card: ModelCard
     start: Callable[[torch.device, Precision], Runtime]
+    export: ExportCard | None = None
 
 
-def open_model(weights: str | Path) -> ModelFile:
+def open_model(
+    weights: str | Path, *, threads: int | None = None, metadata: str | Path | None = None
+) -> ModelFile:
     """The model of a checkpoint, of a name of public weights, or of an exported file.
+
+    Args:
+        weights: a file, or the name of public weights.
+        threads: CPU threads of the runtime; None for its own choice.
+        metadata: what describes an exported file that does not describe itself: the checkpoint that was exported, or a
+            JSON file with the text that `ExportCard.to_json` gives.
 
     Raises:
         WeightsError: the file is missing, damaged or of an unknown kind, or the public weights are not available.
-        ConfigError: the runtime of the file is not installed.
+        ConfigError: an argument does not fit the kind of file.
     """
-    checkpoint = open_checkpoint(weights)
+    if threads is not None and threads < 1:
+        raise ConfigError(f"threads is {threads}; expected at least 1")
+    path = Path(weights).expanduser()
+    if path.suffix.lower() in EXPORTED:
+        return _exported(path, threads, metadata)
+    if metadata is not None:
+        raise ConfigError(f"metadata is for exported files, but {weights} is not one; leave it out")
+    checkpoint = _checkpoint(weights, path)
 
     def start(device: torch.device, precision: Precision = "auto") -> Runtime:
+        if threads is not None:
+            torch.set_num_threads(threads)
         return TorchRuntime(checkpoint.model, checkpoint.card, device, inference_dtype(precision, device))
 
     return ModelFile(checkpoint.card, start)
+
+
+def _checkpoint(weights: str | Path, path: Path) -> Any:
+    """The checkpoint; a file of another kind is refused with the kinds that can be read."""
+    if path.is_file() and path.suffix == ".bin" and path.with_suffix(".xml").is_file():
+        raise WeightsError(f"{path}: holds the weights of {path.with_suffix('.xml')}; give that file")
+    try:
+        return open_checkpoint(weights)
+    except WeightsError as error:
+        if not path.is_file() or path.suffix in (".pt", ".pth"):
+            raise
+        raise WeightsError(f"{error}; files that can be opened end in {KINDS}") from None
+
+
+def _exported(path: Path, threads: int | None, metadata: str | Path | None) -> ModelFile:
+    """The model of an exported file."""
+    if not path.is_file():
+        beside = sorted(other.name for other in path.parent.glob("*") if other.suffix.lower() in EXPORTED)
+        held = f"{path.parent} has {', '.join(beside[:8])}" if beside else "write it with: effdet export"
+        raise WeightsError(f"{path}: no such file; {held}")
+    module = runtime_module(path)
+    text = module.read_metadata(path) if metadata is None else None
+    if metadata is not None:
+        described = read_description(metadata)
+    elif text is not None:
+        described = read_export_card(text, path)
+    else:
+        raise WeightsError(
+            f"{path}: has no metadata of this package, which says the classes, the input and the thresholds; give "
+            "--metadata best.pt (the checkpoint that was exported) or --metadata FILE.json with its metadata"
+        )
+
+    def start(device: torch.device, precision: Precision = "auto") -> Runtime:
+        graph: Graph = module.open_graph(path, device, threads)
+        export = described
+        if not isinstance(export, ExportCard):
+            export = describe_graph(graph, export, str(path))
+        if precision != "auto":
+            raise ConfigError(f"precision is {precision}, but {path} has its own, {export.precision}; leave it out")
+        return ExportedRuntime(graph, export, device, str(path))
+
+    if isinstance(described, ExportCard):
+        return ModelFile(described.model, start, described)
+    return ModelFile(described, start)
+
+
+def runtime_module(path: Path) -> Any:
+    """The module that reads and runs an exported file."""
+    return importlib.import_module(f"effdet.runtimes.{EXPORTED[path.suffix.lower()]}")

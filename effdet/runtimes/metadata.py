@@ -1,0 +1,74 @@
+"""What describes an exported file whose own metadata is missing: a checkpoint, or a JSON file with the metadata.
+
+The metadata itself is in `effdet/weights/exported.py`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from effdet.errors import ConfigError, WeightsError
+from effdet.runtimes.exported import Graph
+from effdet.types import Face, PostprocessOptions
+from effdet.weights.card import ModelCard
+from effdet.weights.create import open_checkpoint
+from effdet.weights.exported import ExportCard, read_export_card
+
+# The faces that can be recognised by the names of their outputs.
+_FACES: dict[Face, set[str]] = {
+    "detections": {"boxes", "scores", "labels", "counts"},
+    "raw": {"class_logits", "boxes"},
+    "logits": {"logits"},
+    "features": {"c3", "c4", "c5"},
+}
+
+
+def read_description(metadata: str | Path) -> ExportCard | ModelCard:
+    """The card in a JSON file, or that of a checkpoint or of public weights.
+
+    Raises:
+        ConfigError: it is an exported file, or there is no such JSON file.
+        WeightsError: it is damaged, or there is no such checkpoint.
+    """
+    path = Path(metadata).expanduser()
+    if path.suffix.lower() != ".json":
+        return open_checkpoint(metadata).card
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error}); give a JSON file or a checkpoint") from None
+    return read_export_card(text, path)
+
+
+def describe_graph(graph: Graph, card: ModelCard, name: str) -> ExportCard:
+    """What a checkpoint says about a file that was exported from it; the face is seen in the outputs for one image.
+
+    Args:
+        graph: of the file.
+        card: of the checkpoint.
+        name: the file, for messages.
+
+    Raises:
+        WeightsError: the graph cannot run on an image of the checkpoint's input size, or has other outputs.
+    """
+    height, width = card.spec.image_size
+    try:
+        outputs = graph(np.zeros((1, height, width, card.spec.in_channels), np.uint8))
+    except Exception as error:  # every runtime raises errors of its own
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise WeightsError(
+            f"{name}: cannot run on images [1, {height}, {width}, {card.spec.in_channels}] uint8, which the metadata "
+            f"describes: {reason}"
+        ) from None
+    for face, names in _FACES.items():
+        if names == set(outputs):
+            options = None
+            if face == "detections":
+                most = outputs["boxes"].shape[1]
+                options = dataclasses.replace(PostprocessOptions(**card.postprocess), max_detections=most)
+            return ExportCard(card, face, postprocess=options)
+    expected = "; or ".join(", ".join(sorted(names)) for names in _FACES.values())
+    raise WeightsError(f"{name}: its outputs are {', '.join(sorted(outputs))}; expected {expected}")

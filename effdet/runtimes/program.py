@@ -1,0 +1,70 @@
+"""Opens programs of torch.export (.pt2) and runs them in PyTorch.
+
+Writing them is in `effdet/export/program_file.py`.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+import torchvision  # noqa: F401  (its NMS is an operator of the programs)
+from numpy.typing import NDArray
+
+from effdet.errors import WeightsError
+from effdet.runtimes.exported import Graph
+
+CARD_FILE = "effdet.json"  # inside the archive
+
+
+def read_metadata(path: Path) -> str | None:
+    """The JSON text that describes a file; None if it has none.
+
+    Raises:
+        WeightsError: the file is damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                if name.rpartition("/")[2] == CARD_FILE:
+                    return archive.read(name).decode("utf-8")
+    except (zipfile.BadZipFile, OSError, UnicodeDecodeError) as error:
+        raise WeightsError(f"{path}: not a program of torch.export, or damaged ({error}); export it again") from None
+    return None
+
+
+def open_graph(path: Path, device: torch.device, threads: int | None = None) -> Graph:
+    """The program of a file, ready to run.
+
+    Args:
+        path: the file.
+        device: where it computes.
+        threads: CPU threads of PyTorch, for the whole process; None leaves them as they are.
+
+    Raises:
+        WeightsError: the file is damaged, or another version of PyTorch wrote it.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        program = torch.export.load(path)
+        if device.type != "cpu":
+            from torch.export.passes import move_to_device_pass
+
+            program = move_to_device_pass(program, str(device))
+        module = program.module()
+    except Exception as error:  # torch raises whatever its reader stumbles over
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise WeightsError(
+            f"{path}: PyTorch {torch.__version__} cannot load this program, which is damaged or of another version: "
+            f"{reason}; export it again with this version"
+        ) from None
+
+    def run(images: NDArray[np.uint8]) -> dict[str, NDArray[np.generic]]:
+        with torch.inference_mode():
+            outputs: dict[str, torch.Tensor] = module(torch.from_numpy(images).to(device))
+        return {name: values.cpu().numpy() for name, values in outputs.items()}
+
+    return run

@@ -35,7 +35,8 @@ class ExportCard:
         batch_size: images per call that the file is fixed to; None for any number.
         postprocess: thresholds and NMS inside the file, for faces that have them; None for the others.
         source: name of the checkpoint that was exported.
-        source_sha256: hash of its content.
+        source_sha256: hash of its weights: names, types, shapes and values of all tensors.
+        calibration: how many images of what int8 was calibrated with; empty for other precisions.
         versions: of the packages that wrote the file.
         certificate: what was compared with PyTorch after the export, and how well it agreed.
     """
@@ -47,6 +48,7 @@ class ExportCard:
     postprocess: PostprocessOptions | None = None
     source: str = ""
     source_sha256: str = ""
+    calibration: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     certificate: dict[str, Any] = field(default_factory=dict)
 

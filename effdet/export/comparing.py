@@ -1,0 +1,242 @@
+"""How far the outputs of an exported file are from those of the PyTorch model: numbers, and detections one by one.
+
+Which images are compared and what is stored about it is in `certificate.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from effdet.boxes import pairwise_iou
+from effdet.postprocess import Candidates, logit
+from effdet.structures import Detections
+from effdet.types import PostprocessOptions, StoredPrecision
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far an exported file may be from the PyTorch model.
+
+    Attributes:
+        relative: largest difference of an output, divided by its largest value.
+        logit: largest difference of the logits of the scores of two detections that count as equal; 0.004 allows
+            scores to differ by 0.001 around 0.5, and by less elsewhere.
+        iou: least IoU of their boxes.
+        lowest_score: detections with lower scores are not compared.
+        different: fraction of the detections that may be different; near-ties are not counted as such.
+        ap_loss: largest loss of AP, in points of 100.
+    """
+
+    relative: float
+    logit: float
+    iou: float
+    lowest_score: float
+    different: float
+    ap_loss: float
+
+
+TOLERANCES: dict[StoredPrecision, Tolerance] = {
+    "float32": Tolerance(relative=1e-3, logit=0.004, iou=0.99, lowest_score=0.0, different=0.0, ap_loss=0.1),
+    "float16": Tolerance(relative=3e-2, logit=0.2, iou=0.9, lowest_score=0.05, different=0.02, ap_loss=0.1),
+    "dynamic-int8": Tolerance(relative=0.5, logit=1.5, iou=0.6, lowest_score=0.3, different=0.3, ap_loss=1.0),
+    "int8": Tolerance(relative=0.5, logit=1.5, iou=0.6, lowest_score=0.3, different=0.3, ap_loss=1.0),
+}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The largest difference of an output.
+
+    Attributes:
+        absolute: largest |expected - actual|; infinity if an output is NaN or Inf.
+        relative: the same, divided by the largest |expected|.
+    """
+
+    absolute: float
+    relative: float
+
+
+def largest_differences(expected: Mapping[str, Tensor], actual: Mapping[str, Tensor]) -> dict[str, Difference]:
+    """The largest difference of each output in `expected`."""
+    return {name: _difference(values, actual[name]) for name, values in expected.items()}
+
+
+def _difference(expected: Tensor, actual: Tensor) -> Difference:
+    expected, actual = expected.double(), actual.double()
+    if expected.shape != actual.shape or not actual.isfinite().all():
+        return Difference(math.inf, math.inf)
+    if not expected.numel():
+        return Difference(0.0, 0.0)
+    absolute, scale = float((expected - actual).abs().max()), float(expected.abs().max())
+    return Difference(absolute, absolute / scale if scale else (0.0 if not absolute else math.inf))
+
+
+@dataclass(frozen=True)
+class Matching:
+    """How the detections of an exported file match those of the PyTorch model.
+
+    A detection is equal to one of the other if label, box and score are within the tolerance. One without a partner is
+    a near-tie if rounding decides about it, see `match_detections`; else it is different.
+
+    Attributes:
+        compared: detections of both.
+        equal: those of them with a partner.
+        near_ties: those without a partner about which rounding decides.
+        least_iou: of equal detections; 1 if there are none.
+        score_difference: largest one of equal detections.
+    """
+
+    compared: int = 0
+    equal: int = 0
+    near_ties: int = 0
+    least_iou: float = 1.0
+    score_difference: float = 0.0
+
+    @property
+    def different(self) -> int:
+        """Detections without a partner about which rounding does not decide."""
+        return self.compared - self.equal - self.near_ties
+
+    def __add__(self, other: Matching) -> Matching:
+        return Matching(
+            self.compared + other.compared,
+            self.equal + other.equal,
+            self.near_ties + other.near_ties,
+            min(self.least_iou, other.least_iou),
+            max(self.score_difference, other.score_difference),
+        )
+
+
+def match_detections(
+    expected: Detections,
+    actual: Detections,
+    candidates: Candidates,
+    options: PostprocessOptions,
+    tolerance: Tolerance,
+) -> tuple[Matching, Tensor]:
+    """Matches the detections of one image greedily, by descending score of those that are expected.
+
+    Rounding decides about a detection without a partner if
+
+    - its score is as near to the score threshold as scores of equal detections may be to each other, or
+    - the other side has as many detections as it may have, and its score is no higher than their lowest, or
+    - NMS was close: a box that suppresses it has an IoU with it as near to the threshold as boxes of equal detections
+      may differ, or a score as near to its own, or is itself a detection about which rounding decides.
+
+    An additional detection must also be a candidate of the PyTorch model, that is, equal to one before NMS.
+
+    Args:
+        expected: of the PyTorch model.
+        actual: of the exported file.
+        candidates: of the PyTorch model, before NMS, with some margin below the threshold.
+        options: thresholds and NMS of both.
+        tolerance: when two detections are equal.
+
+    Returns:
+        The matching, and the rows of `expected` that have a partner.
+    """
+    equal = _equal(expected, actual, tolerance)
+    pairs = _greedy_pairs(equal * pairwise_iou(expected.boxes, actual.boxes))
+    without = _Unmatched(expected, actual, {row for row, _ in pairs}, {column for _, column in pairs})
+    possible = _equal(actual, candidates, tolerance).any(1)
+    ties = without.near_ties(options, tolerance, possible)
+    compared = [detections.scores >= tolerance.lowest_score for detections in (expected, actual)]
+
+    def count(side: int, rows: set[int]) -> int:
+        return sum(bool(compared[side][row]) for row in rows)
+
+    rows, columns = {row for row, _ in pairs}, {column for _, column in pairs}
+    overlaps = pairwise_iou(expected.boxes, actual.boxes)
+    matching = Matching(
+        int(compared[0].sum() + compared[1].sum()),
+        count(0, rows) + count(1, columns),
+        count(0, ties[0]) + count(1, ties[1]),
+        min((float(overlaps[pair]) for pair in pairs), default=1.0),
+        max((float((expected.scores[row] - actual.scores[column]).abs()) for row, column in pairs), default=0.0),
+    )
+    return matching, torch.tensor(sorted(rows), dtype=torch.int64)
+
+
+def _equal(first: Detections, second: Detections | Candidates, tolerance: Tolerance) -> Tensor:
+    """Whether label, box and score of two detections are within the tolerance, [M, N] bool."""
+    same_label = first.labels[:, None] == second.labels
+    near_score = (_logits(first.scores)[:, None] - _logits(second.scores)).abs() <= tolerance.logit
+    return same_label & near_score & (pairwise_iou(first.boxes, second.boxes) >= tolerance.iou)
+
+
+def _logits(scores: Tensor) -> Tensor:
+    """The logits of scores, in float64; finite for 0 and 1."""
+    return torch.logit(scores.double(), eps=1e-7)
+
+
+def _greedy_pairs(overlaps: Tensor) -> list[tuple[int, int]]:
+    """Rows and columns: each row in turn gets the free column of the largest overlap above 0."""
+    left, pairs = overlaps.clone(), []
+    for row in range(len(left)):
+        if not left.shape[1]:
+            break
+        best = int(left[row].argmax())
+        if left[row, best] > 0:
+            pairs.append((row, best))
+            left[:, best] = 0
+    return pairs
+
+
+class _Unmatched:
+    """The detections without a partner, of both sides: 0 is expected, 1 is actual."""
+
+    def __init__(self, expected: Detections, actual: Detections, rows: set[int], columns: set[int]) -> None:
+        self.sides = (expected, actual)
+        self.logits = tuple(_logits(side.scores) for side in self.sides)
+        self.without = (
+            [row for row in range(len(expected)) if row not in rows],
+            [column for column in range(len(actual)) if column not in columns],
+        )
+
+    def near_ties(
+        self, options: PostprocessOptions, tolerance: Tolerance, possible: Tensor
+    ) -> tuple[set[int], set[int]]:
+        """Those about which rounding decides; `possible` are the actual detections that are candidates, [M] bool."""
+        ties: tuple[set[int], set[int]] = (set(), set())
+        open_rows = [
+            (side, row) for side in (0, 1) for row in self.without[side] if side == 0 or bool(possible[row])
+        ]
+        changed = True
+        while changed:  # a near-tie makes those that it suppresses near-ties too
+            changed = False
+            for side, row in open_rows:
+                if row not in ties[side] and self._is_tie(side, row, ties, options, tolerance):
+                    ties[side].add(row)
+                    changed = True
+        return ties
+
+    def _is_tie(
+        self,
+        side: int,
+        row: int,
+        ties: tuple[set[int], set[int]],
+        options: PostprocessOptions,
+        tolerance: Tolerance,
+    ) -> bool:
+        own, other = self.sides[side], self.sides[1 - side]
+        score, scores = float(self.logits[side][row]), self.logits[1 - side]
+        if abs(score - logit(options.score_threshold)) <= tolerance.logit:
+            return True
+        if len(other) >= options.max_detections and score <= float(scores.min()) + tolerance.logit:
+            return True
+        if options.nms == "soft" or not len(other):
+            return False
+        margin = 1 - tolerance.iou
+        overlaps = pairwise_iou(own.boxes[row][None], other.boxes)[0]
+        rivals = (overlaps > options.iou_threshold - margin) & (scores >= score - tolerance.logit)
+        if options.nms == "class":
+            rivals &= other.labels == own.labels[row]
+        close = (overlaps <= options.iou_threshold + margin) | ((scores - score).abs() <= tolerance.logit)
+        close[list(ties[1 - side])] = True
+        # Where no rival is clear about it, any of the close ones may have decided.
+        return bool(rivals.any()) and not bool((rivals & ~close).any())

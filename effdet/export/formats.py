@@ -1,0 +1,72 @@
+"""The table of file formats: what each can hold, and the functions that write it.
+
+The order of an export is in `exporting.py`. A new format is a row in `FORMATS` and, to run it, a row in the table of
+`effdet/runtimes/opening.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from effdet.data.images import Image
+from effdet.models import EfficientDet, EfficientNet
+from effdet.types import ExportFormat, Face, StoredPrecision, Task
+from effdet.weights.exported import ExportCard
+
+# Writes a model to a new file, calibrated with images [H, W, C] where the precision is int8. It gives what the file
+# says about itself, in which a format may have changed what it cannot do as asked.
+Write = Callable[[EfficientDet | EfficientNet, ExportCard, Path, Iterable[Image]], ExportCard]
+
+
+class Format(NamedTuple):
+    """A file format.
+
+    Attributes:
+        suffix: of its files.
+        precisions: that it can have.
+        faces: of a detector; the first is the default.
+        write: writes a file.
+        store_card: replaces what a file says about itself.
+        packages: distributions that write and run it, for the record.
+        others: suffixes of files that belong to a file.
+    """
+
+    suffix: str
+    precisions: tuple[StoredPrecision, ...]
+    faces: tuple[Face, ...]
+    write: Write
+    store_card: Callable[[Path, ExportCard], None]
+    packages: tuple[str, ...]
+    others: tuple[str, ...] = ()
+
+
+CLASSIFIER_FACES: tuple[Face, ...] = ("logits", "features")
+
+
+def faces_of(format_name: ExportFormat, task: Task) -> tuple[Face, ...]:
+    """The faces that a file of a model of a task can have, the default first."""
+    return FORMATS[format_name].faces if task == "detection" else CLASSIFIER_FACES
+
+
+def _write_program(
+    model: EfficientDet | EfficientNet, export: ExportCard, path: Path, calibration: Iterable[Image]
+) -> ExportCard:
+    from effdet.export.program_file import write_program
+
+    write_program(model, export, path)
+    return export
+
+
+def _store_in_program(path: Path, export: ExportCard) -> None:
+    from effdet.export.program_file import store_card
+
+    store_card(path, export)
+
+
+FORMATS: dict[ExportFormat, Format] = {
+    "torch": Format(
+        ".pt2", ("float32",), ("detections", "raw", "features"), _write_program, _store_in_program, ("torchvision",)
+    ),
+}

@@ -20,7 +20,10 @@ from effdet.version import __version__
 if TYPE_CHECKING:
     from effdet.api import TrainResult, evaluate, train
     from effdet.config import Config, load_config
-    from effdet.errors import ConfigError, DataError, EffdetError, TrainingError, WeightsError
+    from effdet.errors import ConfigError, DataError, EffdetError, ExportError, TrainingError, WeightsError
+    from effdet.export.api import export, verify
+    from effdet.export.exporting import ExportResult
+    from effdet.export.verifying import VerifyResult
     from effdet.inference.predictor import Predictor
     from effdet.losses import ClassificationLoss, DetectionLoss
     from effdet.models import ModelOptions, list_models
@@ -38,19 +41,24 @@ _HOMES = {
     "DetectionLoss": "effdet.losses",
     "Detections": "effdet.structures",
     "EffdetError": "effdet.errors",
+    "ExportError": "effdet.errors",
+    "ExportResult": "effdet.export.exporting",
     "ModelOptions": "effdet.models",
     "Outputs": "effdet.structures",
     "Predictor": "effdet.inference.predictor",
     "Target": "effdet.structures",
     "TrainResult": "effdet.api",
     "TrainingError": "effdet.errors",
+    "VerifyResult": "effdet.export.verifying",
     "WeightsError": "effdet.errors",
     "create_model": "effdet.weights.create",
     "evaluate": "effdet.api",
+    "export": "effdet.export.api",
     "list_models": "effdet.models",
     "load_checkpoint": "effdet.weights.checkpoint",
     "load_config": "effdet.config",
     "train": "effdet.api",
+    "verify": "effdet.export.api",
 }
 
 __all__ = [
@@ -63,20 +71,25 @@ __all__ = [
     "DetectionLoss",
     "Detections",
     "EffdetError",
+    "ExportError",
+    "ExportResult",
     "ModelOptions",
     "Outputs",
     "Predictor",
     "Target",
     "TrainResult",
     "TrainingError",
+    "VerifyResult",
     "WeightsError",
     "__version__",
     "create_model",
     "evaluate",
+    "export",
     "list_models",
     "load_checkpoint",
     "load_config",
     "train",
+    "verify",
 ]
 
 

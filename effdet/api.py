@@ -25,6 +25,7 @@ from effdet.training.automatic import choose_recipe
 from effdet.training.run_folder import choose_folders, recipe_of_run
 from effdet.training.setup import place_of
 from effdet.training.stopping import Ending
+from effdet.types import Precision
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,8 @@ def evaluate(
     *,
     device: str | None = None,
     output_dir: str | Path | None = None,
+    threads: int | None = None,
+    metadata: str | Path | None = None,
 ) -> dict[str, float]:
     """Evaluates a checkpoint or an exported file on the validation split of a data set; the same as `effdet eval`.
 
@@ -116,6 +119,8 @@ def evaluate(
         overrides: changes to it, written section.key=value.
         device: such as 'cpu' or 'cuda:0'; None for a GPU if there is one.
         output_dir: folder for metrics.json, predictions.json and more; None for a new one beside the checkpoint.
+        threads: CPU threads of the runtime; None for its own choice.
+        metadata: for an exported file whose metadata is missing: its checkpoint, or a JSON file with the metadata.
 
     Returns:
         The metrics as fractions; -1 for those that the data set cannot give, such as APl without large objects.
@@ -125,7 +130,9 @@ def evaluate(
         DataError: the data cannot be read.
         WeightsError: the weights cannot be used.
     """
-    card, start = open_model(weights)
+    model = open_model(weights, threads=threads, metadata=metadata)
+    card = model.card
+    precision: Precision = "auto" if model.exported else "fp32"
     config, lines = evaluation_config(card, weights, recipe, overrides)
     folder = results_folder(weights, card, config, None if output_dir is None else Path(output_dir))
     with process_group(device, config.train.timeout_minutes) as (processes, own_device):
@@ -137,7 +144,7 @@ def evaluate(
         for line in lines:
             show(line)
         console.print(f"reading the data set {place_of(config.data)} to evaluate {weights}")
-        evaluator, metrics = evaluate_model(start(own_device, "fp32"), config, folder, show, processes)
+        evaluator, metrics = evaluate_model(model.start(own_device, precision), config, folder, show, processes)
         console.print(metrics_table(metrics))
         console.print(f"{count_of(len(evaluator), 'image')}; {' and '.join(RESULTS)} are in {folder}")
     return metrics

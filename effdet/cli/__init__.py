@@ -18,7 +18,9 @@ from effdet.errors import EffdetError
 
 VERBS = {
     "train": "train a detector or a classifier",
-    "eval": "evaluate a checkpoint on a data set",
+    "eval": "evaluate a checkpoint or an exported file on a data set",
+    "export": "write a model to a file for other runtimes",
+    "verify": "compare an exported file with its model",
     "predict": "run a model on images, folders and videos",
     "models": "list the models",
     "info": "parameters, FLOPs and memory of a model",

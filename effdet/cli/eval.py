@@ -1,7 +1,8 @@
-"""Evaluate a checkpoint on a data set: the twelve COCO metrics of a detector, the accuracy of a classifier.
+"""Evaluate a checkpoint or an exported file on a data set: twelve COCO metrics, or the accuracy of a classifier.
 
   effdet eval --weights runs/d0/best.pt
   effdet eval d0 --weights runs/d0/last.pt data.root=/data/coco
+  effdet eval --weights runs/d0/best.onnx
   effdet eval --weights efficientnet_lite0 data.root=/data/imagenet
 
 Evaluates on the validation split (data.val) of the recipe. Without RECIPE the recipe stored in the checkpoint is used.
@@ -18,6 +19,7 @@ import argparse
 from pathlib import Path
 
 from effdet.cli.recipes import add_recipe_arguments, overrides, recipe_path
+from effdet.cli.runtime_arguments import add_runtime_arguments
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,12 +28,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights",
         required=True,
-        help="checkpoint such as runs/NAME/best.pt, or public weights such as efficientdet_d0",
+        help="checkpoint such as runs/NAME/best.pt, exported file such as best.onnx, or public weights such as "
+        "efficientdet_d0",
     )
     parser.add_argument(
         "--out", type=Path, help="folder for the results, without any so far (a new one beside the checkpoint)"
     )
     parser.add_argument("--device", help="such as cpu or cuda:0 (default: a GPU if there is one)")
+    add_runtime_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -42,5 +46,13 @@ def run(args: argparse.Namespace) -> int:
     """
     from effdet.api import evaluate
 
-    evaluate(args.weights, recipe_path(args), overrides(args), device=args.device, output_dir=args.out)
+    evaluate(
+        args.weights,
+        recipe_path(args),
+        overrides(args),
+        device=args.device,
+        output_dir=args.out,
+        threads=args.threads,
+        metadata=args.metadata,
+    )
     return 0

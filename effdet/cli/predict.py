@@ -13,6 +13,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from effdet.cli.runtime_arguments import add_runtime_arguments
 from effdet.inference import BATCH_SIZE, SCORE_THRESHOLD, TOP
 from effdet.text import count_of
 
@@ -34,7 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights",
         required=True,
-        help="checkpoint such as runs/NAME/best.pt, or public weights such as efficientdet_d0",
+        help="checkpoint such as runs/NAME/best.pt, exported file such as best.onnx, or public weights such as "
+        "efficientdet_d0",
     )
     parser.add_argument(
         "--out",
@@ -62,6 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="such as cpu or cuda:0 (default: a GPU if there is one)")
     parser.add_argument("--batch-size", type=int, default=BATCH_SIZE, help="images per forward pass (%(default)s)")
     parser.add_argument("--no-images", action="store_true", help="write predictions.json and predictions.csv only")
+    add_runtime_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -92,6 +95,8 @@ def run(args: argparse.Namespace) -> int:
             max_detections=args.max_det,
             top=args.top,
             batch_size=args.batch_size,
+            threads=args.threads,
+            metadata=args.metadata,
         )
         summary = predict_files(
             predictor,

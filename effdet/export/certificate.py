@@ -14,6 +14,9 @@ from pydantic import TypeAdapter, ValidationError
 from effdet.errors import WeightsError
 from effdet.export.comparing import Difference, Matching, Tolerance
 
+StoredDetection = tuple[float, float, float, float, float, int]  # x1, y1, x2, y2, score and label
+
+
 @dataclass(frozen=True)
 class Sample:
     """Some values of an output of the PyTorch model, at positions drawn from a fixed seed.
@@ -34,12 +37,12 @@ class DrawnReference:
     Attributes:
         sha256: of the pixels.
         outputs: a sample of each output that the file has too.
-        detections: the first ones that the file has too: x1, y1, x2, y2, score and label.
+        detections: the first ones that the file has too.
     """
 
     sha256: str
     outputs: dict[str, Sample] = field(default_factory=dict)
-    detections: tuple[tuple[float, float, float, float, float, int], ...] = ()
+    detections: tuple[StoredDetection, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@ from effdet.data.images import Image
 from effdet.data.label_map import LabelMap
 from effdet.errors import DataError
 from effdet.evaluation.evaluate_checkpoint import evaluation_config
-from effdet.export.certificate import Certificate, certify
+from effdet.export.certificate import ApComparison, Certificate, certify
 from effdet.export.comparing import TOLERANCES
 from effdet.export.images import drawn_images, folder_images, pixel_hash, recipe_table, table_images
-from effdet.export.measuring import ApComparison, compare_ap, compare_images, compared_options
+from effdet.export.measuring import compare_ap, compare_images, compared_options
 from effdet.runtimes.exported import ExportedRuntime
 from effdet.runtimes.pytorch import TorchRuntime
 from effdet.text import count_of
@@ -57,8 +57,8 @@ def make_certificate(
     weights: str | Path,
     runtime: ExportedRuntime,
     options: CompareOptions,
-    packages: Sequence[str] = (),
-    show: Callable[[str], None] = lambda line: None,
+    packages: Sequence[str],
+    show: Callable[[str], None],
 ) -> Certificate:
     """Compares a file with its checkpoint and gives the certificate, whose verdict may be bad.
 
@@ -142,5 +142,3 @@ def _compare_ap(
     before = TorchRuntime(checkpoint.model, card, runtime.device)
     postprocess = compared_options(export) if detector else None
     return compare_ap(before, runtime, table, config, postprocess, str(table.source))
-
-

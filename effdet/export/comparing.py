@@ -203,9 +203,7 @@ class _Unmatched:
     ) -> tuple[set[int], set[int]]:
         """Those about which rounding decides; `possible` are the actual detections that are candidates, [M] bool."""
         ties: tuple[set[int], set[int]] = (set(), set())
-        open_rows = [
-            (side, row) for side in (0, 1) for row in self.without[side] if side == 0 or bool(possible[row])
-        ]
+        open_rows = [(side, row) for side in (0, 1) for row in self.without[side] if side == 0 or bool(possible[row])]
         changed = True
         while changed:  # a near-tie makes those that it suppresses near-ties too
             changed = False

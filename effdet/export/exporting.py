@@ -60,17 +60,14 @@ def export_model(
     postprocess: Mapping[str, Any] | None = None,
     calibration: str | Path | None = None,
     calibration_count: int = COUNT,
-    compare: CompareOptions = CompareOptions(),
+    compare: CompareOptions,
     threads: int | None = None,
-    show: Callable[[str], None] = lambda line: None,
+    show: Callable[[str], None],
 ) -> ExportResult:
-    """Exports a model and compares the file with it; see `effdet.export`.
+    """Exports a model and compares the file with it; arguments and errors are those of `effdet.export`.
 
-    Args:
-        postprocess: the options of `PostprocessOptions` that are given.
-        compare: on what the file is compared.
-        show: shows a line about progress.
-        (others): see `effdet.export`.
+    Of `PostprocessOptions` those in `postprocess` are given; `compare` says on what the file is compared, and `show`
+    shows a line about progress.
     """
     checkpoint = resized(open_checkpoint(weights), image_size)
     export = describe(checkpoint, weights, format_name, face, batch_size, precision, postprocess or {})

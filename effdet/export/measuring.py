@@ -5,7 +5,7 @@ When two results are equal is in `comparing.py`, the verdict in `certificate.py`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import reduce
 from operator import add
@@ -21,11 +21,11 @@ from effdet.config import Config, DetectionConfig
 from effdet.data.image_table import ImageTable
 from effdet.data.images import Image
 from effdet.evaluation.evaluate import evaluate
-from effdet.export.certificate import ApComparison, Comparison, DrawnReference, Sample
+from effdet.export.certificate import ApComparison, Comparison, DrawnReference, Sample, StoredDetection
 from effdet.export.comparing import Difference, Matching, Tolerance, largest_differences, match_detections
 from effdet.export.images import SEED, pixel_hash
 from effdet.models import EfficientDet, EfficientNet
-from effdet.postprocess import logit, postprocess, postprocess_boxes, select_candidates
+from effdet.postprocess import Candidates, logit, postprocess, postprocess_boxes, select_candidates
 from effdet.runtimes.exported import ExportedRuntime
 from effdet.runtimes.runtime import Runtime
 from effdet.structures import Detections, Outputs
@@ -136,13 +136,17 @@ def _compare_image(
     matching, rows = match_detections(
         detections, actual_detections(actual, export.face, options), candidates, options, tolerance
     )
-    top = tuple(
-        (*map(_short, box.tolist()), _short(float(score)), int(label))
-        for box, score, label in zip(
-            *(values[rows][:TOP] for values in (detections.boxes, detections.scores, detections.labels)), strict=True
-        )
+    reference = replace(reference, detections=_stored(detections, rows[:TOP]))
+    return Comparison(1, differences, matching, None, (reference,))
+
+
+def _stored(detections: Detections, rows: Tensor) -> tuple[StoredDetection, ...]:
+    """Some detections as plain numbers."""
+    chosen = zip(detections.boxes[rows].tolist(), detections.scores[rows], detections.labels[rows], strict=True)
+    return tuple(
+        (_short(x1), _short(y1), _short(x2), _short(y2), _short(float(score)), int(label))
+        for (x1, y1, x2, y2), score, label in chosen
     )
-    return Comparison(1, differences, matching, None, (replace(reference, detections=top),))
 
 
 def _expected_detections(
@@ -205,7 +209,8 @@ def compare_drawn(
         The largest difference of the stored values of each output; the number of stored detections; and how many of
         them the file has.
     """
-    export, differences, stored, equal = runtime.export, {}, 0, 0
+    export, stored, equal = runtime.export, 0, 0
+    differences: dict[str, Difference] = {}
     for reference, actual in zip(references, _batched(runtime, images), strict=True):
         for name, sample in reference.outputs.items():
             flat = actual[name].reshape(-1).double()
@@ -219,7 +224,8 @@ def compare_drawn(
             rows = torch.tensor(reference.detections, dtype=torch.float64)
             expected = Detections(rows[:, :4].float(), rows[:, 4].float(), rows[:, 5].long())
             found = actual_detections(actual, export.face, options)
-            _, equal_rows = match_detections(expected, found, expected, options, tolerance)
+            candidates = Candidates(expected.boxes, expected.scores, expected.labels)
+            _, equal_rows = match_detections(expected, found, candidates, options, tolerance)
             stored, equal = stored + len(rows), equal + len(equal_rows)
     return differences, stored, equal
 
@@ -246,5 +252,3 @@ def compare_ap(
     metric = METRICS[before.card.task]
     values = [evaluate(runtime, table, config).metrics()[metric] for runtime in (before, after)]
     return ApComparison(metric, data, len(table), *values)
-
-

@@ -5,6 +5,7 @@ Running them is in `effdet/runtimes/program.py`.
 
 from __future__ import annotations
 
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -49,9 +50,10 @@ def write_program(model: EfficientDet | EfficientNet, export: ExportCard, path: 
     height, width = export.image_size
     examples = torch.zeros(export.batch_size or 2, height, width, model.spec.in_channels, dtype=torch.uint8)
     dynamic = {"images": {0: torch.export.Dim("batch", min=1, max=1024)}} if export.batch_size is None else None
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter, about itself
         program = torch.export.export(_Named(network_of(model, export)).eval(), (examples,), dynamic_shapes=dynamic)
-    torch.export.save(program, path, extra_files={CARD_FILE: export.to_json()})
+        torch.export.save(program, path, extra_files={CARD_FILE: export.to_json()})
 
 
 def store_card(path: Path, export: ExportCard) -> None:
@@ -87,19 +89,14 @@ def suppress(
     """NMS by torchvision's operator; see `Suppression` for arguments and results.
 
     Boxes of different images, and of different classes for NMS within classes, are moved far apart so that they do not
-    overlap, in float64 to lose no precision. Then one NMS is enough for all images of a batch of any size.
+    overlap, in float64 to lose no precision. So one NMS is enough for a batch whose size is not fixed.
     """
-    batch, candidates = scores.shape
-    apart = boxes.double()
-    extent = apart.max() - apart.min() + 1
-    groups = torch.arange(batch, device=boxes.device)[:, None].expand_as(labels)
-    if options.nms == "class":
-        groups = groups * (labels.max() + 1) + labels
-    apart = (apart + (groups * extent)[:, :, None]).reshape(-1, 4)
-    flat = scores.reshape(-1)
-    valid = torch.nonzero(flat > 0).squeeze(1)
-    keep = valid[nms(apart[valid], flat[valid].double(), options.iou_threshold)]
-    kept = torch.zeros_like(flat, dtype=torch.bool).index_fill(0, keep, True).reshape(batch, candidates)
+    batch: Any = scores.shape[0]
+    if isinstance(batch, int):  # one NMS per image is faster, since it compares all boxes that it gets
+        one = [slice(image, image + 1) for image in range(batch)]
+        kept = torch.cat([_kept(boxes[i], scores[i], labels[i], options) for i in one])
+    else:
+        kept = _kept(boxes, scores, labels, options)
     # Rows that stay move to the front in their order, the others to one row behind the last, which is cut off.
     most = options.max_detections
     row = kept.cumsum(1) - 1
@@ -113,3 +110,17 @@ def suppress(
     boxes, scores, labels = front(boxes), front(scores), front(labels)
     within = torch.arange(most, device=boxes.device) < counts[:, None]
     return boxes * within[:, :, None], scores * within, labels * within, counts
+
+
+def _kept(boxes: Tensor, scores: Tensor, labels: Tensor, options: PostprocessOptions) -> Tensor:
+    """Which candidates NMS keeps, [B, M] bool."""
+    apart = boxes.double()
+    extent = apart.max() - apart.min() + 1
+    groups = torch.arange(scores.shape[0], device=boxes.device)[:, None].expand_as(labels)
+    if options.nms == "class":
+        groups = groups * (labels.max() + 1) + labels
+    apart = (apart + (groups * extent)[:, :, None]).reshape(-1, 4)
+    flat = scores.reshape(-1)
+    valid = torch.nonzero(flat > 0).squeeze(1)
+    keep = valid[nms(apart[valid], flat[valid].double(), options.iou_threshold)]
+    return torch.zeros_like(flat, dtype=torch.bool).index_fill(0, keep, True).reshape(scores.shape)

@@ -38,7 +38,7 @@ Tag = TypeVar("Tag")
 
 
 class Predictor:
-    """Runs the model of a checkpoint on images.
+    """Runs the model of a checkpoint, of an exported file or of public weights on images.
 
     Example:
         >>> predictor = effdet.Predictor("runs/mine/best.pt")
@@ -70,6 +70,8 @@ class Predictor:
         top: int | None = None,
         batch_size: int = BATCH_SIZE,
         precision: Precision = "auto",
+        threads: int | None = None,
+        metadata: str | Path | None = None,
     ) -> None:
         """A predictor from a checkpoint such as runs/NAME/best.pt, an exported file, or public weights.
 
@@ -87,15 +89,18 @@ class Predictor:
             batch_size: images per forward pass.
             precision: of the arithmetic in PyTorch; 'auto' is float16 on CUDA and float32 elsewhere. An exported file
                 has its own.
+            threads: CPU threads of the runtime; None for its own choice.
+            metadata: for an exported file whose metadata is missing: its checkpoint, or a JSON file with the metadata.
 
         Raises:
-            WeightsError: the file is missing, damaged or not a checkpoint, or the public weights are not available.
-            ConfigError: an argument is out of range or for the other task, or there is no such device.
+            WeightsError: the file is missing, damaged or of an unknown kind, or the public weights are not available.
+            ConfigError: an argument is out of range, for the other task or for another kind of file, there is no such
+                device, or the runtime of the file is not installed.
         """
         if batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size}; expected at least 1")
         picked = pick_device(device)
-        card, start = open_model(weights)
+        card, start, _ = open_model(weights, threads=threads, metadata=metadata)
         self._runtime = start(picked, precision)
         self.device, self.image_size = self._runtime.device, self._runtime.image_size
         self.task: Task = card.task

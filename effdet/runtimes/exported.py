@@ -44,12 +44,17 @@ class ExportedRuntime:
             self._check_options(options)
             return _selected(self.outputs(images), options)
         raise ConfigError(
-            f"{self.name}: has the outputs '{self.export.face}', which are for other programs; export "
-            "it with --face detections or raw to use it here"
+            f"{self.name}: has the face '{self.export.face}', whose outputs are features; export it with "
+            "--face detections or raw to predict"
         )
 
     def logits(self, images: Tensor) -> Tensor:
         """See `Runtime`."""
+        if self.export.face != "logits":
+            raise ConfigError(
+                f"{self.name}: has the face '{self.export.face}', whose outputs are features; export it with "
+                "--face logits to classify"
+            )
         return self.outputs(images)["logits"].float()
 
     def outputs(self, images: Tensor) -> dict[str, Tensor]:

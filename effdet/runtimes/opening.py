@@ -35,17 +35,15 @@ class ModelFile(NamedTuple):
     Attributes:
         card: of the model.
         start: makes it ready to run on a device in a precision; exported files have a precision of their own.
-        export: what an exported file says about itself; None for checkpoints and public weights.
+        exported: whether it is an exported file.
     """
 
     card: ModelCard
     start: Callable[[torch.device, Precision], Runtime]
-    export: ExportCard | None = None
+    exported: bool = False
 
 
-def open_model(
-    weights: str | Path, *, threads: int | None = None, metadata: str | Path | None = None
-) -> ModelFile:
+def open_model(weights: str | Path, *, threads: int | None = None, metadata: str | Path | None = None) -> ModelFile:
     """The model of a checkpoint, of a name of public weights, or of an exported file.
 
     Args:
@@ -114,9 +112,7 @@ def _exported(path: Path, threads: int | None, metadata: str | Path | None) -> M
             raise ConfigError(f"precision is {precision}, but {path} has its own, {export.precision}; leave it out")
         return ExportedRuntime(graph, export, device, str(path))
 
-    if isinstance(described, ExportCard):
-        return ModelFile(described.model, start, described)
-    return ModelFile(described, start)
+    return ModelFile(described.model if isinstance(described, ExportCard) else described, start, exported=True)
 
 
 def runtime_module(path: Path) -> Any:

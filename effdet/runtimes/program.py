@@ -5,6 +5,7 @@ Writing them is in `effdet/export/program_file.py`.
 
 from __future__ import annotations
 
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -49,7 +50,9 @@ def open_graph(path: Path, device: torch.device, threads: int | None = None) -> 
     if threads is not None:
         torch.set_num_threads(threads)
     try:
-        program = torch.export.load(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about how torch stored the weights
+            program = torch.export.load(path)
         if device.type != "cpu":
             from torch.export.passes import move_to_device_pass
 

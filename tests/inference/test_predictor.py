@@ -348,7 +348,7 @@ class FixedRuntime:
 def test_another_runtime_needs_nothing_but_images_to_detections(weights, monkeypatch):
     card = load_checkpoint(weights).card
     model = ModelFile(card, lambda device, precision: FixedRuntime())
-    monkeypatch.setattr("effdet.inference.predictor.open_model", lambda weights: model)
+    monkeypatch.setattr("effdet.inference.predictor.open_model", lambda weights, threads, metadata: model)
     result = Predictor("model.other")(np.zeros((256, 256, 3), np.uint8))
     assert result.names == ["red", "platelet"]
     assert result.boxes.tolist() == [[0, 0, 128, 128], [128, 128, 256, 256]]

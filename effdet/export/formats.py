@@ -50,6 +50,36 @@ def faces_of(format_name: ExportFormat, task: Task) -> tuple[Face, ...]:
     return FORMATS[format_name].faces if task == "detection" else CLASSIFIER_FACES
 
 
+def _write_onnx(
+    model: EfficientDet | EfficientNet, export: ExportCard, path: Path, calibration: Iterable[Image]
+) -> ExportCard:
+    from effdet.export.onnx_file import write_onnx
+
+    write_onnx(model, export, path)
+    return export
+
+
+def _store_in_onnx(path: Path, export: ExportCard) -> None:
+    from effdet.export.onnx_file import store_card
+
+    store_card(path, export)
+
+
+def _write_openvino(
+    model: EfficientDet | EfficientNet, export: ExportCard, path: Path, calibration: Iterable[Image]
+) -> ExportCard:
+    from effdet.export.openvino_file import write_openvino
+
+    write_openvino(model, export, path)
+    return export
+
+
+def _store_in_openvino(path: Path, export: ExportCard) -> None:
+    from effdet.export.openvino_file import store_card
+
+    store_card(path, export)
+
+
 def _write_program(
     model: EfficientDet | EfficientNet, export: ExportCard, path: Path, calibration: Iterable[Image]
 ) -> ExportCard:
@@ -65,8 +95,13 @@ def _store_in_program(path: Path, export: ExportCard) -> None:
     store_card(path, export)
 
 
+_OUTPUTS: tuple[Face, ...] = ("detections", "raw", "features")
 FORMATS: dict[ExportFormat, Format] = {
-    "torch": Format(
-        ".pt2", ("float32",), ("detections", "raw", "features"), _write_program, _store_in_program, ("torchvision",)
+    "onnx": Format(
+        ".onnx", ("float32", "float16"), _OUTPUTS, _write_onnx, _store_in_onnx, ("onnx", "onnxscript", "onnxruntime")
     ),
+    "openvino": Format(
+        ".xml", ("float32", "float16"), _OUTPUTS, _write_openvino, _store_in_openvino, ("onnx", "openvino"), (".bin",)
+    ),
+    "torch": Format(".pt2", ("float32",), _OUTPUTS, _write_program, _store_in_program, ("torchvision",)),
 }

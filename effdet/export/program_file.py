@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import nms
 
-from effdet.errors import ConfigError
-from effdet.export.network import ExportedBackbone, ExportedClassifier, RawDetector, SuppressingDetector
+from effdet.export.network import exported_network
 from effdet.files import atomic_write
 from effdet.models import EfficientDet, EfficientNet
 from effdet.runtimes.program import CARD_FILE
@@ -45,14 +44,16 @@ def write_program(model: EfficientDet | EfficientNet, export: ExportCard, path: 
         path: the new file.
 
     Raises:
-        ConfigError: the face or its NMS cannot be a program.
+        ConfigError: the model has no such face, or its NMS is soft.
     """
     height, width = export.image_size
     examples = torch.zeros(export.batch_size or 2, height, width, model.spec.in_channels, dtype=torch.uint8)
     dynamic = {"images": {0: torch.export.Dim("batch", min=1, max=1024)}} if export.batch_size is None else None
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter, about itself
-        program = torch.export.export(_Named(network_of(model, export)).eval(), (examples,), dynamic_shapes=dynamic)
+        program = torch.export.export(
+            _Named(exported_network(model, export, suppress)), (examples,), dynamic_shapes=dynamic
+        )
         torch.export.save(program, path, extra_files={CARD_FILE: export.to_json()})
 
 
@@ -62,25 +63,6 @@ def store_card(path: Path, export: ExportCard) -> None:
         for entry in old.infolist():
             is_card = entry.filename.rpartition("/")[2] == CARD_FILE
             new.writestr(entry.filename, export.to_json() if is_card else old.read(entry))
-
-
-def network_of(model: EfficientDet | EfficientNet, export: ExportCard) -> nn.Module:
-    """The network with the outputs of the face.
-
-    Raises:
-        ConfigError: the face is not one of a program, or its NMS is soft.
-    """
-    if export.face == "features":
-        return ExportedBackbone(model)
-    if isinstance(model, EfficientNet):
-        return ExportedClassifier(model)
-    if export.face == "raw":
-        return RawDetector(model)
-    assert export.face == "detections"
-    assert export.postprocess is not None
-    if export.postprocess.nms == "soft":
-        raise ConfigError("soft-NMS cannot be inside a program; export it with --nms class or agnostic, or --face raw")
-    return SuppressingDetector(model, export.postprocess, suppress)
 
 
 def suppress(

@@ -142,15 +142,14 @@ def match_detections(
     """
     equal = _equal(expected, actual, tolerance)
     pairs = _greedy_pairs(equal * pairwise_iou(expected.boxes, actual.boxes))
-    without = _Unmatched(expected, actual, {row for row, _ in pairs}, {column for _, column in pairs})
+    rows, columns = {row for row, _ in pairs}, {column for _, column in pairs}
     possible = _equal(actual, candidates, tolerance).any(1)
-    ties = without.near_ties(options, tolerance, possible)
+    ties = _Unmatched(expected, actual, rows, columns, possible).near_ties(options, tolerance)
     compared = [detections.scores >= tolerance.lowest_score for detections in (expected, actual)]
 
     def count(side: int, rows: set[int]) -> int:
         return sum(bool(compared[side][row]) for row in rows)
 
-    rows, columns = {row for row, _ in pairs}, {column for _, column in pairs}
     overlaps = pairwise_iou(expected.boxes, actual.boxes)
     matching = Matching(
         int(compared[0].sum() + compared[1].sum()),
@@ -188,22 +187,26 @@ def _greedy_pairs(overlaps: Tensor) -> list[tuple[int, int]]:
 
 
 class _Unmatched:
-    """The detections without a partner, of both sides: 0 is expected, 1 is actual."""
+    """The detections without a partner, of both sides: 0 is expected, 1 is actual.
 
-    def __init__(self, expected: Detections, actual: Detections, rows: set[int], columns: set[int]) -> None:
+    Actual detections that are no candidates of the model, which `possible` [M] bool says, decide about nothing.
+    """
+
+    def __init__(
+        self, expected: Detections, actual: Detections, rows: set[int], columns: set[int], possible: Tensor
+    ) -> None:
         self.sides = (expected, actual)
+        self.possible = (torch.ones(len(expected), dtype=torch.bool), possible)
         self.logits = tuple(_logits(side.scores) for side in self.sides)
         self.without = (
             [row for row in range(len(expected)) if row not in rows],
             [column for column in range(len(actual)) if column not in columns],
         )
 
-    def near_ties(
-        self, options: PostprocessOptions, tolerance: Tolerance, possible: Tensor
-    ) -> tuple[set[int], set[int]]:
-        """Those about which rounding decides; `possible` are the actual detections that are candidates, [M] bool."""
+    def near_ties(self, options: PostprocessOptions, tolerance: Tolerance) -> tuple[set[int], set[int]]:
+        """Those about which rounding decides."""
         ties: tuple[set[int], set[int]] = (set(), set())
-        open_rows = [(side, row) for side in (0, 1) for row in self.without[side] if side == 0 or bool(possible[row])]
+        open_rows = [(side, row) for side in (0, 1) for row in self.without[side] if self.possible[side][row]]
         changed = True
         while changed:  # a near-tie makes those that it suppresses near-ties too
             changed = False
@@ -232,6 +235,7 @@ class _Unmatched:
         margin = 1 - tolerance.iou
         overlaps = pairwise_iou(own.boxes[row][None], other.boxes)[0]
         rivals = (overlaps > options.iou_threshold - margin) & (scores >= score - tolerance.logit)
+        rivals &= self.possible[1 - side]
         if options.nms == "class":
             rivals &= other.labels == own.labels[row]
         close = (overlaps <= options.iou_threshold + margin) | ((scores - score).abs() <= tolerance.logit)

@@ -26,6 +26,7 @@ from effdet.models import EfficientDet, EfficientNet
 from effdet.runtimes.exported import ExportedRuntime
 from effdet.runtimes.opening import open_model
 from effdet.types import ExportFormat, Face, PostprocessOptions, StoredPrecision
+from effdet.weights.card import ModelCard
 from effdet.weights.checkpoint import Checkpoint
 from effdet.weights.create import open_checkpoint
 from effdet.weights.exported import ExportCard
@@ -131,6 +132,7 @@ def describe(
         config = make_config({"postprocess": plain}, source="export")
         assert isinstance(config, DetectionConfig)
         options = PostprocessOptions(**config.postprocess.model_dump())
+        card = _with_options(card, options)
     elif postprocess:
         raise ConfigError(
             f"{', '.join(postprocess)}: the face '{face}' has no NMS inside; leave it out, and give it where the file "
@@ -146,6 +148,13 @@ def describe(
         source_sha256=content_hash(checkpoint.model),
         versions=versions_of(chosen.packages),
     )
+
+
+def _with_options(card: ModelCard, options: PostprocessOptions) -> ModelCard:
+    """The card with the options inside the file, from which predictions and evaluations of the file start."""
+    plain = vars(options)
+    config = {**card.config, "postprocess": plain} if card.config else card.config
+    return replace(card, postprocess=dict(plain), config=config)
 
 
 _KIND = {"detection": "detector", "classification": "classifier"}

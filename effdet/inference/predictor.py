@@ -28,6 +28,7 @@ from effdet.inference import BATCH_SIZE, SCORE_THRESHOLD, TOP
 from effdet.inference.inputs import ImageLike, is_image, to_pixels
 from effdet.inference.sources import Frame
 from effdet.postprocess import classify
+from effdet.runtimes.exported import ExportedRuntime
 from effdet.runtimes.opening import open_model
 from effdet.runtimes.runtime import Runtime
 from effdet.structures import Classification, Detections
@@ -223,7 +224,10 @@ class _DetectionSteps:
     """Before and after a detector: letterbox; postprocessing, boxes back in pixels of the image."""
 
     def __init__(self, card: ModelCard, settings: dict[str, Any], runtime: Runtime) -> None:
-        plain = {**card.postprocess, "score_threshold": SCORE_THRESHOLD, **settings}
+        threshold = SCORE_THRESHOLD
+        if isinstance(runtime, ExportedRuntime) and runtime.export.postprocess is not None:
+            threshold = max(threshold, runtime.export.postprocess.score_threshold)
+        plain = {**card.postprocess, "score_threshold": threshold, **settings}
         config = make_config({"postprocess": plain}, source="Predictor")
         assert isinstance(config, DetectionConfig)
         self.options = PostprocessOptions(**config.postprocess.model_dump())

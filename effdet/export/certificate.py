@@ -182,6 +182,8 @@ def certify(
 
 def _failures(comparison: Comparison, tolerance: Tolerance, ap: ApComparison | None) -> list[str]:
     """What is not within the tolerance, one sentence each."""
+    if ap is not None and tolerance.ap_decides:
+        return _ap_failures(ap, tolerance)
     failures = []
     for name, difference in comparison.outputs.items():
         if not difference.relative <= tolerance.relative:
@@ -192,9 +194,12 @@ def _failures(comparison: Comparison, tolerance: Tolerance, ap: ApComparison | N
     same = comparison.same_class
     if same is not None and comparison.images - same > tolerance.different * comparison.images:
         failures.append(f"{comparison.images - same} of {comparison.images} images get another class")
-    if ap is not None and not ap.loss <= tolerance.ap_loss:
-        failures.append(f"{ap.metric} falls by {ap.loss:.2f} points")
-    return failures
+    return [*failures, *([] if ap is None else _ap_failures(ap, tolerance))]
+
+
+def _ap_failures(ap: ApComparison, tolerance: Tolerance) -> list[str]:
+    within = ap.loss <= tolerance.ap_loss
+    return [] if within else [f"{ap.metric} falls by {ap.loss:.2f} points, more than {tolerance.ap_loss:g}"]
 
 
 def now() -> str:

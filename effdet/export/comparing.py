@@ -30,6 +30,7 @@ class Tolerance:
         lowest_score: detections with lower scores are not compared.
         different: fraction of the detections that may be different; near-ties are not counted as such.
         ap_loss: largest loss of AP, in points of 100.
+        ap_decides: whether a file is judged by AP alone where it was measured.
     """
 
     relative: float
@@ -38,13 +39,15 @@ class Tolerance:
     lowest_score: float
     different: float
     ap_loss: float
+    ap_decides: bool = False
 
 
+_INT8 = Tolerance(relative=0.5, logit=1.5, iou=0.6, lowest_score=0.3, different=0.3, ap_loss=1.0, ap_decides=True)
 TOLERANCES: dict[StoredPrecision, Tolerance] = {
     "float32": Tolerance(relative=1e-3, logit=0.004, iou=0.99, lowest_score=0.0, different=0.0, ap_loss=0.1),
     "float16": Tolerance(relative=3e-2, logit=0.2, iou=0.9, lowest_score=0.05, different=0.02, ap_loss=0.1),
-    "dynamic-int8": Tolerance(relative=0.5, logit=1.5, iou=0.6, lowest_score=0.3, different=0.3, ap_loss=1.0),
-    "int8": Tolerance(relative=0.5, logit=1.5, iou=0.6, lowest_score=0.3, different=0.3, ap_loss=1.0),
+    "dynamic-int8": _INT8,
+    "int8": _INT8,
 }
 
 

@@ -84,7 +84,7 @@ def export_model(
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
         partial = Path(folder) / path.name
         show(f"writing {path}")
-        export = chosen.write(checkpoint.model, export, partial, images)
+        export = chosen.write(checkpoint.model, export, partial, images, show)
         runtime = open_model(partial, threads=threads).start(torch.device("cpu"), "auto")
         assert isinstance(runtime, ExportedRuntime)
         certificate = make_certificate(checkpoint, weights, runtime, compare, chosen.packages, show)

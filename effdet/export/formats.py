@@ -6,6 +6,7 @@ The order of an export is in `exporting.py`. A new format is a row in `FORMATS` 
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -15,9 +16,11 @@ from effdet.models import EfficientDet, EfficientNet
 from effdet.types import ExportFormat, Face, StoredPrecision, Task
 from effdet.weights.exported import ExportCard
 
+Show = Callable[[str], None]  # shows a line about progress
+
 # Writes a model to a new file, calibrated with images [H, W, C] where the precision is int8. It gives what the file
 # says about itself, in which a format may have changed what it cannot do as asked.
-Write = Callable[[EfficientDet | EfficientNet, ExportCard, Path, Iterable[Image]], ExportCard]
+Write = Callable[[EfficientDet | EfficientNet, ExportCard, Path, Iterable[Image], Show], ExportCard]
 
 
 class Format(NamedTuple):
@@ -51,12 +54,60 @@ def faces_of(format_name: ExportFormat, task: Task) -> tuple[Face, ...]:
 
 
 def _write_onnx(
-    model: EfficientDet | EfficientNet, export: ExportCard, path: Path, calibration: Iterable[Image]
+    model: EfficientDet | EfficientNet, export: ExportCard, path: Path, calibration: Iterable[Image], show: Show
 ) -> ExportCard:
     from effdet.export.onnx_file import write_onnx
 
-    write_onnx(model, export, path)
+    if export.precision != "int8":
+        write_onnx(model, export, path)
+        return export
+    from effdet.export.quantize_onnx import quantize_onnx
+
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        float_path = Path(folder, "float.onnx")
+        write_onnx(model, export, float_path)
+        _show_lines(quantize_onnx(float_path, path, calibration).lines(), show)
     return export
+
+
+def _write_openvino(
+    model: EfficientDet | EfficientNet, export: ExportCard, path: Path, calibration: Iterable[Image], show: Show
+) -> ExportCard:
+    if export.precision != "int8":
+        from effdet.export.openvino_file import write_openvino
+
+        write_openvino(model, export, path)
+        return export
+    from effdet.export.onnx_file import write_onnx
+    from effdet.export.quantize_openvino import quantize_openvino
+
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        float_path = Path(folder, "float.onnx")
+        write_onnx(model, export, float_path)
+        _show_lines(quantize_openvino(float_path, path, calibration).lines(), show)
+    return export
+
+
+def _write_litert(
+    model: EfficientDet | EfficientNet, export: ExportCard, path: Path, calibration: Iterable[Image], show: Show
+) -> ExportCard:
+    from effdet.export.litert_file import write_litert
+
+    return write_litert(model, export, path, calibration)
+
+
+def _write_program(
+    model: EfficientDet | EfficientNet, export: ExportCard, path: Path, calibration: Iterable[Image], show: Show
+) -> ExportCard:
+    from effdet.export.program_file import write_program
+
+    write_program(model, export, path)
+    return export
+
+
+def _show_lines(lines: Iterable[str], show: Show) -> None:
+    for line in lines:
+        show(line)
 
 
 def _store_in_onnx(path: Path, export: ExportCard) -> None:
@@ -65,28 +116,16 @@ def _store_in_onnx(path: Path, export: ExportCard) -> None:
     store_card(path, export)
 
 
-def _write_openvino(
-    model: EfficientDet | EfficientNet, export: ExportCard, path: Path, calibration: Iterable[Image]
-) -> ExportCard:
-    from effdet.export.openvino_file import write_openvino
-
-    write_openvino(model, export, path)
-    return export
-
-
 def _store_in_openvino(path: Path, export: ExportCard) -> None:
     from effdet.export.openvino_file import store_card
 
     store_card(path, export)
 
 
-def _write_program(
-    model: EfficientDet | EfficientNet, export: ExportCard, path: Path, calibration: Iterable[Image]
-) -> ExportCard:
-    from effdet.export.program_file import write_program
+def _store_in_litert(path: Path, export: ExportCard) -> None:
+    from effdet.export.litert_file import store_card
 
-    write_program(model, export, path)
-    return export
+    store_card(path, export)
 
 
 def _store_in_program(path: Path, export: ExportCard) -> None:
@@ -98,10 +137,36 @@ def _store_in_program(path: Path, export: ExportCard) -> None:
 _OUTPUTS: tuple[Face, ...] = ("detections", "raw", "features")
 FORMATS: dict[ExportFormat, Format] = {
     "onnx": Format(
-        ".onnx", ("float32", "float16"), _OUTPUTS, _write_onnx, _store_in_onnx, ("onnx", "onnxscript", "onnxruntime")
+        suffix=".onnx",
+        precisions=("float32", "float16", "int8"),
+        faces=_OUTPUTS,
+        write=_write_onnx,
+        store_card=_store_in_onnx,
+        packages=("onnx", "onnxscript", "onnxruntime"),
     ),
     "openvino": Format(
-        ".xml", ("float32", "float16"), _OUTPUTS, _write_openvino, _store_in_openvino, ("onnx", "openvino"), (".bin",)
+        suffix=".xml",
+        precisions=("float32", "float16", "int8"),
+        faces=_OUTPUTS,
+        write=_write_openvino,
+        store_card=_store_in_openvino,
+        packages=("onnx", "openvino"),
+        others=(".bin",),
     ),
-    "torch": Format(".pt2", ("float32",), _OUTPUTS, _write_program, _store_in_program, ("torchvision",)),
+    "litert": Format(
+        suffix=".tflite",
+        precisions=("float32", "float16", "dynamic-int8", "int8"),
+        faces=("raw", "coral", "mediapipe", "features"),
+        write=_write_litert,
+        store_card=_store_in_litert,
+        packages=("litert-torch", "ai-edge-quantizer", "ai-edge-litert"),
+    ),
+    "torch": Format(
+        suffix=".pt2",
+        precisions=("float32",),
+        faces=_OUTPUTS,
+        write=_write_program,
+        store_card=_store_in_program,
+        packages=("torchvision",),
+    ),
 }

@@ -69,11 +69,11 @@ def test_precision_and_other_options_than_those_in_the_file_are_refused(exported
 def test_an_export_that_disagrees_leaves_nothing_behind(detector, tmp_path, monkeypatch):
     original = FORMATS["torch"]
 
-    def write(model, card, path, calibration):
+    def write(model, card, path, calibration, show):
         wrong = resized(load_checkpoint(detector), (128, 128)).model
         with torch.no_grad():
             wrong.class_head.predict.pointwise.bias.mul_(1.01)
-        return original.write(wrong, card, path, calibration)
+        return original.write(wrong, card, path, calibration, show)
 
     monkeypatch.setitem(FORMATS, "torch", original._replace(write=write))
     with pytest.raises(ExportError, match=r"(?s)best-raw\.pt2 is not written, because .*class_logits.*DIFFERS"):
@@ -84,7 +84,7 @@ def test_an_export_that_disagrees_leaves_nothing_behind(detector, tmp_path, monk
 def test_an_error_while_writing_leaves_an_older_file_as_it_is(detector, tmp_path, monkeypatch):
     (tmp_path / "best.pt2").write_text("older")
 
-    def write(model, card, path, calibration):
+    def write(model, card, path, calibration, show):
         path.write_text("half")
         raise ExportError("no such operator")
 

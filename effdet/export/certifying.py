@@ -78,7 +78,7 @@ def make_certificate(
     tolerance = TOLERANCES[export.precision]
     if options.max_ap_loss is not None:
         tolerance = replace(tolerance, ap_loss=options.max_ap_loss)
-    images, source, table = _real_images(card, weights, options)
+    images, source, table = _real_images(card, weights, options, show)
     drawn = drawn_images(card, SCENES)
     source += (", " if source else "") + f"{count_of(len(drawn) - 1, 'drawn scene')} and noise"
     show(f"comparing {export.face} on {source}")
@@ -100,16 +100,17 @@ def versions_of(packages: Sequence[str]) -> dict[str, str]:
 
 
 def _real_images(
-    card: ModelCard, weights: str | Path, options: CompareOptions
+    card: ModelCard, weights: str | Path, options: CompareOptions, show: Callable[[str], None]
 ) -> tuple[list[Image], str, ImageTable | None]:
     """Images that are not drawn, where they are from, and the validation split of the recipe if it is at hand."""
     table: ImageTable | None = None
     if options.images is None or options.ap:
         try:
             table = recipe_table(card, "val", Path(weights).expanduser().parent)
-        except DataError:
+        except DataError as error:
             if options.ap:
                 raise
+            show(f"no validation images are compared: {error}")
     if options.images is not None:
         images = list(folder_images(card, Path(options.images), IMAGES))
         return images, f"{count_of(len(images), 'image')} of {options.images}", table

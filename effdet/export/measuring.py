@@ -100,7 +100,7 @@ def _batched(runtime: ExportedRuntime, images: Sequence[Image]) -> Iterator[dict
 @torch.inference_mode()
 def expected_outputs(model: EfficientDet | EfficientNet, face: Face, image: Image) -> tuple[dict[str, Tensor], Any]:
     """The outputs of the PyTorch model for an image by the names that a file has, and the detector's own outputs."""
-    images = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
+    images = torch.from_numpy(np.require(image, requirements=("C", "W"))).permute(2, 0, 1)[None]
     if face == "features":
         network: Any = model
         return dict(zip(("c3", "c4", "c5"), network.backbone.features(images), strict=True)), None

@@ -140,8 +140,12 @@ class Predictor:
             DataError: an image cannot be read, or is of another kind.
         """
         if is_image(images):
-            return self._known([cast("ImageLike", images)])[0]
-        return self._known(cast("Iterable[ImageLike]", images))
+            image = cast("ImageLike", images)
+            batch = [self._read(image, to_pixels(image, self.value_range))]  # one image needs no reading thread
+            return self._known(self._predict(batch))[0]
+        value_range = self.value_range
+        several = cast("Iterable[ImageLike]", images)
+        return self._known(self._run((image, to_pixels(image, value_range)) for image in several))
 
     def stream(self, images: Iterable[ImageLike]) -> Iterator[Detections | Any]:
         """The results for an iterable of images of any length, in order, each computed when it is asked for.
@@ -167,9 +171,10 @@ class Predictor:
         """
         return self._run((frame, frame.image) for frame in frames)
 
-    def _known(self, images: Iterable[ImageLike]) -> list[Detections | Classification]:
+    def _known(
+        self, pairs: Iterable[tuple[ImageLike, Detections | Classification]]
+    ) -> list[Detections | Classification]:
         """The results, which know their images."""
-        pairs = self._run((image, to_pixels(image, self.value_range)) for image in images)
         value_range = self.value_range
         return [replace(result, load_image=functools.partial(to_pixels, image, value_range)) for image, result in pairs]
 
@@ -192,17 +197,21 @@ class Predictor:
                 if not batch:
                     return
 
+    def _read(self, tag: Tag, image: Image) -> tuple[Tag, Image, tuple[float, float], tuple[int, int]]:
+        """Tag, pixels at the input size, scale and original size of an image."""
+        return (tag, *self._steps.resize(image), image.shape[:2])
+
     def _read_batch(
         self, images: Iterator[tuple[Tag, Image]]
     ) -> tuple[list[tuple[Tag, Image, tuple[float, float], tuple[int, int]]], Exception | None]:
-        """The next images: tag, pixels at the input size, scale and original size.
+        """The next images, see `_read`.
 
         If an error ends them early it is returned too, so that no image before it is lost.
         """
         batch: list[tuple[Tag, Image, tuple[float, float], tuple[int, int]]] = []
         try:
             for tag, image in islice(images, self.batch_size):
-                batch.append((tag, *self._steps.resize(image), image.shape[:2]))
+                batch.append(self._read(tag, image))
         except Exception as error:
             return batch, error
         return batch, None
@@ -210,7 +219,8 @@ class Predictor:
     def _predict(
         self, batch: list[tuple[Tag, Image, tuple[float, float], tuple[int, int]]]
     ) -> list[tuple[Tag, Detections | Classification]]:
-        pixels = np.stack([image for _, image, _, _ in batch])
+        pixels = batch[0][1][None] if len(batch) == 1 else np.stack([image for _, image, _, _ in batch])
+        pixels = np.require(pixels, requirements="W")  # torch accepts no read-only arrays
         results: Sequence[Detections | Classification] = self._steps.results(
             torch.from_numpy(pixels).permute(0, 3, 1, 2),  # channels last in memory
             [scale for _, _, scale, _ in batch],

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from effdet.boxes import pairwise_iou
-from effdet.postprocess import Candidates, logit
+from effdet.postprocess import logit
 from effdet.structures import Detections
 from effdet.types import PostprocessOptions, StoredPrecision
 
@@ -118,7 +118,8 @@ class Matching:
 def match_detections(
     expected: Detections,
     actual: Detections,
-    candidates: Candidates,
+    possible: Tensor,
+    lowest_candidate: float,
     options: PostprocessOptions,
     tolerance: Tolerance,
 ) -> tuple[Matching, Tensor]:
@@ -128,15 +129,18 @@ def match_detections(
 
     - its score is as near to the score threshold as scores of equal detections may be to each other, or
     - the other side has as many detections as it may have, and its score is no higher than their lowest, or
+    - the candidates for NMS were cut at their largest number, and its score is no higher than their lowest, or
     - NMS was close: a box that suppresses it has an IoU with it as near to the threshold as boxes of equal detections
       may differ, or a score as near to its own, or is itself a detection about which rounding decides.
 
-    An additional detection must also be a candidate of the PyTorch model, that is, equal to one before NMS.
+    An additional detection must also be a prediction of the PyTorch model, see `are_predictions`. "No higher" means up
+    to the difference of the scores of equal detections.
 
     Args:
         expected: of the PyTorch model.
         actual: of the exported file.
-        candidates: of the PyTorch model, before NMS, with some margin below the threshold.
+        possible: which rows of `actual` are predictions of the PyTorch model, [M] bool.
+        lowest_candidate: logit of the last candidate, where candidates were cut; else minus infinity.
         options: thresholds and NMS of both.
         tolerance: when two detections are equal.
 
@@ -146,8 +150,7 @@ def match_detections(
     equal = _equal(expected, actual, tolerance)
     pairs = _greedy_pairs(equal * pairwise_iou(expected.boxes, actual.boxes))
     rows, columns = {row for row, _ in pairs}, {column for _, column in pairs}
-    possible = _equal(actual, candidates, tolerance).any(1)
-    ties = _Unmatched(expected, actual, rows, columns, possible).near_ties(options, tolerance)
+    ties = _Unmatched(expected, actual, rows, columns, possible, lowest_candidate).near_ties(options, tolerance)
     compared = [detections.scores >= tolerance.lowest_score for detections in (expected, actual)]
 
     def count(side: int, rows: set[int]) -> int:
@@ -164,7 +167,23 @@ def match_detections(
     return matching, torch.tensor(sorted(rows), dtype=torch.int64)
 
 
-def _equal(first: Detections, second: Detections | Candidates, tolerance: Tolerance) -> Tensor:
+def are_predictions(actual: Detections, class_logits: Tensor, boxes: Tensor, tolerance: Tolerance) -> Tensor:
+    """Which detections are equal to a prediction of any anchor before NMS, [M] bool.
+
+    Args:
+        actual: M detections.
+        class_logits: [A, K].
+        boxes: [A, 4] xyxy.
+        tolerance: when two are equal.
+    """
+    rows = []
+    for box, score, label in zip(actual.boxes, _logits(actual.scores), actual.labels, strict=True):
+        near_score = (class_logits[:, label].double() - score).abs() <= tolerance.logit
+        rows.append((near_score & (pairwise_iou(box[None], boxes)[0] >= tolerance.iou)).any())
+    return torch.stack(rows) if rows else torch.zeros(0, dtype=torch.bool)
+
+
+def _equal(first: Detections, second: Detections, tolerance: Tolerance) -> Tensor:
     """Whether label, box and score of two detections are within the tolerance, [M, N] bool."""
     same_label = first.labels[:, None] == second.labels
     near_score = (_logits(first.scores)[:, None] - _logits(second.scores)).abs() <= tolerance.logit
@@ -192,12 +211,19 @@ def _greedy_pairs(overlaps: Tensor) -> list[tuple[int, int]]:
 class _Unmatched:
     """The detections without a partner, of both sides: 0 is expected, 1 is actual.
 
-    Actual detections that are no candidates of the model, which `possible` [M] bool says, decide about nothing.
+    Actual detections that are no predictions of the model, which `possible` [M] bool says, decide about nothing.
     """
 
     def __init__(
-        self, expected: Detections, actual: Detections, rows: set[int], columns: set[int], possible: Tensor
+        self,
+        expected: Detections,
+        actual: Detections,
+        rows: set[int],
+        columns: set[int],
+        possible: Tensor,
+        lowest_candidate: float,
     ) -> None:
+        self.lowest_candidate = lowest_candidate
         self.sides = (expected, actual)
         self.possible = (torch.ones(len(expected), dtype=torch.bool), possible)
         self.logits = tuple(_logits(side.scores) for side in self.sides)
@@ -230,6 +256,8 @@ class _Unmatched:
         own, other = self.sides[side], self.sides[1 - side]
         score, scores = float(self.logits[side][row]), self.logits[1 - side]
         if abs(score - logit(options.score_threshold)) <= tolerance.logit:
+            return True
+        if score <= self.lowest_candidate + tolerance.logit:
             return True
         if len(other) >= options.max_detections and score <= float(scores.min()) + tolerance.logit:
             return True

@@ -5,6 +5,7 @@ When two results are equal is in `comparing.py`, the verdict in `certificate.py`
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import reduce
@@ -22,10 +23,17 @@ from effdet.data.image_table import ImageTable
 from effdet.data.images import Image
 from effdet.evaluation.evaluate import evaluate
 from effdet.export.certificate import ApComparison, Comparison, DrawnReference, Sample, StoredDetection
-from effdet.export.comparing import Difference, Matching, Tolerance, largest_differences, match_detections
+from effdet.export.comparing import (
+    Difference,
+    Matching,
+    Tolerance,
+    are_predictions,
+    largest_differences,
+    match_detections,
+)
 from effdet.export.images import SEED, pixel_hash
 from effdet.models import EfficientDet, EfficientNet
-from effdet.postprocess import Candidates, logit, postprocess, postprocess_boxes, select_candidates
+from effdet.postprocess import logit, postprocess, postprocess_boxes
 from effdet.runtimes.exported import ExportedRuntime
 from effdet.runtimes.runtime import Runtime
 from effdet.structures import Detections, Outputs
@@ -34,7 +42,6 @@ from effdet.weights.exported import ExportCard
 
 SAMPLES = 64  # values of each output of a drawn image that are stored
 TOP = 10  # detections of a drawn image that are stored
-MORE_CANDIDATES = 100  # than the options have: those around the last one may change places
 METRICS: dict[Task, str] = {"detection": "AP", "classification": "top1"}
 
 # Faces without NMS inside, whose outputs are compared as they are, and before that turned into detections.
@@ -132,10 +139,13 @@ def _compare_image(
     if not all(difference.relative < torch.inf for difference in differences.values()):  # NaN, Inf or another shape
         return Comparison(1, differences, Matching(), None, (reference,))
     options = compared_options(export)
-    detections, candidates = _expected_detections(outputs, export.face, options, tolerance)
-    matching, rows = match_detections(
-        detections, actual_detections(actual, export.face, options), candidates, options, tolerance
-    )
+    if export.face == "coral":
+        outputs = _best_classes(outputs)
+    (detections,) = postprocess(outputs, options)
+    found, logits = actual_detections(actual, export.face, options), outputs.class_logits[0].float()
+    possible = are_predictions(found, logits, expected["boxes"][0], tolerance)
+    lowest = _lowest_candidate(logits, options)
+    matching, rows = match_detections(detections, found, possible, lowest, options, tolerance)
     reference = replace(reference, detections=_stored(detections, rows[:TOP]))
     return Comparison(1, differences, matching, None, (reference,))
 
@@ -149,18 +159,20 @@ def _stored(detections: Detections, rows: Tensor) -> tuple[StoredDetection, ...]
     )
 
 
-def _expected_detections(
-    outputs: Outputs, face: Face, options: PostprocessOptions, tolerance: Tolerance
-) -> tuple[Detections, Any]:
-    """The detections of the PyTorch model for one image, and its candidates before NMS."""
-    if face == "coral":  # whose NMS sees the best class of each anchor alone
-        best = outputs.class_logits.amax(2, keepdim=True)
-        logits = outputs.class_logits.where(outputs.class_logits == best, _UNSEEN)
-        outputs = Outputs(logits, outputs.box_deltas, outputs.anchors)
-    (detections,) = postprocess(outputs, options)
-    lowest = torch.tensor(logit(options.score_threshold) - tolerance.logit).sigmoid()
-    (candidates,) = select_candidates(outputs, float(lowest), options.max_candidates + MORE_CANDIDATES)
-    return detections, candidates
+def _best_classes(outputs: Outputs) -> Outputs:
+    """The outputs as NMS of the face "coral" sees them, which knows the best class of each anchor alone."""
+    best = outputs.class_logits.amax(2, keepdim=True)
+    logits = outputs.class_logits.where(outputs.class_logits == best, _UNSEEN)
+    return Outputs(logits, outputs.box_deltas, outputs.anchors)
+
+
+def _lowest_candidate(class_logits: Tensor, options: PostprocessOptions) -> float:
+    """The logit of the last candidate for NMS if there are more than it gets, else minus infinity."""
+    logits = class_logits.flatten()
+    above = logits[logits >= logit(options.score_threshold)]
+    if len(above) <= options.max_candidates:
+        return -math.inf
+    return float(above.topk(options.max_candidates, sorted=False).values.min())
 
 
 def compared_options(export: ExportCard) -> PostprocessOptions:
@@ -224,8 +236,8 @@ def compare_drawn(
             rows = torch.tensor(reference.detections, dtype=torch.float64)
             expected = Detections(rows[:, :4].float(), rows[:, 4].float(), rows[:, 5].long())
             found = actual_detections(actual, export.face, options)
-            candidates = Candidates(expected.boxes, expected.scores, expected.labels)
-            _, equal_rows = match_detections(expected, found, candidates, options, tolerance)
+            possible = torch.ones(len(found), dtype=torch.bool)
+            _, equal_rows = match_detections(expected, found, possible, -math.inf, options, tolerance)
             stored, equal = stored + len(rows), equal + len(equal_rows)
     return differences, stored, equal
 

@@ -3,8 +3,7 @@ import math
 import pytest
 import torch
 
-from effdet.export.comparing import TOLERANCES, Difference, largest_differences, match_detections
-from effdet.postprocess import Candidates
+from effdet.export.comparing import TOLERANCES, Difference, are_predictions, largest_differences, match_detections
 from effdet.structures import Detections
 from effdet.types import PostprocessOptions
 
@@ -18,10 +17,12 @@ def rows(*values):
     return Detections(table[:, :4], table[:, 4], table[:, 5].long())
 
 
-def match(expected, actual, candidates=None, options=OPTIONS):
-    possible = candidates or expected
-    pool = Candidates(possible.boxes, possible.scores, possible.labels)
-    matching, _ = match_detections(expected, actual, pool, options, STRICT)
+def match(expected, actual, candidates=None, options=OPTIONS, lowest=-math.inf):
+    pool = candidates or expected
+    logits = torch.full((len(pool), 3), -100.0)
+    logits[range(len(pool)), pool.labels] = torch.logit(pool.scores)
+    possible = are_predictions(actual, logits, pool.boxes, STRICT)
+    matching, _ = match_detections(expected, actual, possible, lowest, options, STRICT)
     return matching.compared, matching.equal, matching.near_ties, matching.different
 
 
@@ -71,6 +72,14 @@ def test_at_the_most_detections_the_last_ones_may_change_places():
     assert match(rows(*four, (1000, 0.4001, 0)), rows(*four, (1200, 0.4, 0)), both) == (10, 8, 2, 0)
     clear = rows(*four, (1000, 0.45, 0), (1200, 0.4, 0))
     assert match(rows(*four, (1000, 0.45, 0)), rows(*four, (1200, 0.4, 0)), clear) == (10, 8, 1, 1)
+
+
+def test_where_candidates_are_cut_the_last_ones_may_change_places():
+    both = rows(*THREE, (600, 0.4001, 0), (800, 0.4, 0))
+    expected, actual = rows(*THREE, (600, 0.4001, 0)), rows(*THREE, (800, 0.4, 0))
+    lowest = math.log(0.4 / 0.6)
+    assert match(expected, actual, both) == (8, 6, 0, 2)
+    assert match(expected, actual, both, lowest=lowest) == (8, 6, 2, 0)
 
 
 def test_of_two_overlapping_boxes_of_equal_scores_either_may_stay():

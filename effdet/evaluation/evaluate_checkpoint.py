@@ -97,8 +97,9 @@ def results_folder(weights: str | Path, card: ModelCard, config: Config, out: Pa
     """The folder for the results of an evaluation; it never holds those of another one.
 
     Without `out` it is beside the checkpoint and named after it: runs/x/last.pt gives runs/x/eval-last. On other data
-    than those of the checkpoint's own recipe the name of the data set is added: runs/x/eval-last-coco. Public weights
-    such as efficientdet_d0 give runs/eval-efficientdet_d0-coco. A name that is taken gets a number: eval-last-2.
+    than those of the checkpoint's own recipe the name of the data set is added: runs/x/eval-last-coco. An exported file
+    keeps its suffix: runs/x/best.onnx gives runs/x/eval-best.onnx. Public weights such as efficientdet_d0 give
+    runs/eval-efficientdet_d0-coco. A name that is taken gets a number: eval-last-2.
 
     Raises:
         ConfigError: `out` holds the results of an evaluation or of a training already.
@@ -112,7 +113,9 @@ def results_folder(weights: str | Path, card: ModelCard, config: Config, out: Pa
             )
         return out
     file = Path(weights).expanduser()
-    parent, stem = (file.parent, file.stem) if file.is_file() else (Path("runs"), str(weights))
+    parent, stem = Path("runs"), str(weights)
+    if file.is_file():
+        parent, stem = file.parent, file.stem if file.suffix in (".pt", ".pth") else file.name
     name = f"eval-{stem}"
     if not card.config or _data_place(make_config(card.config).data) != _data_place(config.data):
         name += f"-{_data_name(config.data)}"

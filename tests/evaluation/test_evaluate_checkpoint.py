@@ -6,9 +6,11 @@ import shutil
 import pytest
 
 from effdet.cli import main
-from effdet.config import load_config
+from effdet.config import load_config, make_config
 from effdet.errors import ConfigError
 from effdet.evaluation.evaluate_checkpoint import evaluation_config, results_folder
+from effdet.models import ModelOptions, make_spec
+from effdet.weights.card import ModelCard
 from effdet.weights.checkpoint import load_checkpoint
 
 
@@ -199,3 +201,12 @@ def test_a_recipe_in_memory_is_used_like_its_file(own_run, tiny_recipe):
     assert lines == []
     with pytest.raises(ConfigError, match=r"^recipe: model.name is efficientdet_d2, but .* has efficientdet_lite0"):
         evaluation_config(card, path, load_config(tiny_recipe, ["model.name=efficientdet_d2"]))
+
+
+def test_results_of_an_exported_file_are_beside_those_of_its_checkpoint(tmp_path):
+    spec = make_spec(ModelOptions("efficientdet_lite0"))
+    recipe = {"task": "detection", "model": {"name": "efficientdet_lite0"}, "data": {"root": "coco"}}
+    card, config = ModelCard(spec, ("a",), (1,), config=recipe), make_config(recipe)
+    for name, folder in (("best.pt", "eval-best"), ("best.onnx", "eval-best.onnx"), ("best.xml", "eval-best.xml")):
+        (tmp_path / name).touch()
+        assert results_folder(tmp_path / name, card, config) == tmp_path / folder

@@ -203,7 +203,10 @@ def test_importing_the_package_is_light():
     assert not heavy & loaded_by("import effdet")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], [], ["train", "--help"], ["predict", "--help"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["--version"], [], ["train", "--help"], ["predict", "--help"], ["benchmark", "--help"]],
+)
 def test_asking_for_help_is_light(arguments):
     heavy = {"torch", "numpy", "cv2", "pydantic", "rich", "yaml"}
     loaded = loaded_by(f"import effdet.cli\ntry: effdet.cli.main({arguments})\nexcept SystemExit: pass")

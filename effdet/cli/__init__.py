@@ -22,6 +22,7 @@ VERBS = {
     "export": "write a model to a file for other runtimes",
     "verify": "compare an exported file with its model",
     "predict": "run a model on images, folders and videos",
+    "benchmark": "measure speed and memory of models",
     "models": "list the models",
     "info": "parameters, FLOPs and memory of a model",
     "weights": "list, download and convert public weights",

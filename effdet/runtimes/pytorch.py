@@ -53,7 +53,7 @@ class TorchRuntime:
             with torch.inference_mode():
                 packed = self._graphs.run(images, options)
             return unpack_detections(packed)
-        outputs = self._outputs(images.to(self.device))
+        outputs = self.outputs(images)
         assert isinstance(outputs, Outputs)
         return postprocess(outputs, options)
 
@@ -62,18 +62,19 @@ class TorchRuntime:
         if self._graphs is not None:
             with torch.inference_mode():
                 return self._graphs.run(images, None)
-        outputs = self._outputs(images.to(self.device))
+        outputs = self.outputs(images)
         assert isinstance(outputs, Tensor)
         return outputs.float().cpu()
 
     @torch.inference_mode()
-    def _outputs(self, images: Tensor) -> Outputs | Tensor:
-        outputs: Outputs | Tensor = self._network(images)
+    def outputs(self, images: Tensor) -> Outputs | Tensor:
+        """What the network gives for images [B, 3, H, W] uint8 RGB, on the device and in its type."""
+        outputs: Outputs | Tensor = self._network(images.to(self.device))
         return outputs
 
     def _packed(self, images: Tensor, options: PostprocessOptions | None) -> Tensor:
         """On the device: all detections as one tensor, or logits [B, K] float32."""
-        outputs = self._outputs(images)
+        outputs = self.outputs(images)
         if isinstance(outputs, Tensor):
             return outputs.float()
         assert options is not None

@@ -75,7 +75,7 @@ def _write_split(root: Path, plan: dict[str, Any]) -> None:
     scenes = []
     for index, name in enumerate(_file_names(plan)):
         scene = draw_scene(plan["seed"], index, tuple(plan["size"]), SPLITS[plan["split"]])
-        _write_image(folder / name, scene.image)
+        (folder / name).write_bytes(encode_jpeg(scene.image))
         scenes.append((name, scene.boxes, scene.labels))
     write_json(annotations, _coco(plan, scenes))
 
@@ -104,8 +104,9 @@ def _coco(plan: dict[str, Any], scenes: list[tuple[str, NDArray[np.float32], NDA
     return {"info": info, "licenses": [], "images": images, "annotations": annotations, "categories": categories}
 
 
-def _write_image(path: Path, image: Pixels) -> None:
+def encode_jpeg(image: Pixels) -> bytes:
+    """A scene, uint8 RGB [H, W, 3], as the content of a JPEG file."""
     from effdet.opencv import cv2
 
     _, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    path.write_bytes(data.tobytes())
+    return data.tobytes()

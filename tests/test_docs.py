@@ -34,6 +34,7 @@ MANUAL = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 PAGES = [*MANUAL, REPOSITORY / "CONTRIBUTING.md", REPOSITORY / "CHANGELOG.md"]
 FILE_SUFFIXES = {"txt", "jsonl", "csv", "npz", "json", "yaml", "pt"}
 OTHER_PROGRAMS = {"git", "cd", "tensorboard"}
+CPU_VERBS = {"train", "eval", "predict", "benchmark", "plan", "replay"}
 RECIPE_VERBS = {"train", "eval", "show-batch", "shards", "plan", "config"}
 
 # A training of one step on small images
@@ -220,6 +221,8 @@ def stand_in(words):
         arguments += SMALL
     if verb == "eval" and "configs/d2.yaml" in arguments:
         arguments += ["model.image_size=[128,128]"]
+    if verb == "benchmark":
+        arguments += ["--runs", "1", "--warmup", "1", "--batch-size", "1"]
     if verb == "plan":
         arguments += ["model.name=efficientdet_lite0"]
     if "data.format=shards" in arguments:
@@ -238,7 +241,7 @@ def stand_in(words):
             write_checkpoint(path)
         if path.name.startswith("debug-"):
             write_debug_dump(path)
-    device = ["--device", "cpu"] if verb in ("train", "eval", "predict", "plan", "replay") else []
+    device = ["--device", "cpu"] if verb in CPU_VERBS else []
     return [verb, *arguments, *device]
 
 

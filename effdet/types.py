@@ -15,6 +15,7 @@ BatchNormMode = Literal["auto", "batch", "sync", "frozen"]
 NmsMethod = Literal["class", "agnostic", "soft"]
 IouKind = Literal["iou", "giou", "diou", "ciou"]
 Padding = Literal["same", "symmetric"]  # of strided convolutions: as in TensorFlow, or as in PyTorch
+Letterbox = Literal["pad", "stretch"]  # into a detector's input: with padding and the aspect kept, or filling it
 Interpolation = Literal["bilinear", "bicubic"]
 StoredPrecision = Literal["float32", "float16", "dynamic-int8", "int8"]  # of an exported file
 ExportFormat = Literal["onnx", "openvino", "litert", "torch"]

@@ -152,11 +152,13 @@ def _check(config: DetectionConfig | ClassificationConfig) -> DataCheck:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from effdet.data.check import check_data
-    from effdet.types import PostprocessOptions
+    from effdet.types import Letterbox, PostprocessOptions
 
     size, most = (512, 512), PostprocessOptions.max_detections
+    letterbox: Letterbox = "pad"
     if config.task == "detection":
         size, most = _input_size(config), config.postprocess.max_detections
+        letterbox = config.model.letterbox or letterbox
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
@@ -166,6 +168,7 @@ def _check(config: DetectionConfig | ClassificationConfig) -> DataCheck:
             size,
             most,
             lambda done, total: progress.update(bar, completed=done, total=total),
+            letterbox,
         )
 
 

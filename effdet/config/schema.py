@@ -26,6 +26,7 @@ from effdet.types import (
     BatchNormMode,
     DetectionLossOptions,
     IouKind,
+    Letterbox,
     NmsMethod,
     Padding,
     PostprocessOptions,
@@ -106,6 +107,12 @@ class DetectorConfig(ModelConfig):
         None,
         description="Whether images are resized with antialiasing, in training, evaluation and prediction alike; null "
         "follows the weights of a detector, and is true for a new one. It makes large photos load faster.",
+    )
+    letterbox: Letterbox | None = Field(
+        None,
+        description="How images fit the input, in training, evaluation and prediction alike: 'pad' keeps their aspect "
+        "and fills the rest with a colour; 'stretch' resizes both axes to the input, as MediaPipe, Coral and Frigate "
+        "do; null follows the weights of a detector, and is 'pad' for a new one.",
     )
 
 

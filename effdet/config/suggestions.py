@@ -24,6 +24,7 @@ _OTHER_WORDS = {
     "model.drop_path": "drop_path_rate stochastic_depth survival_prob",
     "model.dropout": "drop drop_rate dropout_rate",
     "model.norm_momentum": "batch_norm_momentum bn_momentum",
+    "model.letterbox": "keep_aspect keep_aspect_ratio keep_ratio letter_box letterbox_mode resize_mode stretch",
     "model.anchor_aspects": "anchor_ratios aspect_ratios",
     "data.root": "data_dir data_path data_root dataset dataset_dir datadir folder path",
     "data.classes": "class_names classes names",

@@ -28,6 +28,7 @@ from effdet.data.letterbox import fitting_scale, letterbox
 from effdet.data.train_order import Key
 from effdet.errors import DataError
 from effdet.structures import Batch, Target
+from effdet.types import Letterbox
 
 
 class DetectionDataset(ImageDataset[Target, Batch]):
@@ -40,6 +41,7 @@ class DetectionDataset(ImageDataset[Target, Batch]):
         size: (H, W) of the network input.
         fill: RGB colour of the padding.
         antialias: whether images are resized with antialiasing, see `resize`.
+        mode: whether images are padded or stretched to the input, see `letterbox`.
         augment: the random changes; None for evaluation, which uses the plain letterbox.
         epochs: length of the run; mosaic, copy-paste and mixup may stop some epochs before its end. None for no end.
         partners: rows of the images that may be combined with others; all if none are given.
@@ -53,6 +55,7 @@ class DetectionDataset(ImageDataset[Target, Batch]):
         size: tuple[int, int],
         fill: tuple[int, ...],
         antialias: bool,
+        mode: Letterbox,
         augment: DetectionAugment | None,
         seed: int,
         epochs: int | None = None,
@@ -63,6 +66,7 @@ class DetectionDataset(ImageDataset[Target, Batch]):
         self.size = size
         self.fill = fill
         self.antialias = antialias
+        self.mode: Letterbox = mode
         self.augment = augment
         self.epochs = epochs
         self.partners = np.arange(len(table)) if partners is None else partners
@@ -106,7 +110,7 @@ class DetectionDataset(ImageDataset[Target, Batch]):
         """A row in the letterbox of `size`, for evaluation; the size of its image and the scale."""
         boxes, labels = self._objects(index)
         whole = self.decoded(index, 1)
-        image, (vertical, horizontal) = letterbox(whole, size, self.fill, self.antialias)
+        image, (vertical, horizontal) = letterbox(whole, size, self.fill, self.antialias, self.mode)
         boxes = boxes * np.array([horizontal, vertical, horizontal, vertical], np.float32)
         return Sample(image, boxes, labels), whole.shape[:2], (vertical, horizontal)
 
@@ -143,10 +147,7 @@ class DetectionDataset(ImageDataset[Target, Batch]):
         # RandAugment changes whole images; and without an annotated size, it is known only from the whole image.
         whole = self.decoded(index, 1) if augment.rand_augment.layers or min(height, width) <= 0 else None
         original = (height, width) if whole is None else whole.shape[:2]
-        if augment.scale_jitter is None:
-            scale = fitting_scale(original, canvas)
-        else:  # relative to the whole sample, in a tile too: objects are as large as without the mosaic
-            scale = rng.uniform(*augment.scale_jitter) * fitting_scale(original, size)
+        scale = self._scale(original, augment, size, canvas, rng)
         reducible = self.antialias and whole is None
         placement = draw_placement(original, canvas, scale, augment.horizontal_flip, reducible, rng)
         image = self.decoded(index, placement.reduction) if whole is None else whole
@@ -154,6 +155,24 @@ class DetectionDataset(ImageDataset[Target, Batch]):
         if augment.rand_augment.layers:
             sample = rand_augment_boxes(sample, augment.rand_augment.layers, augment.rand_augment.magnitude, rng)
         return apply_placement(sample, placement, canvas, self.fill, self.antialias), placement
+
+    def _scale(
+        self,
+        original: tuple[int, int],
+        augment: DetectionAugment,
+        size: tuple[int, int],
+        canvas: tuple[int, int],
+        rng: np.random.Generator,
+    ) -> tuple[float, float]:
+        """The scales (vertical, horizontal) of an image of the size `original` on a canvas, see `_placed`."""
+        if augment.scale_jitter is not None:  # of the whole sample, in a tile too: as large as without the mosaic
+            factor = rng.uniform(*augment.scale_jitter)
+        elif self.mode == "stretch":  # a tile has another shape than the input, whose stretch stays
+            (factor, _) = fitting_scale(size, canvas, "pad")
+        else:
+            return fitting_scale(original, canvas, "pad")
+        vertical, horizontal = fitting_scale(original, size, self.mode)
+        return factor * vertical, factor * horizontal
 
     def _draw_partners(self, count: int, rng: np.random.Generator) -> list[int]:
         """Rows of images to combine with."""

@@ -1,4 +1,4 @@
-"""The letterbox: an image fitted into the network input with its aspect kept, and boxes mapped back to the image.
+"""The letterbox: an image fitted into the network input, padded or stretched, and boxes mapped back to the image.
 
 Random placements of training images are in `augment/placement.py`; what a classifier sees is in `resize.py`.
 """
@@ -10,26 +10,30 @@ from torch import Tensor
 from effdet.boxes import clip_boxes
 from effdet.data.images import Image
 from effdet.data.resize import resize
+from effdet.types import Letterbox
 
 
 def letterbox(
-    image: Image, size: tuple[int, int], fill: tuple[int, ...], antialias: bool
+    image: Image, size: tuple[int, int], fill: tuple[int, ...], antialias: bool, mode: Letterbox
 ) -> tuple[Image, tuple[float, float]]:
-    """Image resized to fit into `size` (H, W) with its aspect kept, at the top left; the rest is `fill` (RGB).
+    """Image resized to fit into `size` (H, W).
+
+    "pad" keeps its aspect and puts it at the top left; the rest is `fill`. "stretch" resizes both axes to `size`.
 
     Args:
         image: uint8 RGB [H, W, 3].
         size: (H, W) of the result.
         fill: RGB colour of the padding.
         antialias: see `resize`.
+        mode: how the image fits.
 
     Returns:
         The image [H, W, 3], and network-input pixels per original pixel (vertical, horizontal): the exact ratio of each
         axis, so that `undo_letterbox` carries no rounding.
     """
     height, width = image.shape[:2]
-    scale = fitting_scale((height, width), size)
-    resized = fitted_side(height * scale, size[0]), fitted_side(width * scale, size[1])
+    vertical, horizontal = fitting_scale((height, width), size, mode)
+    resized = fitted_side(height * vertical, size[0]), fitted_side(width * horizontal, size[1])
     return pad(resize(image, resized, "bilinear", antialias), size, fill), (resized[0] / height, resized[1] / width)
 
 
@@ -45,9 +49,11 @@ def undo_letterbox(boxes: Tensor, scale: tuple[float, float], size: tuple[int, i
     return clip_boxes(boxes / boxes.new_tensor([horizontal, vertical, horizontal, vertical]), size)
 
 
-def fitting_scale(original: tuple[int, int], size: tuple[int, int]) -> float:
-    """The scale at which an image of the size `original` just fits into `size`, both (H, W)."""
-    return min(size[0] / original[0], size[1] / original[1])
+def fitting_scale(original: tuple[int, int], size: tuple[int, int], mode: Letterbox) -> tuple[float, float]:
+    """The scales (vertical, horizontal) at which an image of the size `original` just fits into `size`, both (H, W)."""
+    vertical, horizontal = size[0] / original[0], size[1] / original[1]
+    smaller = min(vertical, horizontal)
+    return (vertical, horizontal) if mode == "stretch" else (smaller, smaller)
 
 
 def fitted_side(side: float, limit: int) -> int:

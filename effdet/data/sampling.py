@@ -14,22 +14,31 @@ from effdet.config import ClassificationConfig, DetectionConfig
 from effdet.data.annotations import Annotations
 from effdet.data.labels import ImageLabels
 from effdet.data.train_order import SIDE_STEP, SMALLEST_SIDE, TrainOrder
-from effdet.errors import DataError
+from effdet.errors import ConfigError, DataError
+from effdet.types import Letterbox
 
 # Of the configured side: the shapes of films, cameras, telephones.
 SIDE_FRACTIONS = (1 / 2, 9 / 16, 2 / 3, 3 / 4, 7 / 8)
 
 
-def detection_order(config: DetectionConfig, table: Annotations, image_size: tuple[int, int]) -> TrainOrder:
-    """The order of a detector's recipe, for a network of the input size `image_size` (H, W).
+def detection_order(
+    config: DetectionConfig, table: Annotations, image_size: tuple[int, int], mode: Letterbox
+) -> TrainOrder:
+    """The order of a detector's recipe, for a network of the input size `image_size` (H, W) that images fit by `mode`.
 
     Raises:
+        ConfigError: the recipe wants rectangular batches of images that are stretched.
         DataError: the table lacks the images that the recipe asks for.
     """
     data, scales = config.data, config.augment.multi_scale
     sizes: tuple[tuple[int, int], ...] = () if scales is None else (image_size,)
     size_of_row = None
     if data.rectangular:
+        if mode == "stretch":
+            raise ConfigError(
+                "data.rectangular is set, but images are stretched to the input (model.letterbox is 'stretch') "
+                "and have no padding to save; leave data.rectangular out"
+            )
         sizes, size_of_row = batch_sizes(table.sizes, image_size)
     return TrainOrder(
         len(table),

@@ -91,7 +91,7 @@ def _evaluate_detector(
     evaluator, options = CocoEvaluator(table), PostprocessOptions(**config.postprocess.model_dump())
     spec: Any = runtime.card.spec
     size = config.model.image_size or runtime.image_size
-    dataset = DetectionDataset(table, size, spec.fill_color, spec.antialias, augment=None, seed=0)
+    dataset = DetectionDataset(table, size, spec.fill_color, spec.antialias, spec.letterbox, augment=None, seed=0)
     for batch in _batches(runtime, dataset, config, processes):
         try:
             results = runtime.detections(batch.images, options)

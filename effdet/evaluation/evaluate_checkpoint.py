@@ -30,6 +30,7 @@ RESULTS = ("metrics.json", "predictions.json")
 MODEL_KEYS = (
     *("model.name", "model.backbone", "model.num_classes", "model.phi", "model.width", "model.depth"),
     *("model.padding", "model.anchor_scale", "model.anchor_aspects", "model.antialias"),
+    "model.letterbox",
 )
 # Keys that change an evaluation, with all below them.
 USED_KEYS = (

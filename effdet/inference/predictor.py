@@ -246,7 +246,7 @@ class _DetectionSteps:
 
     def resize(self, image: Image) -> tuple[Image, tuple[float, float]]:
         """The network input of an image, and network-input pixels per pixel of the image."""
-        return letterbox(image, self.spec.image_size, self.spec.fill_color, self.spec.antialias)
+        return letterbox(image, self.spec.image_size, self.spec.fill_color, self.spec.antialias, self.spec.letterbox)
 
     def results(
         self, images: Tensor, scales: Sequence[tuple[float, float]], sizes: Sequence[tuple[int, int]]

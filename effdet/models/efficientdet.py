@@ -20,7 +20,7 @@ from effdet.models.families import AnyBackboneSpec
 from effdet.models.heads import Head, set_prior
 from effdet.models.layers import Activation, Float32Buffers
 from effdet.structures import Outputs
-from effdet.types import Padding
+from effdet.types import Letterbox, Padding
 
 MIN_LEVEL = 3
 NORM_EPS = 1e-3  # of neck and heads
@@ -49,6 +49,7 @@ class EfficientDetSpec:
         norm_momentum: BatchNorm momentum (PyTorch convention) of neck and heads.
         black_padding: whether letterboxed images are padded with black instead of their mean.
         antialias: whether images are resized with antialiasing, in training as in evaluation and prediction.
+        letterbox: whether images are padded or stretched to the input, in training as in evaluation and prediction.
     """
 
     task: ClassVar[Literal["detection"]] = "detection"
@@ -70,6 +71,7 @@ class EfficientDetSpec:
     norm_momentum: float = 0.01
     black_padding: bool = False
     antialias: bool = True
+    letterbox: Letterbox = "pad"
 
     @property
     def in_channels(self) -> int:

@@ -89,7 +89,8 @@ def detector_spec(options: ModelOptions) -> EfficientDetSpec:
     if options.phi is not None:
         spec = _compounded(spec, options.phi)
     backbone = spec.backbone if options.backbone is None else find_backbone(options.backbone)
-    changes = options.given("image_size", "padding", "norm_momentum", "anchor_scale", "anchor_aspects", "antialias")
+    names = ("image_size", "padding", "norm_momentum", "anchor_scale", "anchor_aspects", "antialias", "letterbox")
+    changes = options.given(*names)
     return replace(spec, backbone=backbone.with_options(options), **changes)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from effdet.errors import ConfigError
-from effdet.types import Padding
+from effdet.types import Letterbox, Padding
 
 Row = TypeVar("Row")
 
@@ -20,8 +20,8 @@ Row = TypeVar("Row")
 class ModelOptions:
     """A model by name, with changes.
 
-    None keeps the value of the table. Where pretrained weights are loaded, padding, anchors, antialiasing, mean and
-    standard deviation that are None follow the weights, because the weights were trained with them.
+    None keeps the value of the table. Where pretrained weights are loaded, padding, anchors, antialiasing,
+    letterbox, mean and standard deviation that are None follow the weights, because they were trained with them.
 
         effdet.create_model(effdet.ModelOptions("efficientdet_d0", image_size=(384, 640), padding="symmetric"))
 
@@ -43,6 +43,7 @@ class ModelOptions:
         anchor_scale: side of the smallest anchor of a level, in strides.
         anchor_aspects: (width, height) factors of the anchor shapes.
         antialias: whether a detector's images are resized with antialiasing.
+        letterbox: whether a detector's images are padded or stretched to the input.
 
     Raises:
         ConfigError: a number is out of its range; the message names the option.
@@ -62,6 +63,7 @@ class ModelOptions:
     anchor_scale: float | None = None
     anchor_aspects: tuple[tuple[float, float], ...] | None = None
     antialias: bool | None = None
+    letterbox: Letterbox | None = None
 
     def __post_init__(self) -> None:
         for key, value in self.given("width", "depth", "anchor_scale").items():

@@ -143,7 +143,7 @@ def make_adapted_spec(options: ModelOptions, trained: ModelSpec | None, *, backb
     """The spec of some options with the input, padding and anchors that weights were trained with.
 
     Args:
-        options: the model to build; padding, anchors and antialiasing that are set here win.
+        options: the model to build; padding, anchors, antialiasing and letterbox that are set here win.
         trained: the model that the weights belong to; None if unknown.
         backbone_only: whether only the backbone of the weights is used.
 
@@ -168,6 +168,7 @@ def make_adapted_spec(options: ModelOptions, trained: ModelSpec | None, *, backb
         anchor_aspects=options.anchor_aspects or trained.anchor_aspects,
         black_padding=trained.black_padding,
         antialias=trained.antialias if options.antialias is None else options.antialias,
+        letterbox=options.letterbox or trained.letterbox,
     )
 
 

@@ -164,6 +164,7 @@ def test_a_stored_recipe_keeps_its_values(stored, task):
         assert (config.augment.mixup, config.data.background_fraction, config.postprocess.nms) == (0.5, 0.2, "agnostic")
         assert card.postprocess == config.postprocess.model_dump()
         assert (config.model.antialias, card.spec.antialias) == (False, False)
+        assert (config.model.letterbox, card.spec.letterbox) == (None, "pad")
     else:
         assert (config.augment.mixup_alpha, config.augment.cutmix_alpha) == (0.2, 0.3)
         stages = config.progressive

@@ -32,6 +32,7 @@ def refusal(task, override):
         ("momentum", "optim.momentum"),
         ("wandb", "log.trackers"),
         ("early_stopping", "train.patience"),
+        *[(key, "model.letterbox") for key in ("augment.letterbox", "letterbox", "data.keep_ratio")],
     ],
 )
 def test_a_word_of_another_framework_gets_the_key_that_it_means(key, meant):

@@ -51,7 +51,7 @@ def table(folder):
 
 
 def made(annotations, cache, augment=EVERYTHING):
-    return DetectionDataset(annotations, (64, 96), (0, 0, 0), True, augment, seed=0, cache=cache)
+    return DetectionDataset(annotations, (64, 96), (0, 0, 0), True, "pad", augment, seed=0, cache=cache)
 
 
 def cache_of(kind, folder, capacity=10**7):
@@ -104,7 +104,7 @@ def test_what_is_kept_in_memory_is_not_written_to(tmp_path):
     with pytest.raises(ValueError, match="read-only"):
         cache.image(0, annotations.path(0), 1, never)[...] = 1
     plain = DetectionAugment(horizontal_flip=0.0, scale_jitter=None)
-    dataset = DetectionDataset(annotations, (90, 120), (0, 0, 0), True, plain, seed=0, cache=cache)
+    dataset = DetectionDataset(annotations, (90, 120), (0, 0, 0), True, "pad", plain, seed=0, cache=cache)
     dataset[0, 0][0].fill_(1)  # a sample of its own, though nothing is changed in the image
     assert not cache.image(0, annotations.path(0), 1, never).any()
 
@@ -164,7 +164,9 @@ def test_images_of_a_replaced_shard_are_decoded_again(tmp_path):
         os.utime(shard, ns=(5, 5))  # as at an address that gives neither size nor time of a shard
         sizes.add(shard.stat().st_size)
         read = read_shards(Annotations, ShardFolder(tmp_path / "shards"), "train")
-        dataset = DetectionDataset(read, (90, 120), (0, 0, 0), True, None, seed=0, cache=cache_of("disk", tmp_path))
+        dataset = DetectionDataset(
+            read, (90, 120), (0, 0, 0), True, "pad", None, seed=0, cache=cache_of("disk", tmp_path)
+        )
         assert abs(int(dataset[0, 3][0].max()) - value) <= 2
     assert len(sizes) == 1
 

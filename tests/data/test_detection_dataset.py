@@ -77,8 +77,8 @@ def noisy(folder, shapes):
     return table(folder, images, boxes)
 
 
-def made(annotations, augment, seed=3, epochs=None, size=SIZE):
-    return DetectionDataset(annotations, size, FILL, True, augment, seed, epochs)
+def made(annotations, augment, seed=3, epochs=None, size=SIZE, mode="pad"):
+    return DetectionDataset(annotations, size, FILL, True, mode, augment, seed, epochs)
 
 
 def same(first, second):
@@ -99,17 +99,18 @@ def together(target, label):
     return np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)]) if len(boxes) else None
 
 
-def test_by_default_images_are_flipped_and_scaled_alone(tmp_path):
+@pytest.mark.parametrize("mode", ["pad", "stretch"])
+def test_by_default_images_are_flipped_and_scaled_alone(tmp_path, mode):
     annotations = coloured(tmp_path)
     for row in range(5):
         rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([3, 4, row])))
         original = tuple(annotations.sizes[row].tolist())
-        scale = rng.uniform(0.1, 2.0) * fitting_scale(original, SIZE)
-        placement = draw_placement(original, SIZE, scale, 0.5, True, rng)
+        factor, fitting = rng.uniform(0.1, 2.0), fitting_scale(original, SIZE, mode)
+        placement = draw_placement(original, SIZE, (factor * fitting[0], factor * fitting[1]), 0.5, True, rng)
         image = decode_image((tmp_path / f"{row}.png").read_bytes(), "x", placement.reduction)
         scene = Sample(image, annotations.boxes[row : row + 1], np.array([row]))
         image, boxes, labels = apply_placement(scene, placement, SIZE, FILL, True)
-        sample, target = made(annotations, DetectionAugment(), epochs=7)[4, row]
+        sample, target = made(annotations, DetectionAugment(), epochs=7, mode=mode)[4, row]
         assert (sample.permute(1, 2, 0).numpy() == image).all()
         assert (target.boxes.numpy() == boxes).all()
         assert target.labels.tolist() == labels.tolist()
@@ -165,7 +166,7 @@ def test_the_boxes_of_two_combined_images_are_on_their_objects(tmp_path, change)
 @pytest.mark.parametrize("change", ["mosaic", "copy_paste", "mixup"])
 def test_images_are_combined_with_partners_only(tmp_path, change):
     augment = DetectionAugment(scale_jitter=None, **{change: 1.0})
-    dataset = DetectionDataset(coloured(tmp_path), SIZE, FILL, True, augment, seed=3, partners=np.array([1, 4]))
+    dataset = DetectionDataset(coloured(tmp_path), SIZE, FILL, True, "pad", augment, seed=3, partners=np.array([1, 4]))
     labels = {label for epoch in range(20) for label in dataset[epoch, 2][1].labels.tolist()}
     assert labels == {1, 2, 4}
 
@@ -179,8 +180,41 @@ def test_the_scale_of_a_mosaic_is_that_of_its_own_image(tmp_path):
         assert target.size == tuple(annotations.sizes[row])
         original = cv2.imread(str(tmp_path / f"{row}.png"))[..., ::-1].copy()
         height, width = (round(side * scale) for side, scale in zip(original.shape, target.scale, strict=False))
-        own, _ = letterbox(original, (height, width), FILL, True)
+        own, _ = letterbox(original, (height, width), FILL, True, "pad")
         assert np.abs(image[:, :height, :width].permute(1, 2, 0).numpy() - own.astype(int)).mean() < 3
+
+
+def test_a_stretched_image_fills_the_input_in_training_and_evaluation_alike(tmp_path):
+    annotations = coloured(tmp_path)
+    for row in range(5):
+        image, target = made(annotations, None, mode="stretch")[0, row]
+        trained, own = made(annotations, DetectionAugment(**NOTHING_ELSE), mode="stretch")[0, row]
+        height, width = annotations.sizes[row]
+        assert target.scale == own.scale == (SIZE[0] / height, SIZE[1] / width)
+        assert torch.equal(target.boxes, own.boxes)
+        assert (image.float() - trained.float()).abs().mean() < 1  # training may decode a smaller image
+        assert np.abs(coloured_box(image, row) - target.boxes[0].numpy()).max() <= 1
+
+
+def test_boxes_of_stretched_and_combined_images_stay_on_their_pixels(tmp_path):
+    annotations = coloured(tmp_path)
+    changes = {"mosaic": 0.5, "photometric": 0}
+    for jitter in (None, (0.5, 2.0)):
+        dataset = made(annotations, DetectionAugment(scale_jitter=jitter, **changes), mode="stretch")
+        for epoch in range(20):
+            image, target = dataset[epoch, epoch % 5]
+            for label in set(target.labels.tolist()):
+                extent = coloured_box(image, label)
+                assert extent is None or np.abs(extent - together(target, label)).max() <= 2
+
+
+def test_without_scale_jitter_a_stretched_tile_has_the_stretch_of_the_whole_input(tmp_path):
+    annotations = coloured(tmp_path)
+    dataset = made(annotations, DetectionAugment(mosaic=1, **NOTHING_ELSE), mode="stretch")
+    for row in range(5):
+        height, width = annotations.sizes[row]
+        vertical, horizontal = dataset[1, row][1].scale
+        assert vertical / horizontal == pytest.approx(SIZE[0] / height / (SIZE[1] / width), rel=0.1)
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
@@ -192,7 +226,7 @@ def test_training_and_evaluation_resize_by_one_rule(tmp_path, side, antialias, s
     cv2.imwrite(str(tmp_path / "0.jpg"), noise, [cv2.IMWRITE_JPEG_QUALITY, 100])
     annotations = replace(annotations, file_names=np.array([f"0.{suffix}"]))
     deviations = [
-        float(DetectionDataset(annotations, (side, side), FILL, antialias, augment, 0)[0, 0][0].float().std())
+        float(DetectionDataset(annotations, (side, side), FILL, antialias, "pad", augment, 0)[0, 0][0].float().std())
         for augment in (DetectionAugment(**NOTHING_ELSE), None)
     ]
     assert deviations[0] == pytest.approx(deviations[1], rel=0.15)

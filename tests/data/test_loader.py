@@ -58,7 +58,7 @@ def table(folder, count=5, sizes=(50, 70)):
 
 
 def training(folder, **changes):
-    return DetectionDataset(table(folder, **changes), SIZE, FILL, True, DetectionAugment(), seed=3)
+    return DetectionDataset(table(folder, **changes), SIZE, FILL, True, "pad", DetectionAugment(), seed=3)
 
 
 def classifying(folder, augment=None, progressive=None, epochs=3):
@@ -92,7 +92,7 @@ def same(first, second):
 
 @pytest.mark.parametrize("augment", [DetectionAugment(), DetectionAugment(scale_jitter=None), None])
 def test_a_sample_is_an_image_of_the_input_size_with_its_target(tmp_path, augment):
-    dataset = DetectionDataset(table(tmp_path), SIZE, FILL, True, augment, seed=0)
+    dataset = DetectionDataset(table(tmp_path), SIZE, FILL, True, "pad", augment, seed=0)
     for row in range(5):
         image, target = dataset[0, row]
         assert image.shape == (3, *SIZE)
@@ -104,12 +104,12 @@ def test_a_sample_is_an_image_of_the_input_size_with_its_target(tmp_path, augmen
 
 
 def test_crowds_are_no_targets(tmp_path):
-    dataset = DetectionDataset(table(tmp_path), SIZE, FILL, True, DetectionAugment(scale_jitter=None), seed=0)
+    dataset = DetectionDataset(table(tmp_path), SIZE, FILL, True, "pad", DetectionAugment(scale_jitter=None), seed=0)
     assert [len(dataset[0, row][1].labels) for row in range(5)] == [0, 0, 1, 2, 3]
 
 
 def test_evaluation_uses_the_letterbox(tmp_path):
-    dataset = DetectionDataset(table(tmp_path), SIZE, FILL, True, None, seed=0)
+    dataset = DetectionDataset(table(tmp_path), SIZE, FILL, True, "pad", None, seed=0)
     image, target = dataset[0, 3]
     assert target.scale == (64 / 50, 90 / 70)
     assert (image[:, :, 90:] == torch.tensor(FILL)[:, None, None]).all()
@@ -125,12 +125,12 @@ def test_a_sample_depends_on_seed_epoch_and_row_alone(tmp_path):
     np.random.seed(0)  # noqa: NPY002
     torch.manual_seed(9)
     dataset[1, 1]
-    again = DetectionDataset(annotations, SIZE, FILL, True, DetectionAugment(), seed=3)[4, 2]
+    again = DetectionDataset(annotations, SIZE, FILL, True, "pad", DetectionAugment(), seed=3)[4, 2]
     assert torch.equal(first[0], again[0])
     assert torch.equal(first[1].boxes, again[1].boxes)
     assert not torch.equal(first[0], dataset[5, 2][0])
     assert not torch.equal(
-        first[0], DetectionDataset(annotations, SIZE, FILL, True, DetectionAugment(), seed=4)[4, 2][0]
+        first[0], DetectionDataset(annotations, SIZE, FILL, True, "pad", DetectionAugment(), seed=4)[4, 2][0]
     )
 
 
@@ -171,7 +171,7 @@ def test_images_are_channels_last(tmp_path, workers):
 
 
 def test_evaluation_gives_every_image_once_in_order(tmp_path):
-    dataset = DetectionDataset(table(tmp_path), SIZE, FILL, True, None, seed=0)
+    dataset = DetectionDataset(table(tmp_path), SIZE, FILL, True, "pad", None, seed=0)
     batches = list(evaluation_batches(dataset, 2, workers=2, pin_memory=False))
     assert [len(batch.images) for batch in batches] == [2, 2, 1]
     assert [target.index for batch in batches for target in batch.targets] == [0, 1, 2, 3, 4]
@@ -433,7 +433,7 @@ def test_batches_are_copied_to_the_gpu_in_order(tmp_path):
 def test_real_photos_give_targets_inside_their_image(coco128):
     data = DetectionData(root=coco128, val=None, train=SplitConfig(images="images", annotations="instances.json"))
     annotations = read_table(data, "train")
-    dataset = DetectionDataset(annotations, (256, 320), FILL, True, DetectionAugment(), seed=0)
+    dataset = DetectionDataset(annotations, (256, 320), FILL, True, "pad", DetectionAugment(), seed=0)
     limits = torch.tensor([320, 256, 320, 256])
     kept = 0
     for row in range(0, 128, 4):

@@ -18,7 +18,7 @@ from effdet.data.labels import ImageLabels
 from effdet.data.letterbox import letterbox
 from effdet.data.sampling import batch_sizes, classification_order, detection_order, repeat_factors
 from effdet.data.train_order import TrainOrder
-from effdet.errors import DataError
+from effdet.errors import ConfigError, DataError
 
 
 def table(labels, crowd=(), num_classes=4, sizes=(50, 70)):
@@ -140,7 +140,10 @@ def test_usual_photographs_have_input_sizes_of_their_own():
 def test_the_letterbox_into_a_smaller_input_has_the_same_scale():
     image = np.zeros((427, 640, 3), np.uint8)
     inputs, (index,) = batch_sizes(np.array([image.shape[:2]], np.int32), (512, 512))
-    assert letterbox(image, inputs[index], (0, 0, 0), True)[1] == letterbox(image, (512, 512), (0, 0, 0), True)[1]
+    assert (
+        letterbox(image, inputs[index], (0, 0, 0), True, "pad")[1]
+        == letterbox(image, (512, 512), (0, 0, 0), True, "pad")[1]
+    )
 
 
 # recipes
@@ -152,8 +155,13 @@ def recipe(augment=None, **data):
 
 
 def test_a_default_recipe_has_the_plain_order():
-    order = detection_order(recipe(), table([[0], [1], [], [2]]), (64, 64))
+    order = detection_order(recipe(), table([[0], [1], [], [2]]), (64, 64), "pad")
     assert list(order.batches(0, 9)) == list(TrainOrder(4, 2, 5).batches(0, 9))
+
+
+def test_rectangular_batches_of_stretched_images_are_refused():
+    with pytest.raises(ConfigError, match=r"leave data\.rectangular out"):
+        detection_order(recipe(rectangular=True), table([[0], [1]]), (64, 64), "stretch")
 
 
 def test_a_classifiers_recipe_has_the_plain_order():
@@ -174,11 +182,12 @@ def test_repeats_sizes_and_scales_come_from_the_recipe():
         recipe({"multi_scale": (1, 2)}, repeat_threshold=1.0, background_fraction=0.2, rectangular=True),
         annotations,
         (128, 128),
+        "pad",
     )
     assert order.repeats.tolist() == repeat_factors(annotations, 1.0, 0.2).tolist()
     assert order.sizes[order.size_of_row[1]] == (128, 64)
     assert order.scales == (1, 2)
-    assert detection_order(recipe({"multi_scale": (1, 2)}), annotations, (128, 128)).sizes == ((128, 128),)
+    assert detection_order(recipe({"multi_scale": (1, 2)}), annotations, (128, 128), "pad").sizes == ((128, 128),)
 
 
 @pytest.mark.parametrize(("key", "value"), [("background_fraction", 1.0), ("repeat_threshold", 1.5)])

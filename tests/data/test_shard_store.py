@@ -212,7 +212,7 @@ def test_samples_from_shards_are_those_from_files_bit_for_bit(table, tmp_path):
     write(table, tmp_path)
     augment = DetectionAugment(mosaic=0.5, mixup=0.5, copy_paste=0.5)
     sets = [
-        DetectionDataset(source, (64, 64), (0, 0, 0), True, augment, 3)
+        DetectionDataset(source, (64, 64), (0, 0, 0), True, "pad", augment, 3)
         for source in (table, read_table(detection(tmp_path), "train"))
     ]
     for row in range(NUM_IMAGES):
@@ -227,7 +227,7 @@ def test_loader_processes_read_shards(table, tmp_path):
     read = read_table(detection(tmp_path), "train")
     read.read(0)  # opens a shard before the processes begin
     batches = [
-        list(evaluation_batches(DetectionDataset(source, (64, 64), (0, 0, 0), True, None, 0), 4, workers, False))
+        list(evaluation_batches(DetectionDataset(source, (64, 64), (0, 0, 0), True, "pad", None, 0), 4, workers, False))
         for source, workers in ((table, 0), (read, 2))
     ]
     for expected, batch in zip(*batches, strict=True):
@@ -322,7 +322,7 @@ def test_shards_are_read_from_an_address(table, address):
 def test_loader_processes_read_from_an_address(table, address):
     read = read_table(detection(None, root=None, url=address), "train")
     batches = [
-        list(evaluation_batches(DetectionDataset(source, (64, 64), (0, 0, 0), True, None, 0), 4, workers, False))
+        list(evaluation_batches(DetectionDataset(source, (64, 64), (0, 0, 0), True, "pad", None, 0), 4, workers, False))
         for source, workers in ((table, 0), (read, 2))
     ]
     for expected, batch in zip(*batches, strict=True):

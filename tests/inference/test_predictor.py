@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from effdet.boxes import clip_boxes
 from effdet.data.letterbox import letterbox, undo_letterbox
-from effdet.data.resize import classification_view
+from effdet.data.resize import classification_view, resize
 from effdet.errors import ConfigError, DataError, WeightsError
 from effdet.inference.predictor import Predictor
 from effdet.inference.sources import Frame, open_sources, read_frames
@@ -63,13 +64,28 @@ def assert_same(first, second):
 def test_detections_are_those_of_letterbox_model_and_postprocessing_called_by_hand(weights):
     predictor, model = Predictor(weights, "cpu", score_threshold=THRESHOLD), load_checkpoint(weights).model
     for image, result in zip(random_images(), predictor(random_images()), strict=True):
-        pixels, scale = letterbox(image, (128, 128), model.spec.fill_color, model.spec.antialias)
+        pixels, scale = letterbox(image, (128, 128), model.spec.fill_color, model.spec.antialias, "pad")
         with torch.inference_mode():
             outputs = model(torch.from_numpy(pixels).permute(2, 0, 1)[None])
         (expected,) = postprocess(outputs, PostprocessOptions(score_threshold=THRESHOLD))
         expected = replace(expected, boxes=undo_letterbox(expected.boxes, scale, image.shape[:2]))
         assert len(result) > 0
         assert_same(result, expected)
+
+
+def test_a_stretching_detector_sees_stretched_images_and_gives_boxes_of_the_originals(weights, tmp_path):
+    model, card = load_checkpoint(weights).model, load_checkpoint(weights).card
+    file = tmp_path / "stretch.pt"
+    save_checkpoint(file, model.state_dict(), replace(card, spec=replace(card.spec, letterbox="stretch")))
+    predictor = Predictor(file, "cpu", score_threshold=THRESHOLD)
+    for image, result in zip(random_images(), predictor(random_images()), strict=True):
+        pixels = resize(image, (128, 128), "bilinear", card.spec.antialias)
+        with torch.inference_mode():
+            outputs = model(torch.from_numpy(pixels).permute(2, 0, 1)[None])
+        (expected,) = postprocess(outputs, PostprocessOptions(score_threshold=THRESHOLD))
+        height, width = image.shape[:2]
+        boxes = expected.boxes * torch.tensor([width, height, width, height]) / 128
+        assert_same(result, replace(expected, boxes=clip_boxes(boxes, (height, width))))
 
 
 def test_paths_and_arrays_of_mixed_sizes_give_the_same_in_any_batch(weights, tmp_path):

@@ -281,6 +281,15 @@ def test_a_new_detector_antialiases_and_one_with_weights_follows_them():
     assert make_adapted_spec(options, google, backbone_only=True).antialias
 
 
+def test_a_new_detector_pads_and_one_with_weights_follows_them():
+    options = ModelOptions("efficientdet_lite0")
+    stretching = replace(make_spec(options), letterbox="stretch")
+    assert make_spec(options).letterbox == "pad"
+    assert make_adapted_spec(options, stretching).letterbox == "stretch"
+    assert make_adapted_spec(replace(options, letterbox="pad"), stretching).letterbox == "pad"
+    assert make_adapted_spec(options, stretching, backbone_only=True).letterbox == "pad"
+
+
 def test_anchors_follow_the_weights():
     trained = spec_of_entry(ZOO["effdet/tf_efficientdet_d7"])
     assert make_adapted_spec(ModelOptions("efficientdet_d6"), trained).anchor_scale == 5.0

@@ -44,7 +44,7 @@ class Placement(NamedTuple):
 def draw_placement(
     original: tuple[int, int],
     size: tuple[int, int],
-    scale: float,
+    scale: tuple[float, float],
     flip: float,
     reducible: bool,
     rng: np.random.Generator,
@@ -54,14 +54,14 @@ def draw_placement(
     Args:
         original: (H, W) of the image.
         size: (H, W) of the canvas.
-        scale: pixels of the canvas per pixel of the image, up to rounding to whole pixels.
+        scale: (vertical, horizontal) pixels of the canvas per pixel of the image, up to rounding to whole pixels.
         flip: probability of mirroring.
         reducible: whether the image may be decoded smaller: not without antialiasing, nor if every pixel is needed.
         rng: source of the randomness.
     """
     flipped = bool(rng.random() < flip)
-    top, rows, resized_rows = _window(original[0], size[0], scale, rng)
-    left, columns, resized_columns = _window(original[1], size[1], scale, rng)
+    top, rows, resized_rows = _window(original[0], size[0], scale[0], rng)
+    left, columns, resized_columns = _window(original[1], size[1], scale[1], rng)
     reduction = usable_reduction(min(rows / resized_rows, columns / resized_columns)) if reducible else 1
     corner = top - top % reduction, left - left % reduction
     return Placement(original, corner, (rows, columns), (resized_rows, resized_columns), flipped, reduction)

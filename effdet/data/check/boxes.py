@@ -17,6 +17,7 @@ from effdet.data.check.images import wrong_sizes
 from effdet.data.check.scan import ImageFacts
 from effdet.data.formats.table import NO_AREA, NOT_FINITE, OUTSIDE, OVERHANGING, REVERSED, UNKNOWN_SIZE, box_faults
 from effdet.text import count_of
+from effdet.types import Letterbox
 
 MIN_OBJECT_SIDE = 4  # input pixels; smaller objects are hardly detected: the finest feature level has a stride of 8
 MANY = 0.5  # fraction of the boxes from which on a fault is one of the whole data set
@@ -40,7 +41,9 @@ _FAULTS = {
 CONVENTIONS = ("box-normalized", "box-xyxy-as-xywh", "box-xywh-as-xyxy")  # kinds that no repair of boxes can correct
 
 
-def box_findings(split: Split, facts: Sequence[ImageFacts], image_size: tuple[int, int]) -> list[Finding]:
+def box_findings(
+    split: Split, facts: Sequence[ImageFacts], image_size: tuple[int, int], mode: Letterbox
+) -> list[Finding]:
     """What is wrong with the boxes of a split, and what to know about them; each box is counted once.
 
     Boxes are not compared with the size of their image where that is annotated wrongly, which is a finding itself.
@@ -49,6 +52,7 @@ def box_findings(split: Split, facts: Sequence[ImageFacts], image_size: tuple[in
         split: a split with boxes.
         facts: those of its images.
         image_size: (H, W) of the model input in pixels.
+        mode: how images fit it, see `letterbox`.
     """
     table = split.table
     assert isinstance(table, Annotations)
@@ -66,7 +70,7 @@ def box_findings(split: Split, facts: Sequence[ImageFacts], image_size: tuple[in
     for mask in masks.values():
         seen |= mask
     masks["box-duplicate"] = repeated_boxes(table) & ~seen
-    for kind, mask in _size_masks(table, image_size).items():
+    for kind, mask in _size_masks(table, image_size, mode).items():
         masks[kind] = mask & ~seen & ~masks["box-duplicate"]
         seen |= masks[kind]
     return [_finding(split, table, kind, mask, image_size) for kind, mask in masks.items() if mask.any()]
@@ -122,12 +126,14 @@ def is_normalized(boxes: NDArray[np.float32], sizes: NDArray[np.int32]) -> bool:
 
 
 def input_sides(
-    boxes: NDArray[np.float32], sizes: NDArray[np.int32], image_size: tuple[int, int]
+    boxes: NDArray[np.float32], sizes: NDArray[np.int32], image_size: tuple[int, int], mode: Letterbox
 ) -> NDArray[np.float64]:
     """Width and height of boxes [N, 4] in pixels of the model input, [N, 2]; NaN where `sizes` [N, 2] is unknown."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        scale = (np.array(image_size) / np.where(sizes > 0, sizes, np.nan)).min(axis=1)
-    sides: NDArray[np.float64] = (boxes[:, 2:] - boxes[:, :2]) * scale[:, None]
+        scales = np.array(image_size) / np.where(sizes > 0, sizes, np.nan)  # vertical, horizontal
+    if mode == "pad":
+        scales = scales.min(axis=1, keepdims=True)
+    sides: NDArray[np.float64] = (boxes[:, 2:] - boxes[:, :2]) * scales[:, ::-1]
     return sides
 
 
@@ -157,7 +163,7 @@ def _fault_masks(table: Annotations, facts: Sequence[ImageFacts]) -> dict[str, N
     return {_FAULTS[cause][0]: mask for cause, mask in faults.items()}
 
 
-def _size_masks(table: Annotations, image_size: tuple[int, int]) -> dict[str, NDArray[np.bool_]]:
+def _size_masks(table: Annotations, image_size: tuple[int, int], mode: Letterbox) -> dict[str, NDArray[np.bool_]]:
     """Which boxes, [N], have unusual sizes, by kind; crowds have none."""
     sizes = table.sizes[table.image_of_label()]
     objects = ~table.crowd
@@ -166,7 +172,7 @@ def _size_masks(table: Annotations, image_size: tuple[int, int]) -> dict[str, ND
         longest = sides.max(axis=1) / sides.min(axis=1)
         return {
             "box-tiny": objects & (sides.min(axis=1) < 1),
-            "box-small": objects & too_small(input_sides(table.boxes, sizes, image_size)),
+            "box-small": objects & too_small(input_sides(table.boxes, sizes, image_size, mode)),
             "box-aspect": objects & (longest > _LONGEST_ASPECT),
             "box-whole-image": objects & (sizes > 0).all(axis=1) & (sides >= _WHOLE * sizes[:, ::-1]).all(axis=1),
         }

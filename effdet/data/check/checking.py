@@ -20,7 +20,7 @@ from effdet.data.check.reader import reader_findings
 from effdet.data.check.scan import ImageFacts, scan_images
 from effdet.data.check.splits import crowds_are_objects, read_splits
 from effdet.data.check.summary import class_histogram, size_histograms, split_rows
-from effdet.types import PostprocessOptions, Task
+from effdet.types import Letterbox, PostprocessOptions, Task
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class DataCheck:
         format: name of its format.
         task: detection or classification.
         image_size: (H, W) of the model input, in pixels.
+        letterbox: how images fit it.
         splits: the splits that could be read.
         repeating: names of splits that were left out, because all their images are in the others.
         facts: what the files of the images say, for each split.
@@ -43,6 +44,7 @@ class DataCheck:
     format: str
     task: Task
     image_size: tuple[int, int]
+    letterbox: Letterbox
     splits: tuple[Split, ...]
     repeating: tuple[str, ...]
     facts: tuple[tuple[ImageFacts, ...], ...]
@@ -66,7 +68,7 @@ class DataCheck:
             "splits": split_rows(self.splits),
             "repeating_splits": list(self.repeating),
             "classes": class_histogram(self.splits),
-            "box_sizes": size_histograms(self.splits, self.image_size) if with_boxes else [],
+            "box_sizes": size_histograms(self.splits, self.image_size, self.letterbox) if with_boxes else [],
             "findings": [finding.to_dict() for finding in self.findings],
         }
 
@@ -76,6 +78,7 @@ def check_data(
     image_size: tuple[int, int] = (512, 512),
     most_objects: int = PostprocessOptions.max_detections,
     progress: Callable[[int, int], None] | None = None,
+    letterbox: Letterbox = "pad",
 ) -> DataCheck:
     """Checks every split of a data set.
 
@@ -84,6 +87,7 @@ def check_data(
         image_size: (H, W) of the model input in pixels, with which small objects are judged.
         most_objects: detections per image that the evaluation counts.
         progress: called with the numbers of images that are decoded and of all images.
+        letterbox: how images fit the model input.
 
     Raises:
         DataError: there is no data set.
@@ -97,7 +101,7 @@ def check_data(
     for split, of_split in zip(splits, facts, strict=True):
         findings += image_findings(split, of_split)
         if isinstance(split.table, Annotations):
-            findings += box_findings(split, of_split, image_size)
+            findings += box_findings(split, of_split, image_size, letterbox)
             findings += object_findings(split, most_objects, crowds_are_objects(data))
         findings += reader_findings(split)
     findings += duplicate_findings(splits, copies)
@@ -110,6 +114,7 @@ def check_data(
         format=written.format,
         task=data.task,
         image_size=image_size,
+        letterbox=letterbox,
         splits=tuple(splits),
         repeating=tuple(written.repeating),
         facts=tuple(map(tuple, facts)),

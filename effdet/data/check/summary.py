@@ -16,6 +16,7 @@ from effdet.data.annotations import Annotations
 from effdet.data.check.boxes import input_sides
 from effdet.data.check.classes import class_counts
 from effdet.data.check.findings import Split
+from effdet.types import Letterbox
 
 _COCO_EDGES = (32, 96)  # pixels of the original image: limits of COCO's small, medium and large objects
 _INPUT_EDGES = (4, 8, 16, 32, 64, 128, 256, 512)  # pixels of the model input
@@ -47,7 +48,7 @@ def class_histogram(splits: Sequence[Split]) -> dict[str, Any]:
     return {"names": names, "counts": {split: [of.get(name, 0) for name in names] for split, of in counts.items()}}
 
 
-def size_histograms(splits: Sequence[Split], image_size: tuple[int, int]) -> list[dict[str, Any]]:
+def size_histograms(splits: Sequence[Split], image_size: tuple[int, int], mode: Letterbox) -> list[dict[str, Any]]:
     """How many objects of all splits are how large: as in COCO, and in pixels of the model input.
 
     The size of a box is the square root of its area. Crowds and faulty boxes are left out.
@@ -61,7 +62,7 @@ def size_histograms(splits: Sequence[Split], image_size: tuple[int, int]) -> lis
             valid = (sides > 0).all(axis=1) & np.isfinite(sides).all(axis=1) & ~table.crowd
         sizes = table.sizes[table.image_of_label()][valid]
         original.append(np.sqrt(sides[valid].prod(axis=1)))
-        scaled = np.sqrt(input_sides(table.boxes[valid], sizes, image_size).prod(axis=1))
+        scaled = np.sqrt(input_sides(table.boxes[valid], sizes, image_size, mode).prod(axis=1))
         in_input.append(scaled[np.isfinite(scaled)])
     height, width = image_size
     names = ("small, below 32", "medium, 32 to 96", "large, 96 or more")

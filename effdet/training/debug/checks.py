@@ -16,6 +16,7 @@ from effdet.data.label_map import LabelMap
 from effdet.data.labels import ImageLabels
 from effdet.errors import ConfigError, DataError, TrainingError
 from effdet.text import count_of
+from effdet.types import Letterbox
 
 FIRST_LOSS_FACTOR = 3.0  # measured with new heads: 0.99 to 1.01 times the expected loss, up to 2 times for classifiers
 
@@ -82,12 +83,13 @@ def check_boxes(table: Annotations) -> None:
             )
 
 
-def box_warnings(table: Annotations, image_size: tuple[int, int]) -> list[str]:
+def box_warnings(table: Annotations, image_size: tuple[int, int], mode: Letterbox) -> list[str]:
     """What looks wrong with the training set of a detector, one line each; crowd regions are ignored.
 
     Args:
         table: the training set.
         image_size: (H, W) of the model input in pixels.
+        mode: how images fit it, see `letterbox`.
     """
     objects = ~table.crowd
     boxes, labels = table.boxes[objects], table.labels[objects]
@@ -97,7 +99,7 @@ def box_warnings(table: Annotations, image_size: tuple[int, int]) -> list[str]:
     warnings = [
         *_unused_classes(labels, table.label_map, "objects"),
         *_misplaced_boxes(table, boxes, sizes),
-        *_small_boxes(boxes, sizes, image_size),
+        *_small_boxes(input_sides(boxes, sizes, image_size, mode), image_size),
     ]
     return [f"{table.source.name}: {warning}" for warning in warnings]
 
@@ -155,9 +157,8 @@ def _misplaced_boxes(table: Annotations, boxes: NDArray[np.float32], sizes: NDAr
     ]
 
 
-def _small_boxes(boxes: NDArray[np.float32], sizes: NDArray[np.int32], image_size: tuple[int, int]) -> list[str]:
-    """A warning if most boxes [N, 4] in images of `sizes` [N, 2] (H, W) are tiny after the resize to the input."""
-    sides = input_sides(boxes, sizes, image_size)
+def _small_boxes(sides: NDArray[np.float64], image_size: tuple[int, int]) -> list[str]:
+    """A warning if most boxes are tiny by their `sides` [N, 2] in the input."""
     known = np.isfinite(sides).all(axis=1)
     fraction = float(too_small(sides[known]).mean()) if known.any() else 0.0
     if fraction <= MANY:

@@ -63,9 +63,9 @@ class DetectionTask:
         self.model, self.loaded_norms, new_head = initial_model(config.model, names, console)
         self.first_loss = "class_loss" if new_head else None
         spec = self.model.spec
-        for note in box_warnings(train_table, spec.image_size):
+        for note in box_warnings(train_table, spec.image_size, spec.letterbox):
             console.print(note, style="yellow")
-        order = detection_order(config, train_table, spec.image_size)
+        order = detection_order(config, train_table, spec.image_size, spec.letterbox)
         order.check_processes(processes.size)
         schedule = make_schedule(config.optim, config.train, order.num_samples)
         dataset = DetectionDataset(
@@ -73,6 +73,7 @@ class DetectionTask:
             spec.image_size,
             spec.fill_color,
             spec.antialias,
+            spec.letterbox,
             config.augment,
             config.seed,
             math.ceil(schedule.total_steps / schedule.steps_per_epoch),

@@ -26,7 +26,8 @@ def rng(seed=0):
 def placed(sample, size, scale, source, flip=0.0, fill=BLACK, antialias=True):
     """A sample at a scale relative to the letterbox's, not reduced, and its placement."""
     original = sample.image.shape[:2]
-    placement = draw_placement(original, size, scale * fitting_scale(original, size), flip, False, source)
+    (fitting, _) = fitting_scale(original, size, "pad")
+    placement = draw_placement(original, size, (scale * fitting,) * 2, flip, False, source)
     return apply_placement(sample, placement, size, fill, antialias), placement
 
 
@@ -55,9 +56,9 @@ def test_a_mirrored_image_stays_at_the_top_left():
 
 def test_the_flip_has_its_probability():
     source = rng()
-    flips = sum(draw_placement((4, 6), (4, 6), 1, 0.3, False, source).flipped for _ in range(2000))
+    flips = sum(draw_placement((4, 6), (4, 6), (1, 1), 0.3, False, source).flipped for _ in range(2000))
     assert 0.26 < flips / 2000 < 0.34
-    assert not draw_placement((4, 6), (4, 6), 1, 0, False, source).flipped
+    assert not draw_placement((4, 6), (4, 6), (1, 1), 0, False, source).flipped
 
 
 def test_boxes_stay_on_their_pixels():
@@ -98,7 +99,7 @@ def test_at_a_scale_of_one_an_image_is_in_the_letterbox(antialias):
     for size in ((50, 80), (70, 90), (140, 180), (300, 100), (31, 200)):
         sample = Sample(image, np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
         (result, _, _), placement = placed(sample, size, 1, rng(), fill=FILL, antialias=antialias)
-        wanted, scale = letterbox(image, size, FILL, antialias)
+        wanted, scale = letterbox(image, size, FILL, antialias, "pad")
         assert (result == wanted).all()
         assert placement.scale == scale
 
@@ -145,8 +146,8 @@ def test_degenerate_images_are_placed_too(shape):
     sample = drawn(*shape, (0, 0, shape[1], shape[0]))
     for seed in range(30):
         source = rng(seed)
-        scale = source.uniform(0.1, 2) * fitting_scale(shape, (64, 96))
-        placement = draw_placement(shape, (64, 96), scale, 0.5, True, source)
+        scale = source.uniform(0.1, 2) * fitting_scale(shape, (64, 96), "pad")[0]
+        placement = draw_placement(shape, (64, 96), (scale, scale), 0.5, True, source)
         reduced = sample.image[:: placement.reduction, :: placement.reduction]
         result, boxes, _ = apply_placement(sample._replace(image=reduced), placement, (64, 96), FILL, True)
         assert result.shape == (64, 96, 3)
@@ -182,11 +183,11 @@ def test_inputs_are_never_changed():
     ],
 )
 def test_images_are_reduced_as_far_as_their_scale_allows(scale, reducible, reduction):
-    assert draw_placement((2000, 3000), (4000, 4000), scale, 0, reducible, rng()).reduction == reduction
+    assert draw_placement((2000, 3000), (4000, 4000), (scale, scale), 0, reducible, rng()).reduction == reduction
 
 
 def test_a_scale_a_little_over_a_quarter_by_rounding_counts_as_a_quarter():
-    placement = draw_placement((427, 640), (160, 160), 0.25, 0, True, rng())
+    placement = draw_placement((427, 640), (160, 160), (0.25, 0.25), 0, True, rng())
     assert placement.resized == (107, 160)
     assert placement.reduction == 2
 
@@ -194,7 +195,9 @@ def test_a_scale_a_little_over_a_quarter_by_rounding_counts_as_a_quarter():
 def test_reduced_images_are_cropped_at_whole_squares():
     corners = {
         (placement.corner, placement.reduction)
-        for placement in (draw_placement((999, 1501), (64, 64), 0.1, 0.5, True, rng(seed)) for seed in range(100))
+        for placement in (
+            draw_placement((999, 1501), (64, 64), (0.1, 0.1), 0.5, True, rng(seed)) for seed in range(100)
+        )
     }
     assert {reduction for _, reduction in corners} == {4}
     assert all(top % 4 == left % 4 == 0 for (top, left), _ in corners)
@@ -214,7 +217,7 @@ def test_a_reduced_image_is_placed_like_the_whole_one(suffix):
         coarse = source.integers(0, 256, (height // 40 + 2, width // 40 + 2, 3), np.uint8)
         image = cv2.resize(coarse, (int(width), int(height)), interpolation=cv2.INTER_CUBIC)
         size = tuple(source.integers(30, 120, 2).tolist())
-        scale = float(np.exp(source.uniform(np.log(0.05), np.log(0.5))))
+        scale = tuple(np.exp(source.uniform(np.log(0.05), np.log(0.5)) + source.uniform(-0.3, 0.3, 2)).tolist())
         placement = draw_placement((int(height), int(width)), size, scale, 0.5, True, source)
         if min(placement.resized) < 8:
             continue

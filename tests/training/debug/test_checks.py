@@ -51,7 +51,7 @@ BOXES = [[10, 10, 50, 60], [20, 5, 180, 90]]
 
 def test_a_valid_table_passes_without_a_warning():
     check_boxes(table_of(BOXES))
-    assert box_warnings(table_of(BOXES), INPUT) == []
+    assert box_warnings(table_of(BOXES), INPUT, "pad") == []
 
 
 @pytest.mark.parametrize("box", [[10, 10, math.nan, 60], [10, 10, math.inf, 60], [10, 10, 10, 60], [50, 10, 10, 60]])
@@ -68,27 +68,27 @@ def test_labels_that_are_not_a_class_are_an_error(label):
 
 def test_a_training_set_without_objects_gives_a_warning():
     expected = ["train.json: no image has objects, so the model can learn background only"]
-    assert box_warnings(table_of([]), INPUT) == expected
-    assert box_warnings(table_of(BOXES, crowd=[True, True]), INPUT) == expected
+    assert box_warnings(table_of([]), INPUT, "pad") == expected
+    assert box_warnings(table_of(BOXES, crowd=[True, True]), INPUT, "pad") == expected
 
 
 def test_classes_without_objects_are_named():
     names = [f"class {number}" for number in range(14)]
-    (warning,) = box_warnings(table_of(BOXES, names=names), INPUT)
+    (warning,) = box_warnings(table_of(BOXES, names=names), INPUT, "pad")
     assert warning.startswith("train.json: 12 of 14 classes have no objects to train on: class 2, class 3, ")
     assert warning.endswith("class 11, ...")
-    (warning,) = box_warnings(table_of(BOXES, labels=[1, 1]), INPUT)
+    (warning,) = box_warnings(table_of(BOXES, labels=[1, 1]), INPUT, "pad")
     assert warning == ("train.json: all objects are of class dog, and 1 of 2 classes has no objects to train on: cat")
-    (warning,) = box_warnings(table_of(BOXES, crowd=[True, False]), INPUT)
+    (warning,) = box_warnings(table_of(BOXES, crowd=[True, False]), INPUT, "pad")
     assert warning.endswith("no objects to train on: cat")
 
 
 def test_a_single_class_gives_no_warning():
-    assert box_warnings(table_of(BOXES, labels=[0, 0], names=["cat"]), INPUT) == []
+    assert box_warnings(table_of(BOXES, labels=[0, 0], names=["cat"]), INPUT, "pad") == []
 
 
 def test_coordinates_relative_to_the_image_give_a_warning():
-    (warning,) = box_warnings(table_of([[0.1, 0.2, 0.6, 0.9], [0, 0, 1, 1]], size=(20, 20)), (320, 320))
+    (warning,) = box_warnings(table_of([[0.1, 0.2, 0.6, 0.9], [0, 0, 1, 1]], size=(20, 20)), (320, 320), "pad")
     assert "all box coordinates lie within 0..1" in warning
 
 
@@ -106,18 +106,18 @@ def test_boxes_that_mostly_extend_beyond_their_images_give_a_warning(tmp_path):
         np.zeros(4, np.int64),
         LabelMap(("cat",), (1,)),
     )
-    (warning,) = box_warnings(repair_boxes(table), (320, 320))
+    (warning,) = box_warnings(repair_boxes(table), (320, 320), "pad")
     assert warning.startswith("train.json: 75% of the boxes extend beyond their images")
 
 
 def test_objects_too_small_for_the_input_give_a_warning():
     tiny = [[0, 0, 30, 30], [50, 50, 70, 80], [0, 0, 60, 60]]
     large = table_of(tiny, size=(1000, 1000))
-    assert box_warnings(large, (320, 320)) == []
-    (warning,) = box_warnings(large, (64, 128))
+    assert box_warnings(large, (320, 320), "pad") == []
+    (warning,) = box_warnings(large, (64, 128), "pad")
     assert warning.startswith("train.json: 100% of the objects are smaller than 4 x 4 pixels in an input of 64 x 128")
     assert "raise model.image_size" in warning
-    assert box_warnings(table_of(tiny, size=(0, 0)), (64, 64)) == []  # sizes that are not known
+    assert box_warnings(table_of(tiny, size=(0, 0)), (64, 64), "pad") == []  # sizes that are not known
 
 
 def test_classes_of_a_classifier_without_images_are_named():

@@ -47,6 +47,17 @@ def test_a_loss_of_matched_anchors_is_that_of_the_targets(tiny_recipe):
     assert task.loss(outputs, micro_batch) == task.criterion(outputs, batch.targets)
 
 
+def test_a_stretching_detector_trains_and_is_evaluated_on_stretched_images(tiny_recipe):
+    task, batch = task_and_batch(tiny_recipe, "model.letterbox=stretch", "augment.scale_jitter=null")
+    for target in batch.targets:
+        height, width = target.size
+        assert target.scale == (64 / height, 64 / width)
+    assert task.card().spec.letterbox == "stretch"
+    (micro_batch,) = task.prepare(batch, 0)
+    assert task.loss(task.model(micro_batch.images), micro_batch)["loss"].isfinite()
+    assert 0 <= task.evaluate(task.model.eval()).metrics()["AP"] <= 1
+
+
 def test_images_of_other_sizes_have_anchors_of_their_own(tiny_recipe):
     task, batch = task_and_batch(tiny_recipe)
     images = batch.images.repeat(1, 1, 2, 3)

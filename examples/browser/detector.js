@@ -75,10 +75,10 @@ export function letterbox(image, spec) {
   let [rows, columns] = [height, width];
   if (spec.letterbox !== "stretch") {
     const scale = Math.min(height / image.height, width / image.width);
-    rows = Math.min(Math.max(Math.round(image.height * scale), 1), height);
-    columns = Math.min(Math.max(Math.round(image.width * scale), 1), width);
+    rows = Math.min(Math.max(rounded(image.height * scale), 1), height);
+    columns = Math.min(Math.max(rounded(image.width * scale), 1), width);
   }
-  const fill = spec.black_padding ? [0, 0, 0] : spec.backbone.mean.map(Math.round);
+  const fill = spec.black_padding ? [0, 0, 0] : spec.backbone.mean.map(rounded);
   const pixels = new Uint8Array(height * width * 3);
   for (let index = 0; index < pixels.length; index++) pixels[index] = fill[index % 3];
   const resized = resize(rgb(image), image.height, image.width, rows, columns, spec.antialias);
@@ -86,6 +86,12 @@ export function letterbox(image, spec) {
     pixels.set(resized.subarray(row * columns * 3, (row + 1) * columns * 3), row * width * 3);
   }
   return { pixels, scale: [rows / image.height, columns / image.width] };
+}
+
+/** The nearest whole number; halves become even numbers, as in Python. */
+function rounded(value) {
+  const whole = Math.round(value);
+  return whole - value === 0.5 && whole % 2 !== 0 ? whole - 1 : whole;
 }
 
 /** RGB pixels of an RGBA image. */

@@ -1,4 +1,4 @@
-"""Label files beside exported detectors, as Coral's library (`read_label_file`) and Frigate (`labelmap_path`) read them.
+"""Label files beside exported detectors, as Coral's library and Frigate read them.
 
 The labels of our own runtimes and of MediaPipe are in the metadata of the file.
 """

@@ -52,7 +52,11 @@ def open_detector(model: Path, score: float, most: int) -> Any:
 
 
 def detect(detector: Any, path: Path) -> list[dict[str, Any]]:
-    """Objects in an image: name, score, and the box (left, top, right, bottom) in pixels."""
+    """Objects in an image: name, score, and the box (left, top, right, bottom) in pixels.
+
+    MediaPipe cuts positions and sides off to whole pixels. Half a pixel, the mean of what it cuts off, is added here.
+    Without it boxes are too small, and AP at a high IoU is lower.
+    """
     import mediapipe as mp
 
     result = detector.detect(mp.Image.create_from_file(str(path)))
@@ -60,7 +64,12 @@ def detect(detector: Any, path: Path) -> list[dict[str, Any]]:
         {
             "name": detection.categories[0].category_name,
             "score": detection.categories[0].score,
-            "box": [box.origin_x, box.origin_y, box.origin_x + box.width, box.origin_y + box.height],
+            "box": [
+                box.origin_x + 0.5,
+                box.origin_y + 0.5,
+                box.origin_x + box.width + 1.0,
+                box.origin_y + box.height + 1.0,
+            ],
         }
         for detection in result.detections
         for box in [detection.bounding_box]

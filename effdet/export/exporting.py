@@ -22,6 +22,7 @@ from effdet.export.calibration import COUNT, calibration_images
 from effdet.export.certificate import Certificate
 from effdet.export.certifying import CompareOptions, make_certificate, versions_of
 from effdet.export.formats import FORMATS, Format, faces_of
+from effdet.export.labels import write_labels
 from effdet.models import EfficientDet, EfficientNet
 from effdet.runtimes.exported import ExportedRuntime
 from effdet.runtimes.opening import open_model
@@ -96,6 +97,8 @@ def export_model(
         export = export.with_certificate(certificate.to_dict())
         chosen.store_card(partial, export)
         _move(partial, path, chosen)
+    if export.face == "coral":
+        write_labels(path, export.model.class_names)
     return ExportResult(path, certificate, export)
 
 

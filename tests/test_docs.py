@@ -1,7 +1,7 @@
 """The manual: its commands and its Python run, its links, keys and paths exist, and it uses the terms of the field.
 
 Data sets, checkpoints and pictures of the manual are small stand-ins; nothing is downloaded. Commands that need several
-processes, object storage or a download are only parsed.
+processes, object storage, a download or minutes of conversion are only parsed.
 """
 
 import argparse
@@ -100,10 +100,12 @@ EFFDET_COMMANDS = [
 
 
 def needs_more_than_a_cpu(words):
-    """Whether a command needs several processes, object storage or a download."""
+    """Whether a command needs several processes, object storage, a download, or minutes of conversion."""
     verb, arguments = verb_and_arguments(words)
     remote = any(argument.startswith("data.url=") for argument in arguments)
-    return words[0] == "torchrun" or remote or (verb == "weights" and arguments[0] in ("download", "convert"))
+    converted = verb == "export" and not {"litert", "int8"}.isdisjoint(arguments)
+    fetched = verb == "weights" and arguments[0] in ("download", "convert")
+    return words[0] == "torchrun" or remote or converted or fetched
 
 
 RUNNABLE = [param for param in EFFDET_COMMANDS if not needs_more_than_a_cpu(param.values[0])]
@@ -198,10 +200,29 @@ def write_checkpoint(path, class_names=None):
     names = class_names or names
     model = make_spec(options_of(config.model)).build(len(names))
     if config.task == "detection":
-        torch.nn.init.constant_(model.class_head.predict.pointwise.bias, 2.0)
-    card = ModelCard(model.spec, names, ids or tuple(range(len(names))), config=config.to_dict())
+        spread_scores(model)
+    options = {"score_threshold": 0.2, "max_detections": 50} if config.task == "detection" else {}
+    card = ModelCard(model.spec, names, ids or tuple(range(len(names))), options, config=config.to_dict())
     path.parent.mkdir(parents=True, exist_ok=True)
     save_checkpoint(path, model.state_dict(), card)
+
+
+@torch.no_grad()
+def spread_scores(model):
+    """Changes the last layer of random weights so that scores spread over 0..1 and some are above 0.5."""
+    layer = model.class_head.predict.pointwise
+    logits = model.eval()(torch.randint(0, 256, (1, 3, 128, 128), dtype=torch.uint8)).class_logits.flatten()
+    scale = 1.5 / float(logits.std())
+    threshold = float(logits.topk(60).values[-1] - layer.bias.mean())
+    layer.weight.mul_(scale)
+    layer.bias.fill_(-threshold * scale)
+
+
+def write_export(path):
+    """An exported file such as runs/mine/best.onnx, and its checkpoint."""
+    checkpoint = path.with_suffix(".pt")
+    write_checkpoint(checkpoint)
+    assert main(["export", "--weights", str(checkpoint), "--out", str(path)]) == 0
 
 
 def write_debug_dump(path):
@@ -239,6 +260,8 @@ def stand_in(words):
         path = Path(argument.rpartition("=")[2])
         if path.suffix == ".pt" and path.parts[0] == "runs":
             write_checkpoint(path)
+        if path.suffix == ".onnx" and path.parts[0] == "runs":
+            write_export(path)
         if path.name.startswith("debug-"):
             write_debug_dump(path)
     device = ["--device", "cpu"] if verb in CPU_VERBS else []

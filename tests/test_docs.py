@@ -195,13 +195,14 @@ def write_checkpoint(path, class_names=None):
 
     recipe = RUNS[path.parent.name]
     folder = Path("data", "flowers" if "classification" in recipe else "coco").absolute()
-    config = load_config(recipe, [*SMALL, f"data.root={folder}"])
+    few = () if "classification" in recipe else ("postprocess.score_threshold=0.2", "postprocess.max_detections=50")
+    config = load_config(recipe, [*SMALL, *few, f"data.root={folder}"])
     names, ids = classes_of(config.task, folder)
     names = class_names or names
     model = make_spec(options_of(config.model)).build(len(names))
     if config.task == "detection":
         spread_scores(model)
-    options = {"score_threshold": 0.2, "max_detections": 50} if config.task == "detection" else {}
+    options = config.postprocess.model_dump() if config.task == "detection" else {}
     card = ModelCard(model.spec, names, ids or tuple(range(len(names))), options, config=config.to_dict())
     path.parent.mkdir(parents=True, exist_ok=True)
     save_checkpoint(path, model.state_dict(), card)
@@ -209,11 +210,11 @@ def write_checkpoint(path, class_names=None):
 
 @torch.no_grad()
 def spread_scores(model):
-    """Changes the last layer of random weights so that scores spread over 0..1 and some are above 0.5."""
+    """Changes the last layer of random weights so that scores spread over 0..1 and half of them are above 0.5."""
     layer = model.class_head.predict.pointwise
     logits = model.eval()(torch.randint(0, 256, (1, 3, 128, 128), dtype=torch.uint8)).class_logits.flatten()
     scale = 1.5 / float(logits.std())
-    threshold = float(logits.topk(60).values[-1] - layer.bias.mean())
+    threshold = float(logits.median() - layer.bias.mean())
     layer.weight.mul_(scale)
     layer.bias.fill_(-threshold * scale)
 

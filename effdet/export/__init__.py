@@ -2,3 +2,19 @@
 
 Running these files is in `effdet/runtimes`.
 """
+
+import sys
+from types import ModuleType
+from typing import Any
+
+
+class _CallablePackage(ModuleType):
+    """This package, which Python binds to the name `effdet.export` of the function `effdet.export.api.export`."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        from effdet.export.api import export
+
+        return export(*arguments, **options)
+
+
+sys.modules[__name__].__class__ = _CallablePackage

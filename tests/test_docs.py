@@ -26,6 +26,8 @@ from effdet.cli import VERBS, main
 from effdet.cli.recipes import read_recipe, recipe_path
 from effdet.config import load_config, make_config
 from effdet.config.schema import TASKS
+from effdet.data.images import read_image
+from effdet.data.letterbox import letterbox
 from effdet.errors import ConfigError
 from effdet.weights.zoo import ZOO, find_entry
 
@@ -198,7 +200,8 @@ def write_checkpoint(path, class_names=None):
     few = () if "classification" in recipe else ("postprocess.score_threshold=0.2", "postprocess.max_detections=50")
     config = load_config(recipe, [*SMALL, *few, f"data.root={folder}"])
     names, ids = classes_of(config.task, folder)
-    names = class_names or names
+    if class_names is not None:
+        names, ids = class_names, None
     model = make_spec(options_of(config.model)).build(len(names))
     if config.task == "detection":
         spread_scores(model)
@@ -210,13 +213,14 @@ def write_checkpoint(path, class_names=None):
 
 @torch.no_grad()
 def spread_scores(model):
-    """Changes the last layer of random weights so that scores spread over 0..1 and half of them are above 0.5."""
+    """Changes the last layer of random weights so that scores for a.jpg spread around 0.5."""
     layer = model.class_head.predict.pointwise
-    logits = model.eval()(torch.randint(0, 256, (1, 3, 128, 128), dtype=torch.uint8)).class_logits.flatten()
-    scale = 1.5 / float(logits.std())
-    threshold = float(logits.median() - layer.bias.mean())
+    layer.bias.zero_()
+    images = torch.from_numpy(letterbox(read_image(Path("a.jpg")), (128, 128), model.spec.fill_color, True, "pad")[0])
+    logits = model.eval()(images.permute(2, 0, 1)[None]).class_logits.flatten()
+    scale = 1.5 / logits.std()
     layer.weight.mul_(scale)
-    layer.bias.fill_(-threshold * scale)
+    layer.bias.fill_(-logits.median() * scale)
 
 
 def write_export(path):

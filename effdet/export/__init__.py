@@ -9,7 +9,7 @@ from typing import Any
 
 
 class _CallablePackage(ModuleType):
-    """This package, which Python binds to the name `effdet.export` of the function `effdet.export.api.export`."""
+    """The package, to which Python binds the name `effdet.export` of the function `effdet.export.api.export`."""
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         from effdet.export.api import export

@@ -9,7 +9,8 @@ install: .venv/installed
 
 .venv/installed: pyproject.toml setup.py
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --editable ".[imagenet,dev]"
+	$(BIN)/python -m pip install --quiet --editable ".[imagenet,dev,onnx,openvino]"
+	$(BIN)/python -m pip install --quiet --editable ".[litert]" # after the others, whose newer typing_extensions it replaces
 	touch $@
 
 demo: .venv/installed

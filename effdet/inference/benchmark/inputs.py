@@ -117,7 +117,7 @@ def write_random_checkpoint(name: str, path: Path, image_size: tuple[int, int] |
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = 1.0  # the statistics of the last batch alone
-        pixels, _ = letterbox(draw_scene(0, 1, DRAWN_SIZE).image, spec.image_size, GREY, antialias=False)
+        pixels, _ = letterbox(draw_scene(0, 1, DRAWN_SIZE).image, spec.image_size, GREY, antialias=False, mode="pad")
         images = torch.from_numpy(pixels).permute(2, 0, 1)
         model.train()(torch.stack([images, images.flip(2)]))
     labels = range(model.num_classes)

@@ -50,7 +50,8 @@ def write_litert(
     Outputs by face, all float32:
         raw: class_logits [B, A, K], boxes [B, A, 4] xyxy in pixels of the input.
         coral: boxes [1, M, 4] as (ymin, xmin, ymax, xmax) divided by the sides of the image, classes [1, M], scores
-            [1, M] and count [1], of the operator TFLite_Detection_PostProcess.
+            [1, M] and count [1], of the operator TFLite_Detection_PostProcess. With int8, Coral's compiler maps the
+            network to the Edge TPU: `edgetpu_compiler FILE`.
         mediapipe: location [1, A, 4] as deltas (dy, dx, dh, dw), score [1, A, K] as logits; anchors, labels and how to
             decode them are in the metadata.
         logits: logits [B, K] of a classifier.

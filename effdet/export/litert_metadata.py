@@ -2,6 +2,9 @@
 
 It is a flatbuffer of the public schema "TFLite metadata" and a second one of MediaPipe's detector options, and the
 labels in a ZIP archive behind the model. Our own metadata is `effdet.weights.exported.ExportCard`.
+
+MediaPipe stretches images to the input, bilinear and without antialiasing. Only the best class of an anchor counts. Its
+NMS is over all classes, and it cuts boxes to whole pixels.
 """
 
 from __future__ import annotations

@@ -36,9 +36,8 @@ def metadata_of(export: ExportCard) -> dict[str, str]:
         "outputs": _OUTPUTS.get(export.face, export.face),
     }
     if isinstance(spec, EfficientDetSpec):
-        texts["letterbox"] = (
-            f"resized to fit with the aspect kept, at the top left, padded with RGB {list(spec.fill_color)}"
-        )
+        padded = f"resized to fit with the aspect kept, at the top left, padded with RGB {list(spec.fill_color)}"
+        texts["letterbox"] = "stretched to the input, aspect not kept" if spec.letterbox == "stretch" else padded
         texts["resampling"] = f"bilinear, {'with' if spec.antialias else 'without'} antialiasing"
     if export.postprocess is not None:
         options = export.postprocess

@@ -12,6 +12,7 @@ from effdet.export.network import SuppressingDetector
 from effdet.export.onnx_file import onnx_model, store_card, write_onnx
 from effdet.export.onnx_nms import suppression, translations
 from effdet.export.openvino_file import convert_onnx
+from effdet.export.plain_metadata import metadata_of
 from effdet.models import ModelOptions, make_spec
 from effdet.postprocess import postprocess
 from effdet.runtimes import onnx_file, openvino_file
@@ -120,6 +121,15 @@ def test_the_metadata_is_read_without_the_runtime_and_is_plain_for_other_program
     texts = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
     assert '"<größe> & 細胞"' in texts["names"]
     assert texts["image_size"].startswith(f"{export.image_size[0]} x {export.image_size[1]}")
+
+
+def test_the_plain_metadata_says_how_images_fit_into_the_input():
+    model = trained("efficientdet_lite0", (64, 96))
+    padded = described(model, "raw")
+    spec = dataclasses.replace(model.spec, letterbox="stretch")
+    stretched = dataclasses.replace(padded, model=dataclasses.replace(padded.model, spec=spec))
+    assert "padded with RGB [127, 127, 127]" in metadata_of(padded)["letterbox"]
+    assert metadata_of(stretched)["letterbox"].startswith("stretched")
 
 
 def test_operators_are_named_after_their_layers_and_hold_no_local_paths(written):

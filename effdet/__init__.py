@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from effdet.api import TrainResult, evaluate, train
     from effdet.config import Config, load_config
     from effdet.errors import ConfigError, DataError, EffdetError, ExportError, TrainingError, WeightsError
-    from effdet.export.api import export, verify
-    from effdet.export.exporting import ExportResult
-    from effdet.export.verifying import VerifyResult
+    from effdet.exporting.api import export, verify
+    from effdet.exporting.pipeline import ExportResult
+    from effdet.exporting.verifying import VerifyResult
     from effdet.inference.predictor import Predictor
     from effdet.losses import ClassificationLoss, DetectionLoss
     from effdet.models import ModelOptions, list_models
@@ -42,23 +42,23 @@ _HOMES = {
     "Detections": "effdet.structures",
     "EffdetError": "effdet.errors",
     "ExportError": "effdet.errors",
-    "ExportResult": "effdet.export.exporting",
+    "ExportResult": "effdet.exporting.pipeline",
     "ModelOptions": "effdet.models",
     "Outputs": "effdet.structures",
     "Predictor": "effdet.inference.predictor",
     "Target": "effdet.structures",
     "TrainResult": "effdet.api",
     "TrainingError": "effdet.errors",
-    "VerifyResult": "effdet.export.verifying",
+    "VerifyResult": "effdet.exporting.verifying",
     "WeightsError": "effdet.errors",
     "create_model": "effdet.weights.create",
     "evaluate": "effdet.api",
-    "export": "effdet.export.api",
+    "export": "effdet.exporting.api",
     "list_models": "effdet.models",
     "load_checkpoint": "effdet.weights.checkpoint",
     "load_config": "effdet.config",
     "train": "effdet.api",
-    "verify": "effdet.export.api",
+    "verify": "effdet.exporting.api",
 }
 
 __all__ = [

@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         EffdetError: the model cannot be exported, or the file differs from it.
     """
-    from effdet.export.api import export
+    from effdet.exporting.api import export
 
     export(
         args.weights,

@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         EffdetError: the file, the checkpoint or the images cannot be used.
     """
-    from effdet.export.api import verify
+    from effdet.exporting.api import verify
 
     result = verify(
         args.file,

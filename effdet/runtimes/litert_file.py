@@ -1,6 +1,6 @@
 """Runs .tflite files in LiteRT's interpreter on the CPU, and reads their metadata without it.
 
-Writing them is in `effdet/export/litert_file.py`.
+Writing them is in `effdet/exporting/litert_file.py`.
 """
 
 from __future__ import annotations

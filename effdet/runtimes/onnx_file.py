@@ -1,6 +1,6 @@
 """Runs ONNX files in ONNX Runtime, and reads their metadata without it.
 
-Writing them is in `effdet/export/onnx_file.py`.
+Writing them is in `effdet/exporting/onnx_file.py`.
 """
 
 from __future__ import annotations

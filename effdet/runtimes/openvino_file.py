@@ -1,6 +1,6 @@
 """Runs files of OpenVINO (.xml with a .bin beside it) on the CPU, and reads their metadata without OpenVINO.
 
-Writing them is in `effdet/export/openvino_file.py`.
+Writing them is in `effdet/exporting/openvino_file.py`.
 """
 
 from __future__ import annotations

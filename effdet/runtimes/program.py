@@ -1,6 +1,6 @@
 """Opens programs of torch.export (.pt2) and runs them in PyTorch.
 
-Writing them is in `effdet/export/program_file.py`.
+Writing them is in `effdet/exporting/program_file.py`.
 """
 
 from __future__ import annotations

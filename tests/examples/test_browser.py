@@ -136,7 +136,7 @@ await fetch("/results", { method: "POST", body: JSON.stringify(body) });
 @needs_runtime
 def test_the_detections_of_the_page_are_those_of_the_predictor(tmp_path):
     """The image is not resized, because random weights amplify differences of rounding."""
-    from effdet.export.onnx_file import write_onnx
+    from effdet.exporting.onnx_file import write_onnx
 
     torch.manual_seed(0)
     spec = make_spec(ModelOptions("efficientdet_lite0", image_size=(128, 128)))

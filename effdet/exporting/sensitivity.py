@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-LARGEST_ERROR = 0.1  # relative RMS error of the outputs that int8 may cause
+LARGEST_ERROR = 0.05  # relative RMS error of the outputs that int8 may cause
 MOST_GROUPS = 4  # that stay in float
 LEAST_SPREAD = 0.01  # standard deviation of logits or box deltas below which errors are not compared with it
 

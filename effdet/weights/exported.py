@@ -1,6 +1,6 @@
 """What an exported file says about itself: the model card, the form of its inputs and outputs, and its certificate.
 
-Every runtime's file holds it as one JSON text under the key `KEY`. Writing files is in `effdet/exporting`, running them in
+Every runtime's file holds it as one JSON text under the key `KEY`. Files are written in `effdet/exporting` and run in
 `effdet/runtimes`.
 """
 

@@ -17,6 +17,8 @@ from effdet.postprocess import logit
 from effdet.structures import Detections
 from effdet.types import PostprocessOptions, StoredPrecision
 
+SATURATED = 1e-4  # scores as near to 0 or 1 count as equal: there, rounding of a float32 score is much of its logit
+
 
 @dataclass(frozen=True)
 class Tolerance:
@@ -176,9 +178,10 @@ def are_predictions(actual: Detections, class_logits: Tensor, boxes: Tensor, tol
         boxes: [A, 4] xyxy.
         tolerance: when two are equal.
     """
-    rows = []
+    rows, limit = [], logit(1 - SATURATED)
+    class_logits = class_logits.double().clamp(-limit, limit)
     for box, score, label in zip(actual.boxes, _logits(actual.scores), actual.labels, strict=True):
-        near_score = (class_logits[:, label].double() - score).abs() <= tolerance.logit
+        near_score = (class_logits[:, label] - score).abs() <= tolerance.logit
         rows.append((near_score & (pairwise_iou(box[None], boxes)[0] >= tolerance.iou)).any())
     return torch.stack(rows) if rows else torch.zeros(0, dtype=torch.bool)
 
@@ -191,8 +194,8 @@ def _equal(first: Detections, second: Detections, tolerance: Tolerance) -> Tenso
 
 
 def _logits(scores: Tensor) -> Tensor:
-    """The logits of scores, in float64; finite for 0 and 1."""
-    return torch.logit(scores.double(), eps=1e-7)
+    """The logits of scores, in float64, cut to those of `SATURATED`."""
+    return torch.logit(scores.double(), eps=SATURATED)
 
 
 def _greedy_pairs(overlaps: Tensor) -> list[tuple[int, int]]:

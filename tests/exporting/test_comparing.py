@@ -125,3 +125,13 @@ def test_differences_are_relative_to_the_largest_value(actual, relative):
     (difference,) = largest_differences({"x": torch.tensor([1.0, -4.0])}, {"x": torch.tensor(actual)}).values()
     assert difference.relative == pytest.approx(relative, abs=1e-6)
     assert Difference(0.0, 0.0) == largest_differences({"x": torch.zeros(2)}, {"x": torch.zeros(2)})["x"]
+
+
+def test_detections_whose_scores_are_all_one_may_be_chosen_in_another_order():
+    candidates = rows(*((300 * k, 1.0, 0) for k in range(4)))
+    first, second = candidates[:2], candidates[2:]
+    assert match(first, second, candidates, PostprocessOptions(max_detections=2)) == (4, 0, 4, 0)
+
+
+def test_scores_next_to_one_that_differ_by_rounding_are_equal():
+    assert match(rows((0, 1 - 1.2e-7, 0)), rows((0, 1.0, 0))) == (2, 2, 0, 0)

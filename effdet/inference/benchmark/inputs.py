@@ -102,8 +102,8 @@ def find_subjects(models: Sequence[str], image_size: tuple[int, int] | None, fol
 def write_random_checkpoint(name: str, path: Path, image_size: tuple[int, int] | None = None) -> None:
     """Writes a checkpoint of a model with random weights, the same for the same name.
 
-    The statistics of BatchNorm layers are those of a drawn image. With their initial values, activations of deep models
-    would vanish (below 1e-22 in D4), and all scores of an image would be equal.
+    The statistics of BatchNorm layers are those of a drawn image and noise. With their initial values, activations of
+    deep models would vanish (below 1e-22 in D4), and all scores of an image would be equal.
 
     Args:
         name: a name of `effdet models`.
@@ -119,7 +119,7 @@ def write_random_checkpoint(name: str, path: Path, image_size: tuple[int, int] |
                 module.momentum = 1.0  # the statistics of the last batch alone
         pixels, _ = letterbox(draw_scene(0, 1, DRAWN_SIZE).image, spec.image_size, GREY, antialias=False, mode="pad")
         images = torch.from_numpy(pixels).permute(2, 0, 1)
-        model.train()(torch.stack([images, images.flip(2)]))
+        model.train()(torch.stack([images, torch.randint_like(images, 256)]))
     labels = range(model.num_classes)
     card = ModelCard(spec, tuple(f"class {label}" for label in labels), tuple(labels))
     save_checkpoint(path, model.state_dict(), card)

@@ -18,6 +18,8 @@ from effdet.structures import Detections
 from effdet.types import PostprocessOptions, StoredPrecision
 
 SATURATED = 1e-4  # scores as near to 0 or 1 count as equal: there, rounding of a float32 score is much of its logit
+ROUNDING_PIXELS, ROUNDING_OF_SIDE = 0.05, 5e-5  # of a corner, in pixels and as a fraction of the box's longer side
+SAME_ANCHOR = 0.999  # least IoU of the boxes that two files compute for one anchor; rounding alone leaves 0.9999
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ class Matching:
         compared: detections of both.
         equal: those of them with a partner.
         near_ties: those without a partner about which rounding decides.
-        least_iou: of equal detections; 1 if there are none.
+        least_iou: of equal detections whose boxes differ by more than rounding; 1 if there are none.
         score_difference: largest one of equal detections.
     """
 
@@ -133,7 +135,8 @@ def match_detections(
     - the other side has as many detections as it may have, and its score is no higher than their lowest, or
     - the candidates for NMS were cut at their largest number, and its score is no higher than their lowest, or
     - NMS was close: a box that suppresses it has an IoU with it as near to the threshold as boxes of equal detections
-      may differ, or a score as near to its own, or is itself a detection about which rounding decides.
+      may differ, or a score as near to its own, or is itself a detection about which rounding decides, or has a partner
+      from another anchor.
 
     An additional detection must also be a prediction of the PyTorch model, see `are_predictions`. "No higher" means up
     to the difference of the scores of equal detections.
@@ -149,21 +152,20 @@ def match_detections(
     Returns:
         The matching, and the rows of `expected` that have a partner.
     """
-    equal = _equal(expected, actual, tolerance)
-    pairs = _greedy_pairs(equal * pairwise_iou(expected.boxes, actual.boxes))
+    overlaps, alike = pairwise_iou(expected.boxes, actual.boxes), _alike(expected.boxes, actual.boxes)
+    pairs = _greedy_pairs(_equal(expected, actual, tolerance) * (overlaps + 1e-9))  # slivers may not overlap
     rows, columns = {row for row, _ in pairs}, {column for _, column in pairs}
-    ties = _Unmatched(expected, actual, rows, columns, possible, lowest_candidate).near_ties(options, tolerance)
+    ties = _Unmatched(expected, actual, pairs, possible, lowest_candidate).near_ties(options, tolerance)
     compared = [detections.scores >= tolerance.lowest_score for detections in (expected, actual)]
 
     def count(side: int, rows: set[int]) -> int:
         return sum(bool(compared[side][row]) for row in rows)
 
-    overlaps = pairwise_iou(expected.boxes, actual.boxes)
     matching = Matching(
         int(compared[0].sum() + compared[1].sum()),
         count(0, rows) + count(1, columns),
         count(0, ties[0]) + count(1, ties[1]),
-        min((float(overlaps[pair]) for pair in pairs), default=1.0),
+        min((float(overlaps[pair]) for pair in pairs if not alike[pair]), default=1.0),
         max((float((expected.scores[row] - actual.scores[column]).abs()) for row, column in pairs), default=0.0),
     )
     return matching, torch.tensor(sorted(rows), dtype=torch.int64)
@@ -182,7 +184,7 @@ def are_predictions(actual: Detections, class_logits: Tensor, boxes: Tensor, tol
     class_logits = class_logits.double().clamp(-limit, limit)
     for box, score, label in zip(actual.boxes, _logits(actual.scores), actual.labels, strict=True):
         near_score = (class_logits[:, label] - score).abs() <= tolerance.logit
-        rows.append((near_score & (pairwise_iou(box[None], boxes)[0] >= tolerance.iou)).any())
+        rows.append((near_score & _near_boxes(box[None], boxes, tolerance)[0]).any())
     return torch.stack(rows) if rows else torch.zeros(0, dtype=torch.bool)
 
 
@@ -190,7 +192,22 @@ def _equal(first: Detections, second: Detections, tolerance: Tolerance) -> Tenso
     """Whether label, box and score of two detections are within the tolerance, [M, N] bool."""
     same_label = first.labels[:, None] == second.labels
     near_score = (_logits(first.scores)[:, None] - _logits(second.scores)).abs() <= tolerance.logit
-    return same_label & near_score & (pairwise_iou(first.boxes, second.boxes) >= tolerance.iou)
+    return same_label & near_score & _near_boxes(first.boxes, second.boxes, tolerance)
+
+
+def _near_boxes(first: Tensor, second: Tensor, tolerance: Tolerance) -> Tensor:
+    """Whether boxes [M, 4] and [N, 4] have at least the IoU of the tolerance or differ by rounding alone, [M, N] bool.
+
+    Untrained networks predict boxes of a thousandth of a pixel by thousands of pixels, whose IoU says nothing.
+    """
+    return _alike(first, second) | (pairwise_iou(first, second) >= tolerance.iou)
+
+
+def _alike(first: Tensor, second: Tensor) -> Tensor:
+    """Whether the corners of boxes [M, 4] and [N, 4] differ by rounding alone, [M, N] bool."""
+    sides = (first[:, 2:] - first[:, :2]).amax(1)
+    furthest = (first[:, None] - second).abs().amax(2)
+    return furthest <= ROUNDING_PIXELS + ROUNDING_OF_SIDE * sides[:, None]
 
 
 def _logits(scores: Tensor) -> Tensor:
@@ -221,12 +238,15 @@ class _Unmatched:
         self,
         expected: Detections,
         actual: Detections,
-        rows: set[int],
-        columns: set[int],
+        pairs: list[tuple[int, int]],
         possible: Tensor,
         lowest_candidate: float,
     ) -> None:
         self.lowest_candidate = lowest_candidate
+        rows, columns = {row for row, _ in pairs}, {column for _, column in pairs}
+        overlaps = pairwise_iou(expected.boxes, actual.boxes)
+        alike = [pair for pair in pairs if float(overlaps[pair]) < SAME_ANCHOR]
+        self.alike = ({row for row, _ in alike}, {column for _, column in alike})
         self.sides = (expected, actual)
         self.possible = (torch.ones(len(expected), dtype=torch.bool), possible)
         self.logits = tuple(_logits(side.scores) for side in self.sides)
@@ -273,6 +293,6 @@ class _Unmatched:
         if options.nms == "class":
             rivals &= other.labels == own.labels[row]
         close = (overlaps <= options.iou_threshold + margin) | ((scores - score).abs() <= tolerance.logit)
-        close[list(ties[1 - side])] = True
+        close[list(ties[1 - side] | self.alike[1 - side])] = True
         # Where no rival is clear about it, any of the close ones may have decided.
         return bool(rivals.any()) and not bool((rivals & ~close).any())

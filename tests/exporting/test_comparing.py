@@ -135,3 +135,11 @@ def test_detections_whose_scores_are_all_one_may_be_chosen_in_another_order():
 
 def test_scores_next_to_one_that_differ_by_rounding_are_equal():
     assert match(rows((0, 1 - 1.2e-7, 0)), rows((0, 1.0, 0))) == (2, 2, 0, 0)
+
+
+def test_boxes_thinner_than_rounding_are_equal_and_ones_a_pixel_apart_are_not():
+    def sliver(top):
+        return Detections(torch.tensor([[-9000.0, top, 9000, top + 0.002]]), torch.tensor([0.8]), torch.tensor([0]))
+
+    assert match(sliver(50.0), sliver(50.01)) == (2, 2, 0, 0)
+    assert match(sliver(50.0), sliver(52.0)) == (2, 0, 0, 2)

@@ -23,6 +23,7 @@ from effdet.models.efficientnet import (
 )
 from effdet.models.heads import Head
 from effdet.models.layers import SqueezeExcite
+from effdet.models.timm_backbone import TimmBackbone
 
 Network = TypeVar("Network", bound=EfficientDet | EfficientNet)
 
@@ -43,11 +44,13 @@ def fold(network: Network) -> Network:
 
     Every BatchNorm layer is merged into the convolution before it, in float64. The heads, whose levels share
     convolutions but not BatchNorm layers, get a pointwise convolution per level. Fusion weights become constants.
-    Backbones of other libraries keep their BatchNorm layers.
+    Backbones of other libraries stay as they are.
     """
     folded = copy.deepcopy(network)
     folded.eval().requires_grad_(False)
-    for module in list(folded.modules()):
+    backbones = [module for module in folded.modules() if isinstance(module, TimmBackbone)]
+    foreign = {module for backbone in backbones for module in backbone.modules()}
+    for module in [module for module in folded.modules() if module not in foreign]:
         for conv, norm in _PAIRS.get(type(module), ()):
             if hasattr(module, norm):
                 _fold_pair(module, conv, norm)

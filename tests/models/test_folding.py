@@ -54,3 +54,14 @@ def test_folding_leaves_the_network_as_it_was():
     assert model.training
     assert before.keys() == model.state_dict().keys()
     assert all(value.equal(before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_backbone_of_timm_whose_activations_are_used_twice_gives_the_same_outputs():
+    pytest.importorskip("timm")
+    torch.manual_seed(0)
+    options = ModelOptions("efficientdet_lite0", backbone="timm/eca_nfnet_l0", image_size=(64, 96))
+    backbone = make_spec(options).build(5).eval().backbone
+    images = torch.randint(0, 256, (1, 3, 64, 96), dtype=torch.uint8)
+    with torch.no_grad():
+        for expected, folded in zip(backbone.features(images), fold(backbone).features(images), strict=True):
+            assert folded.equal(expected)

@@ -139,6 +139,8 @@ class Certificate:
             rows.append(("detections", f"{matching.compared} compared{least}: {counts}"))
             extremes = f"least IoU {matching.least_iou:.4f}, largest score difference {matching.score_difference:.2g}"
             rows.append(("", f"{extremes} of equal ones"))
+            if not matching.compared:
+                rows.append(("", "neither has a detection in these images: give --images with objects to compare some"))
         if compared.same_class is not None:
             rows.append(("best class", f"the same for {compared.same_class} of {compared.images} images"))
         if self.ap is not None:

@@ -70,16 +70,20 @@ class Difference:
 
 def largest_differences(expected: Mapping[str, Tensor], actual: Mapping[str, Tensor]) -> dict[str, Difference]:
     """The largest difference of each output in `expected`."""
-    return {name: _difference(values, actual[name]) for name, values in expected.items()}
+    return {
+        name: difference_of(values, actual[name], float(values.abs().max()) if values.numel() else 0.0)
+        for name, values in expected.items()
+    }
 
 
-def _difference(expected: Tensor, actual: Tensor) -> Difference:
+def difference_of(expected: Tensor, actual: Tensor, scale: float) -> Difference:
+    """The difference of an output whose largest expected value is `scale`."""
     expected, actual = expected.double(), actual.double()
     if expected.shape != actual.shape or not actual.isfinite().all():
         return Difference(math.inf, math.inf)
     if not expected.numel():
         return Difference(0.0, 0.0)
-    absolute, scale = float((expected - actual).abs().max()), float(expected.abs().max())
+    absolute = float((expected - actual).abs().max())
     return Difference(absolute, absolute / scale if scale else (0.0 if not absolute else math.inf))
 
 

@@ -28,6 +28,7 @@ from effdet.exporting.comparing import (
     Matching,
     Tolerance,
     are_predictions,
+    difference_of,
     largest_differences,
     match_detections,
 )
@@ -142,10 +143,10 @@ def _compare_image(
     if export.face == "coral":
         outputs = _best_classes(outputs)
     (detections,) = postprocess(outputs, options)
-    found, logits = actual_detections(actual, export.face, options), outputs.class_logits[0].float()
-    possible = are_predictions(found, logits, expected["boxes"][0], tolerance)
+    of_file, logits = actual_detections(actual, export.face, options), outputs.class_logits[0].float()
+    possible = are_predictions(of_file, logits, expected["boxes"][0], tolerance)
     lowest = _lowest_candidate(logits, options)
-    matching, rows = match_detections(detections, found, possible, lowest, options, tolerance)
+    matching, rows = match_detections(detections, of_file, possible, lowest, options, tolerance)
     reference = replace(reference, detections=_stored(detections, rows[:TOP]))
     return Comparison(1, differences, matching, None, (reference,))
 
@@ -203,8 +204,12 @@ def sampled_positions(count: int) -> NDArray[np.int64]:
 
 
 def _sampled(values: Tensor) -> tuple[float, ...]:
+    return tuple(_short(float(value)) for value in _at_sampled_positions(values))
+
+
+def _at_sampled_positions(values: Tensor) -> Tensor:
     flat = values.reshape(-1)
-    return tuple(_short(float(value)) for value in flat[torch.from_numpy(sampled_positions(len(flat)))])
+    return flat[torch.from_numpy(sampled_positions(len(flat)))]
 
 
 def _short(value: float) -> float:
@@ -225,19 +230,17 @@ def compare_drawn(
     differences: dict[str, Difference] = {}
     for reference, actual in zip(references, _batched(runtime, images), strict=True):
         for name, sample in reference.outputs.items():
-            flat = actual[name].reshape(-1).double()
-            values = flat[torch.from_numpy(sampled_positions(len(flat)))]
-            absolute = float((values - torch.tensor(sample.values, dtype=torch.float64)).abs().max())
+            values = _at_sampled_positions(actual[name])
+            own = difference_of(torch.tensor(sample.values, dtype=torch.float64), values, sample.largest)
             before = differences.get(name, Difference(0.0, 0.0))
-            relative = absolute / sample.largest if sample.largest else absolute
-            differences[name] = Difference(max(before.absolute, absolute), max(before.relative, relative))
+            differences[name] = Difference(max(before.absolute, own.absolute), max(before.relative, own.relative))
         if reference.detections:
             options = compared_options(export)
             rows = torch.tensor(reference.detections, dtype=torch.float64)
             expected = Detections(rows[:, :4].float(), rows[:, 4].float(), rows[:, 5].long())
-            found = actual_detections(actual, export.face, options)
-            possible = torch.ones(len(found), dtype=torch.bool)
-            _, equal_rows = match_detections(expected, found, possible, -math.inf, options, tolerance)
+            of_file = actual_detections(actual, export.face, options)
+            possible = torch.ones(len(of_file), dtype=torch.bool)
+            _, equal_rows = match_detections(expected, of_file, possible, -math.inf, options, tolerance)
             stored, equal = stored + len(rows), equal + len(equal_rows)
     return differences, stored, equal
 

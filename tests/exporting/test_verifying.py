@@ -16,14 +16,16 @@ NOTHING = CompareOptions()
 
 @pytest.fixture
 def verified(file_of, detector, tmp_path, monkeypatch):
-    """Function that verifies a file of `detector` which changes its outputs after the certificate was made."""
+    """Function that verifies a file of `source` which changes its outputs after the certificate was made."""
 
-    def verify(face="raw", change=lambda outputs: outputs, weights=None, compare=NOTHING, certificate=True):
-        checkpoint, sound = load_checkpoint(detector), file_of(detector, face)
-        made = make_certificate(checkpoint, detector, sound, NOTHING, (), lambda line: None).to_dict()
+    def verify(
+        face="raw", change=lambda outputs: outputs, weights=None, compare=NOTHING, certificate=True, source=detector
+    ):
+        checkpoint, sound = load_checkpoint(source), file_of(source, face)
+        made = make_certificate(checkpoint, source, sound, NOTHING, (), lambda line: None).to_dict()
         export = replace(sound.export, source_sha256=content_hash(checkpoint.model))
         export = export.with_certificate(made if certificate else {})
-        changed = file_of(detector, face, change)
+        changed = file_of(source, face, change)
         runtime = ExportedRuntime(changed._graph, export, torch.device("cpu"), str(tmp_path / "model.pt2"))
         model = ModelFile(export.model, lambda device, precision: runtime, exported=True)
         monkeypatch.setattr("effdet.exporting.verifying.open_model", lambda file, threads, metadata: model)
@@ -40,6 +42,16 @@ def scaled(outputs):
 def moved(outputs):
     outputs["boxes"] += 3
     return outputs
+
+
+def not_a_number(outputs):
+    return {name: values * torch.nan for name, values in outputs.items()}
+
+
+def test_a_file_alone_whose_outputs_are_nan_differs(verified, classifier):
+    result = verified("logits", not_a_number, source=classifier)
+    assert not result.agrees
+    assert "DIFFERS from the PyTorch model" in result.lines[-1]
 
 
 @pytest.mark.parametrize("face", ["raw", "detections"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from effdet.exporting.labels import write_labels
 from effdet.models import EfficientDet, EfficientNet
 from effdet.runtimes.exported import ExportedRuntime
 from effdet.runtimes.opening import open_model
+from effdet.text import count_of
 from effdet.types import ExportFormat, Face, PostprocessOptions, StoredPrecision
 from effdet.weights.card import ModelCard
 from effdet.weights.checkpoint import Checkpoint
@@ -71,21 +72,23 @@ def export_model(
     Of `PostprocessOptions` those in `postprocess` are given; `compare` says on what the file is compared, and `show`
     shows a line about progress.
     """
+    _check_calibration(precision, calibration, calibration_count)
     checkpoint = resized(open_checkpoint(weights), image_size)
     export = describe(checkpoint, weights, format_name, face, batch_size, precision, postprocess or {})
     chosen = FORMATS[format_name]
     path = output_path(weights, export, chosen, faces_of(format_name, checkpoint.card.task)[0], output)
-    images: Iterable[Image] = ()
+    images: list[Image] = []
     if precision == "int8":
-        found = list(calibration_images(checkpoint.card, calibration, calibration_count, weights))
-        images = found
-        export = replace(export, calibration=f"{len(found)} images of {calibration or 'the training split'}")
+        images = list(calibration_images(checkpoint.card, calibration, calibration_count, weights))
+        export = replace(
+            export, calibration=f"{count_of(len(images), 'image')} of {calibration or 'the training split'}"
+        )
         show(f"calibrating with {export.calibration}")
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
         partial = Path(folder) / path.name
         show(f"writing {path}")
-        export = chosen.write(checkpoint.model, export, partial, images, show)
+        export = _as_written(export, chosen.write(checkpoint.model, export, partial, images, show), show)
         runtime = open_model(partial, threads=threads).start(torch.device("cpu"), "auto")
         assert isinstance(runtime, ExportedRuntime)
         certificate = make_certificate(checkpoint, weights, runtime, compare, chosen.packages, show)
@@ -100,6 +103,14 @@ def export_model(
     if export.face == "coral":
         write_labels(path, export.model.class_names)
     return ExportResult(path, certificate, export)
+
+
+def _check_calibration(precision: StoredPrecision, calibration: str | Path | None, count: int) -> None:
+    """Raises ConfigError if there are images for a precision without calibration, or none for int8."""
+    if calibration is not None and precision != "int8":
+        raise ConfigError(f"calibration is {calibration}, but {precision} has no calibration; leave it out")
+    if count < 1:
+        raise ConfigError(f"calibration_count is {count}; expected at least 1")
 
 
 def describe(
@@ -151,6 +162,17 @@ def describe(
         source_sha256=content_hash(checkpoint.model),
         versions=versions_of(chosen.packages),
     )
+
+
+def _as_written(asked: ExportCard, written: ExportCard, show: Callable[[str], None]) -> ExportCard:
+    """The card of a written file, whose predictions start from the options in the file; shows options that changed."""
+    if asked.postprocess is None or written.postprocess is None:
+        return written
+    for key, value in vars(written.postprocess).items():
+        before = getattr(asked.postprocess, key)
+        if value != before:
+            show(f"{key} is '{value}' in the file instead of '{before}': the face '{written.face}' has no other")
+    return replace(written, model=_with_options(written.model, written.postprocess))
 
 
 def _with_options(card: ModelCard, options: PostprocessOptions) -> ModelCard:
@@ -219,9 +241,15 @@ def _default_name(weights: str | Path, export: ExportCard, chosen: Format, defau
 
 
 def _move(partial: Path, path: Path, chosen: Format) -> None:
-    """Moves the files of an export into place, the one that is opened last."""
-    for suffix in (*chosen.others, chosen.suffix):
-        written = partial.with_suffix(suffix)
-        with written.open("rb+") as file:
+    """Moves the files of an export into place, the one that is opened last.
+
+    If there are several, an older one that is opened is removed first: it would open with the new weights.
+    """
+    suffixes = (*chosen.others, chosen.suffix)
+    for suffix in suffixes:
+        with partial.with_suffix(suffix).open("rb+") as file:
             os.fsync(file.fileno())
-        os.replace(written, path.with_suffix(suffix))
+    if chosen.others:
+        path.unlink(missing_ok=True)
+    for suffix in suffixes:
+        os.replace(partial.with_suffix(suffix), path.with_suffix(suffix))

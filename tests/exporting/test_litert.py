@@ -8,12 +8,15 @@ import pytest
 import torch
 
 from effdet.errors import ConfigError, ExportError, WeightsError
+from effdet.exporting.api import export
+from effdet.inference.predictor import Predictor
 from effdet.models import ModelOptions, make_spec
 from effdet.postprocess import postprocess
 from effdet.runtimes.exported import ExportedRuntime
 from effdet.runtimes.litert_file import open_graph, read_metadata
 from effdet.types import PostprocessOptions
 from effdet.weights.card import ModelCard
+from effdet.weights.checkpoint import save_checkpoint
 from effdet.weights.exported import ExportCard, read_export_card
 
 pytest.importorskip("litert_torch", reason="litert-torch is not installed")
@@ -120,6 +123,16 @@ def test_images_come_in_as_uint8_with_channels_last_and_are_never_transposed(wri
     (image,) = (graph.subgraph.tensors[number] for number in graph.subgraph.inputs)
     assert (image.name, list(image.shape), image.type) == (b"images", [1, *SIZE, 3], graph.schema.TensorType.UINT8)
     assert "TRANSPOSE" not in {graph.kind(operator) for operator in graph.subgraph.operators}
+
+
+def test_the_predictor_runs_an_exported_coral_file(model, images, tmp_path, capsys):
+    card = ModelCard(model.spec, NAMES, (1, 2, 3), postprocess={**vars(OPTIONS), "nms": "class"})
+    save_checkpoint(tmp_path / "best.pt", model.state_dict(), card)
+    result = export(tmp_path / "best.pt", "litert", face="coral")
+    assert "nms is 'agnostic' in the file instead of 'class'" in capsys.readouterr().out
+    expected = Predictor(tmp_path / "best.pt", "cpu", nms="agnostic")(images[0])
+    actual = Predictor(result.path, "cpu")(images[0])
+    assert actual.labels.tolist() == expected.labels.tolist() != []
 
 
 @pytest.mark.parametrize("threads", [1, 3])

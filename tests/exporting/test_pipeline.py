@@ -1,10 +1,13 @@
 import json
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from effdet.errors import ConfigError, DataError, ExportError
+from effdet.exporting import pipeline
 from effdet.exporting.api import export
 from effdet.exporting.calibration import calibration_images
 from effdet.exporting.formats import FORMATS
@@ -130,6 +133,33 @@ def test_a_name_of_another_format_is_refused(detector, tmp_path):
 def test_what_a_format_cannot_hold_is_named(detector, arguments, message):
     with pytest.raises(ConfigError, match=message):
         described(detector, **arguments)
+
+
+def test_calibration_that_a_precision_does_not_use_is_refused(detector, tmp_path):
+    with pytest.raises(ConfigError, match="but float32 has no calibration"):
+        export(detector, "onnx", calibration=tmp_path)
+    with pytest.raises(ConfigError, match="calibration_count is 0; expected at least 1"):
+        export(detector, "onnx", precision="int8", calibration_count=0)
+
+
+def test_an_older_file_is_never_left_beside_new_weights(detector, tmp_path, monkeypatch):
+    for name in ("best.xml", "best.bin"):
+        (tmp_path / name).write_text("older")
+    replaced = os.replace
+
+    def replace_weights_only(source, target):
+        if Path(target) == tmp_path / "best.xml":
+            raise OSError("the disk is gone")
+        replaced(source, target)
+
+    monkeypatch.setattr(pipeline.os, "replace", replace_weights_only)
+    (tmp_path / "new").mkdir()
+    for name in ("best.xml", "best.bin"):
+        (tmp_path / "new" / name).write_text("newer")
+    with pytest.raises(OSError, match="the disk is gone"):
+        pipeline._move(tmp_path / "new" / "best.xml", tmp_path / "best.xml", FORMATS["openvino"])
+    assert (tmp_path / "best.bin").read_text() == "newer"
+    assert not (tmp_path / "best.xml").exists()
 
 
 def test_another_image_size_keeps_the_weights_and_moves_the_anchors(detector):

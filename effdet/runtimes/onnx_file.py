@@ -47,29 +47,36 @@ def read_metadata(path: Path) -> str | None:
     return text
 
 
+def device_of(device: torch.device) -> torch.device:
+    """A CUDA device if the installed ONNX Runtime has CUDA, otherwise the CPU.
+
+    Raises:
+        ConfigError: ONNX Runtime is not installed.
+    """
+    has_cuda = "CUDAExecutionProvider" in _onnxruntime().get_available_providers()
+    return device if device.type == "cuda" and has_cuda else torch.device("cpu")
+
+
 def open_graph(path: Path, device: torch.device, threads: int | None = None) -> Graph:
     """The graph of an ONNX file, ready to run.
 
     Args:
         path: the file.
-        device: on a CUDA device it runs there if the installed ONNX Runtime has CUDA, otherwise on the CPU.
+        device: where it should run, see `device_of`.
         threads: threads of one call on the CPU; None for the runtime's own choice.
 
     Raises:
         ConfigError: ONNX Runtime is not installed.
         WeightsError: ONNX Runtime cannot run the file.
     """
-    try:
-        import onnxruntime
-    except ImportError:
-        raise ConfigError(f'{path}: onnxruntime is not installed; run pip install "efficientdet-torch[onnx]"') from None
+    onnxruntime = _onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = 3  # errors alone
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
     try:
-        session = onnxruntime.InferenceSession(path, options, providers=_providers(onnxruntime, device))
+        session = onnxruntime.InferenceSession(path, options, providers=_providers(device_of(device)))
     except Exception as error:  # the classes of its errors have no common base class
         reason = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error).strip()).splitlines()[0]
         raise WeightsError(
@@ -85,12 +92,18 @@ def open_graph(path: Path, device: torch.device, threads: int | None = None) -> 
     return run
 
 
-def _providers(onnxruntime: Any, device: torch.device) -> list[Any]:
+def _onnxruntime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise ConfigError('onnxruntime is not installed; run pip install "efficientdet-torch[onnx]"') from None
+    return onnxruntime
+
+
+def _providers(device: torch.device) -> list[Any]:
     """The execution providers for a device, the best first."""
     cpu = ["CPUExecutionProvider"]
-    if device.type != "cuda" or "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        return cpu
-    return [("CUDAExecutionProvider", {"device_id": device.index or 0}), *cpu]
+    return cpu if device.type == "cpu" else [("CUDAExecutionProvider", {"device_id": device.index or 0}), *cpu]
 
 
 def _fields(file: BinaryIO, end: int) -> Iterator[tuple[int, bytes]]:

@@ -1,12 +1,14 @@
 """Opens anything that runs: a checkpoint, a name of public weights, or an exported file, told apart by its suffix.
 
-Running is in the modules beside this one. A module of exported files has two functions: `read_metadata(path)` gives the
-JSON text in a file without the runtime, or None; `open_graph(path, device, threads)` gives the graph, ready to run.
+Running is in the modules beside this one. A module of exported files has three functions: `read_metadata(path)` gives
+the JSON text in a file without the runtime, or None; `device_of(device)` gives the device where a file runs if `device`
+is asked for; `open_graph(path, device, threads)` gives the graph, ready to run on it.
 """
 
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +28,7 @@ from effdet.weights.exported import ExportCard, read_export_card
 
 # The module of each suffix of exported files.
 EXPORTED = {".onnx": "onnx_file", ".xml": "openvino_file", ".tflite": "litert_file", ".pt2": "program"}
+log = logging.getLogger("effdet")
 KINDS = ".pt (checkpoint), .onnx, .xml (OpenVINO), .tflite (LiteRT) and .pt2 (torch.export)"
 
 
@@ -105,12 +108,15 @@ def _exported(path: Path, threads: int | None, metadata: str | Path | None) -> M
 
     def start(device: torch.device, precision: Precision = "auto") -> Runtime:
         graph: Graph = module.open_graph(path, device, threads)
+        runs_on: torch.device = module.device_of(device)
+        if runs_on != device:
+            log.warning("%s: runs on the %s, because its runtime does not use %s here", path, runs_on, device)
         export = described
         if not isinstance(export, ExportCard):
             export = describe_graph(graph, export, str(path))
         if precision != "auto":
             raise ConfigError(f"precision is {precision}, but {path} has its own, {export.precision}; leave it out")
-        return ExportedRuntime(graph, export, device, str(path))
+        return ExportedRuntime(graph, export, runs_on, str(path))
 
     return ModelFile(described.model if isinstance(described, ExportCard) else described, start, exported=True)
 

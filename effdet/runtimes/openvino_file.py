@@ -39,6 +39,11 @@ def read_metadata(path: Path) -> str | None:
     return None if entry is None else entry.get("value")
 
 
+def device_of(device: torch.device) -> torch.device:
+    """The CPU, where files of OpenVINO run."""
+    return torch.device("cpu")
+
+
 def open_graph(path: Path, device: torch.device, threads: int | None = None) -> Graph:
     """The graph of a file of OpenVINO, ready to run on the CPU.
 

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from effdet.models import ModelOptions, make_spec
 from effdet.runtimes import opening
@@ -30,7 +31,9 @@ def made_up(tmp_path, monkeypatch):
             calls.append((path.name, device.type, threads))
             return graph
 
-        module = SimpleNamespace(read_metadata=lambda path: text, open_graph=open_graph)
+        module = SimpleNamespace(
+            read_metadata=lambda path: text, open_graph=open_graph, device_of=lambda device: torch.device("cpu")
+        )
         monkeypatch.setattr(opening, "runtime_module", lambda path: module)
         path = tmp_path / "model.onnx"
         path.write_bytes(b"graph")

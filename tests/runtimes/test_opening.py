@@ -33,6 +33,14 @@ def test_a_file_runs_when_it_is_started_and_not_before(made_up, card, two_boxes)
     assert detections.labels.tolist() == [2, 0]
 
 
+def test_a_warning_says_that_a_file_does_not_run_on_the_device_that_was_asked_for(made_up, card, two_boxes, caplog):
+    path, _ = made_up(card.to_json(), two_boxes)
+    assert open_model(path).start(CPU, "auto").device == CPU
+    assert caplog.messages == []
+    assert open_model(path).start(torch.device("cuda", 0), "auto").device == CPU
+    assert caplog.messages == [f"{path}: runs on the cpu, because its runtime does not use cuda:0 here"]
+
+
 def test_the_predictor_gives_its_detections_in_pixels_of_the_image(made_up, card, two_boxes):
     path, _ = made_up(card.to_json(), two_boxes)
     result = Predictor(path, "cpu", max_detections=3)(np.zeros((128, 192, 3), np.uint8))

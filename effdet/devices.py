@@ -6,15 +6,20 @@ Nothing is computed here. Autocast is entered where the model is called.
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import sys
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from effdet.errors import ConfigError
+from effdet.text import reason_of
 from effdet.types import Precision
+
+log = logging.getLogger("effdet")
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -74,6 +79,21 @@ def _has_fast_bfloat16(device: torch.device) -> bool:
         supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
         return bool(supported and supported())
     return False
+
+
+def kernel_works(name: str, launch: Callable[[], object]) -> bool:
+    """Whether a Triton kernel runs, which needs a compiler and a driver besides Triton; if not, a warning says so.
+
+    Args:
+        name: what the kernel computes, for the warning.
+        launch: launches it once and waits for its result.
+    """
+    try:
+        launch()
+    except Exception as error:  # of many kinds: ImportError, an error of the compiler, a missing driver
+        log.warning("%s: computed without the Triton kernel, which is slower (%s)", name, reason_of(error))
+        return False
+    return True
 
 
 def keep_freed_memory() -> None:

@@ -21,6 +21,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from effdet.devices import pick_device
 from effdet.errors import ConfigError, TrainingError
+from effdet.text import reason_of
 
 Value = TypeVar("Value")
 
@@ -181,4 +182,4 @@ def _local_device(name: str | None, local_rank: int) -> torch.device:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+    return reason_of(error)

@@ -1,4 +1,4 @@
-"""Small texts for people: counts with their nouns.
+"""Small texts for people: counts with their nouns, reasons of errors.
 
 Sentences stand where they are shown; types of errors are in `errors.py`.
 """
@@ -19,3 +19,8 @@ def count_of(count: int, noun: str, plural: str | None = None) -> str:
         plural: of any other count; by default the noun with an s.
     """
     return f"{count} {noun if count == 1 else plural or noun + 's'}"
+
+
+def reason_of(error: BaseException) -> str:
+    """The first line of an error's message, or its type if it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -4,7 +4,7 @@ import sys
 import pytest
 import torch
 
-from effdet.devices import autocast_dtype, pick_device
+from effdet.devices import autocast_dtype, kernel_works, pick_device
 from effdet.errors import ConfigError
 
 
@@ -54,3 +54,12 @@ def test_freed_memory_is_kept_until_it_is_given_back():
     kept, left = map(int, output.split())
     assert kept > 300
     assert left < 100
+
+
+def test_a_kernel_that_does_not_run_is_named_in_a_warning(caplog):
+    def launch():
+        raise ImportError("No module named 'triton'")
+
+    assert not kernel_works("NMS", launch)
+    assert caplog.messages == ["NMS: computed without the Triton kernel, which is slower (No module named 'triton')"]
+    assert kernel_works("NMS", lambda: None)

@@ -1,6 +1,6 @@
 import pytest
 
-from effdet.text import count_of
+from effdet.text import count_of, reason_of
 
 
 @pytest.mark.parametrize(("count", "text"), [(0, "0 images"), (1, "1 image"), (2, "2 images"), (1000, "1000 images")])
@@ -11,3 +11,8 @@ def test_one_thing_has_a_noun_in_the_singular(count, text):
 def test_an_irregular_plural_is_given():
     assert count_of(1, "class", "classes") == "1 class"
     assert count_of(80, "class", "classes") == "80 classes"
+
+
+def test_the_reason_of_an_error_is_its_first_line_or_its_type():
+    assert reason_of(ValueError("\nno such operator\nat line 3")) == "no such operator"
+    assert reason_of(KeyboardInterrupt()) == "KeyboardInterrupt"

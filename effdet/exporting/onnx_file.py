@@ -25,6 +25,7 @@ from effdet.exporting.onnx_nms import suppression, translations
 from effdet.exporting.plain_metadata import metadata_of
 from effdet.files import atomic_write
 from effdet.models import EfficientDet, EfficientNet
+from effdet.text import reason_of
 from effdet.version import __version__
 from effdet.weights.exported import ExportCard
 
@@ -115,7 +116,7 @@ def _program(network: nn.Module, images: torch.Tensor, dynamic: Any) -> torch.ex
     try:
         return torch.export.export(network, (images,), dynamic_shapes=dynamic)
     except Exception as error:  # torch raises whatever the tracing of a network meets
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = reason_of(error)
         raise ExportError(f"the network cannot be traced by torch.export: {reason}") from error
 
 

@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from effdet.devices import kernel_works
+
 LOGITS_AT_ONCE = 2**24  # logits whose loss is computed at a time
 LOGITS_AT_ONCE_ON_CPU = 2**17
 
@@ -49,14 +51,14 @@ def focal_loss_sum(
 
 @functools.cache
 def has_kernels() -> bool:
-    """Whether the kernels of `focal_kernels.py` run on this GPU: Triton is installed and finds a compiler."""
-    logits = torch.zeros(1, 1, device="cuda")
-    try:
+    """Whether the kernels of `focal_kernels.py` run on this GPU; if not, a warning says so once."""
+
+    def launch() -> None:
         from effdet.losses.focal_kernels import loss_of_negatives
 
-        return bool(loss_of_negatives(logits, None, 1.5, 0.0).isfinite())
-    except Exception:  # of many kinds: ImportError, an error of the compiler, a missing driver
-        return False
+        loss_of_negatives(torch.zeros(1, 1, device="cuda"), None, 1.5, 0.0).item()
+
+    return kernel_works("focal loss", launch)
 
 
 class _FocalLossSum(torch.autograd.Function):

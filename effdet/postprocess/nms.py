@@ -13,6 +13,7 @@ from torch import Tensor
 from torchvision.ops import nms as torchvision_nms
 
 from effdet.boxes import pairwise_iou
+from effdet.devices import kernel_works
 from effdet.postprocess.candidates import Candidates
 from effdet.structures import Detections
 from effdet.types import PostprocessOptions
@@ -95,7 +96,7 @@ def suppress_batch(boxes: Tensor, scores: Tensor, labels: Tensor, options: Postp
         [B, max_detections, 6] float32: box, score and label of each detection, sorted by descending score. The labels
         of unused rows are -1.
     """
-    if boxes.shape[1] <= MOST_IN_KERNEL and _kernel_works(boxes.device):
+    if boxes.shape[1] <= MOST_IN_KERNEL and _has_kernel(boxes.device):
         from effdet.postprocess.nms_kernel import suppress_by_kernel
 
         return suppress_by_kernel(boxes, scores, labels, options)
@@ -127,15 +128,15 @@ def lowest_kept(options: PostprocessOptions) -> float:
 
 
 @functools.cache
-def _kernel_works(device: torch.device) -> bool:
-    """Whether Triton is there and works: it needs a C compiler too, so one launch is tried."""
+def _has_kernel(device: torch.device) -> bool:
+    """Whether the kernel of `nms_kernel.py` runs on a device; if not on a GPU, a warning says so once."""
     if device.type != "cuda":
         return False
-    try:
+
+    def launch() -> None:
         from effdet.postprocess.nms_kernel import suppress_by_kernel
 
         box, score = torch.zeros(1, 1, 4, device=device), torch.ones(1, 1, device=device)
-        suppress_by_kernel(box, score, torch.zeros(1, 1, dtype=torch.long, device=device), PostprocessOptions())
-    except Exception:  # whatever a compiler can raise
-        return False
-    return True
+        suppress_by_kernel(box, score, torch.zeros(1, 1, dtype=torch.long, device=device), PostprocessOptions()).cpu()
+
+    return kernel_works("NMS", launch)

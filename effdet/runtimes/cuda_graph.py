@@ -6,6 +6,7 @@ running them.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -14,7 +15,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from effdet.text import reason_of
 from effdet.types import PostprocessOptions
+
+log = logging.getLogger("effdet")
 
 KEPT_GRAPHS = 8  # of the shapes and options used last
 WARM_UP_CALLS = 2  # before a capture, so that libraries have chosen their algorithms and workspaces
@@ -34,7 +38,7 @@ class CudaGraphs:
     """Runs a function on a GPU, from the second batch of a shape on as a CUDA graph.
 
     The first batch of a shape runs without a graph, so that a single last batch of another size costs no capture. If
-    a capture fails, for example for lack of memory, no other is tried.
+    a capture fails, for example for lack of memory, a warning says so and no other is tried.
     """
 
     def __init__(
@@ -81,7 +85,8 @@ class CudaGraphs:
         elif self._graphs[key] is None:
             try:
                 self._graphs[key] = self._captured(images, options)
-            except RuntimeError:  # CUDA's errors, running out of memory too
+            except RuntimeError as error:  # CUDA's errors, running out of memory too
+                log.warning("CUDA graphs: not used, which is slower; capturing failed (%s)", reason_of(error))
                 self._enabled = False
                 self._graphs.clear()
                 return None

@@ -22,6 +22,7 @@ from effdet.models import EfficientDetSpec
 from effdet.models.anchors import anchor_boxes
 from effdet.models.efficientdet import MIN_LEVEL
 from effdet.runtimes.exported import Graph
+from effdet.text import reason_of
 from effdet.types import Face
 from effdet.weights.exported import KEY, ExportCard, read_export_card
 
@@ -55,6 +56,11 @@ def read_metadata(path: Path) -> str | None:
     return None
 
 
+def device_of(device: torch.device) -> torch.device:
+    """The CPU: LiteRT computes there."""
+    return torch.device("cpu")
+
+
 def open_graph(path: Path, device: torch.device, threads: int | None = None) -> Graph:
     """The graph of a .tflite file, ready to run on the CPU.
 
@@ -81,7 +87,7 @@ def open_graph(path: Path, device: torch.device, threads: int | None = None) -> 
         interpreter: Any = Interpreter(os.fspath(path), num_threads=threads or torch.get_num_threads())
         interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
-        raise WeightsError(f"{path}: LiteRT cannot run it: {str(error).strip().splitlines()[0]}") from None
+        raise WeightsError(f"{path}: LiteRT cannot run it: {reason_of(error)}") from None
     image_input = interpreter.get_input_details()[0]["index"]
     outputs = interpreter.get_output_details()
 

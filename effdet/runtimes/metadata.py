@@ -12,6 +12,7 @@ import numpy as np
 
 from effdet.errors import ConfigError, WeightsError
 from effdet.runtimes.exported import Graph
+from effdet.text import reason_of
 from effdet.types import Face, PostprocessOptions
 from effdet.weights.card import ModelCard
 from effdet.weights.create import open_checkpoint
@@ -58,7 +59,7 @@ def describe_graph(graph: Graph, card: ModelCard, name: str) -> ExportCard:
     try:
         outputs = graph(np.zeros((1, height, width, card.spec.in_channels), np.uint8))
     except Exception as error:  # every runtime raises errors of its own
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = reason_of(error)
         raise WeightsError(
             f"{name}: cannot run on images [1, {height}, {width}, {card.spec.in_channels}] uint8, which the metadata "
             f"describes: {reason}"

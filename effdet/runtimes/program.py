@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from effdet.errors import WeightsError
 from effdet.runtimes.exported import Graph
+from effdet.text import reason_of
 
 CARD_FILE = "effdet.json"  # inside the archive
 
@@ -34,6 +35,11 @@ def read_metadata(path: Path) -> str | None:
     except (zipfile.BadZipFile, OSError, UnicodeDecodeError) as error:
         raise WeightsError(f"{path}: not a program of torch.export, or damaged ({error}); export it again") from None
     return None
+
+
+def device_of(device: torch.device) -> torch.device:
+    """The device itself: PyTorch runs a program on any."""
+    return device
 
 
 def open_graph(path: Path, device: torch.device, threads: int | None = None) -> Graph:
@@ -59,7 +65,7 @@ def open_graph(path: Path, device: torch.device, threads: int | None = None) -> 
             program = move_to_device_pass(program, str(device))
         module = program.module()
     except Exception as error:  # torch raises whatever its reader stumbles over
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = reason_of(error)
         raise WeightsError(
             f"{path}: PyTorch {torch.__version__} cannot load this program, which is damaged or of another version: "
             f"{reason}; export it again with this version"

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from effdet.config import TrainConfig
 from effdet.losses import Assignment
+from effdet.text import reason_of
 from effdet.training.tasks import MicroBatch
 
 PLAIN_MICRO_BATCHES = 3  # of one shape in a row before a graph is captured: libraries choose their kernels in them
@@ -206,4 +207,4 @@ def _first_line(error: BaseException) -> str:
     """Why a capture failed: the message of the first error, to which others are due."""
     while error.__context__ is not None:
         error = error.__context__
-    return next(iter(str(error).splitlines()), type(error).__name__)
+    return reason_of(error)

@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from effdet.errors import ConfigError, WeightsError
+from effdet.text import reason_of
 from effdet.types import Face, PostprocessOptions, StoredPrecision
 from effdet.weights.card import ModelCard, read_card
 
@@ -90,5 +91,5 @@ def read_export_card(text: str, path: str | Path) -> ExportCard:
         key = ".".join(str(name) for name in fault["loc"])
         raise WeightsError(f"{path}: the metadata is damaged: '{key}': {fault['msg']}; export the file again") from None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = reason_of(error)
         raise WeightsError(f"{path}: the metadata is damaged: {reason}; export the file again") from None

@@ -9,7 +9,8 @@ import torchvision
 from effdet.boxes import decode_boxes, pairwise_iou
 from effdet.errors import NotFiniteError
 from effdet.models.anchors import anchor_boxes
-from effdet.postprocess import Candidates, classify, hard_nms, postprocess, rank_classes, select_candidates, soft_nms
+from effdet.postprocess import Candidates, classify, hard_nms, postprocess, rank_classes, soft_nms
+from effdet.postprocess.candidates import best_candidates
 from effdet.postprocess.nms import suppress_by_rounds
 from effdet.postprocess.packed import pack_detections, unpack_detections
 from effdet.structures import Outputs
@@ -67,7 +68,9 @@ def assert_same(detections, expected):
 
 def test_candidates_are_the_best_pairs_sorted_by_descending_score():
     outputs = random_outputs()
-    for image, candidates in enumerate(select_candidates(outputs, 0.2, 50)):
+    for image, logits in enumerate(outputs.class_logits):
+        boxes = decode_boxes(outputs.box_deltas[image], outputs.anchors)
+        candidates = best_candidates(logits, logits.amax(1), boxes.__getitem__, 0.2, 50)
         scores = outputs.class_logits[image].sigmoid()
         pairs = [(scores[a, k].item(), a, k) for a in range(len(scores)) for k in range(3) if scores[a, k] >= 0.2]
         pairs = sorted(pairs, reverse=True)[:50]

@@ -3,7 +3,7 @@
 Boxes stay in pixels of the network input and are not clipped to it. `data/images.py` maps them to the original image.
 """
 
-from effdet.postprocess.candidates import Candidates, best_pairs, logit, select_candidates, select_rows
+from effdet.postprocess.candidates import Candidates, best_pairs, logit, select_rows
 from effdet.postprocess.classes import classify, rank_classes
 from effdet.postprocess.detections import postprocess, postprocess_boxes
 from effdet.postprocess.nms import hard_nms, soft_nms
@@ -17,7 +17,6 @@ __all__ = [
     "postprocess",
     "postprocess_boxes",
     "rank_classes",
-    "select_candidates",
     "select_rows",
     "soft_nms",
 ]

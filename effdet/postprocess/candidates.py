@@ -6,14 +6,13 @@ NMS itself is in `nms.py`.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from effdet.boxes import decode_boxes
 from effdet.errors import NotFiniteError
-from effdet.structures import Outputs
 
 
 class Candidates(NamedTuple):
@@ -30,19 +29,20 @@ class Candidates(NamedTuple):
     labels: Tensor
 
 
-def select_candidates(outputs: Outputs, score_threshold: float, max_candidates: int) -> list[Candidates]:
-    """The (anchor, class) pairs of each image with the highest scores, of those at or above the threshold: B entries.
+def best_candidates(
+    class_logits: Tensor, best: Tensor, boxes_of: Callable[[Tensor], Tensor], score_threshold: float, count: int
+) -> Candidates:
+    """The pairs of one image with the highest scores, of those at or above the threshold.
 
-    Raises:
-        NotFiniteError: the outputs for an image are NaN or Inf.
+    Args:
+        class_logits: [A, K].
+        best: [A], the best logit of each anchor.
+        boxes_of: gives the decoded boxes [M, 4] of anchors [M].
+        score_threshold: lowest score of a pair, 0..1.
+        count: most pairs.
     """
-    best = checked_best(outputs.class_logits, outputs.box_deltas)
-    threshold, candidates = logit(score_threshold), []
-    for logits, highest, deltas in zip(outputs.class_logits, best, outputs.box_deltas, strict=True):
-        values, anchor, label = pairs_above(logits, highest, threshold, max_candidates)
-        boxes = decode_boxes(deltas[anchor], outputs.anchors[anchor])
-        candidates.append(Candidates(boxes, values.sigmoid(), label))
-    return candidates
+    values, anchor, label = pairs_above(class_logits, best, logit(score_threshold), count)
+    return Candidates(boxes_of(anchor), values.sigmoid(), label)
 
 
 def checked_best(class_logits: Tensor, boxes: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from effdet.boxes import decode_boxes
-from effdet.postprocess.candidates import Candidates, checked_best, logit, pairs_above
+from effdet.postprocess.candidates import Candidates, best_candidates, checked_best
 from effdet.postprocess.nms import hard_nms, soft_nms
 from effdet.postprocess.packed import pack_detections, unpack_detections
 from effdet.structures import Detections, Outputs
@@ -42,11 +42,13 @@ def postprocess(outputs: Outputs, options: PostprocessOptions = PostprocessOptio
     logits, deltas, anchors = outputs
     best = checked_best(logits, deltas)
 
-    def candidates(image: int, count: int) -> Candidates:
-        values, anchor, label = pairs_above(logits[image], best[image], logit(options.score_threshold), count)
-        return Candidates(decode_boxes(deltas[image, anchor], anchors[anchor]), values.sigmoid(), label)
+    def decoded(image: int, anchor: Tensor) -> Tensor:
+        return decode_boxes(deltas[image, anchor], anchors[anchor])
 
-    return [_detections(partial(candidates, image), options) for image in range(len(logits))]
+    return [
+        _detections(partial(best_candidates, *rows, partial(decoded, image), options.score_threshold), options)
+        for image, rows in enumerate(zip(logits, best, strict=True))
+    ]
 
 
 @torch.no_grad()
@@ -60,11 +62,13 @@ def postprocess_boxes(class_logits: Tensor, boxes: Tensor, options: PostprocessO
     """
     best = checked_best(class_logits, boxes)
 
-    def candidates(image: int, count: int) -> Candidates:
-        values, anchor, label = pairs_above(class_logits[image], best[image], logit(options.score_threshold), count)
-        return Candidates(boxes[image, anchor].float(), values.sigmoid(), label)
+    def selected(image: int, anchor: Tensor) -> Tensor:
+        return boxes[image, anchor].float()
 
-    return [_detections(partial(candidates, image), options) for image in range(len(boxes))]
+    return [
+        _detections(partial(best_candidates, *rows, partial(selected, image), options.score_threshold), options)
+        for image, rows in enumerate(zip(class_logits, best, strict=True))
+    ]
 
 
 def _detections(candidates: Callable[[int], Candidates], options: PostprocessOptions) -> Detections:

@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 EDGE_TPU = "libedgetpu.so.1"  # of Coral's Debian package libedgetpu1-std
 
 
-class Found(NamedTuple):
+class Detection(NamedTuple):
     """An object: its class, confidence, and box (left, top, right, bottom) in pixels of the image."""
 
     label: int
@@ -58,7 +58,7 @@ def read_labels(path: Path) -> dict[int, str]:
     return {int(label): name for label, name in rows}
 
 
-def detect(interpreter: Any, image: Image.Image, score: float) -> list[Found]:
+def detect(interpreter: Any, image: Image.Image, score: float) -> list[Detection]:
     """Objects in an image, sorted by descending confidence."""
     image = ImageOps.exif_transpose(image).convert("RGB")
     (row,) = interpreter.get_input_details()
@@ -74,7 +74,7 @@ def detect(interpreter: Any, image: Image.Image, score: float) -> list[Found]:
     for (top, left, bottom, right), label, confidence in zip(boxes * sides, labels, scores, strict=True):
         if len(results) == int(count) or confidence < score:
             break
-        results.append(Found(int(label), float(confidence), (left, top, right, bottom)))
+        results.append(Detection(int(label), float(confidence), (left, top, right, bottom)))
     return results
 
 

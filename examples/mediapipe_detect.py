@@ -35,9 +35,9 @@ def main() -> None:
         for path in paths:
             results[path.name] = detect(detector, path)
             print(path)
-            for found in results[path.name]:
-                left, top, right, bottom = found["box"]
-                print(f"  {found['name']} {found['score']:.2f}  {left} {top} {right} {bottom}")
+            for detection in results[path.name]:
+                left, top, right, bottom = detection["box"]
+                print(f"  {detection['name']} {detection['score']:.2f}  {left} {top} {right} {bottom}")
     if args.json:
         args.json.write_text(json.dumps(results))
 

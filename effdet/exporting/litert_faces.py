@@ -1,6 +1,6 @@
 """The operators that are added behind a converted detector: decoding of boxes, and NMS as Coral and Frigate expect it.
 
-The network's own operators come from the conversion in `litert.py`. What the faces mean is at `effdet.types.Face`.
+The network's own operators come from the conversion in `litert_file.py`. What the faces mean is at `effdet.types.Face`.
 """
 
 from __future__ import annotations

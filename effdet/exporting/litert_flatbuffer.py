@@ -1,6 +1,6 @@
 """Editing a .tflite file: reading and writing the flatbuffer, adding tensors and operators, removing transposes.
 
-Which operators a deployed detector needs is in `litert_faces.py`; conversion from PyTorch is in `litert.py`.
+Which operators a deployed detector needs is in `litert_faces.py`; conversion from PyTorch is in `litert_file.py`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effdet.errors import ConfigError
+from effdet.runtimes.litert_file import IDENTIFIER
 
-IDENTIFIER = b"TFL3"  # of the file format, in bytes 4 to 8
 _TYPES = {"float32": 0, "float16": 1, "int32": 2, "uint8": 3, "int64": 4, "int8": 9}  # TensorType of the schema
 _TO_CHANNELS_FIRST, _TO_CHANNELS_LAST = [0, 3, 1, 2], [0, 2, 3, 1]
 

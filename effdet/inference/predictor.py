@@ -15,25 +15,18 @@ from typing import Any, TypeVar, cast, overload
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from effdet.config import DetectionConfig, make_config
 from effdet.data.images import Image
 from effdet.data.label_map import LabelMap
-from effdet.data.letterbox import letterbox, undo_letterbox
-from effdet.data.resize import classification_view
 from effdet.devices import pick_device
 from effdet.errors import ConfigError
-from effdet.inference import BATCH_SIZE, SCORE_THRESHOLD, TOP
+from effdet.inference import BATCH_SIZE
 from effdet.inference.inputs import ImageLike, is_image, to_pixels
 from effdet.inference.sources import Frame
-from effdet.postprocess import classify
-from effdet.runtimes.exported import ExportedRuntime
+from effdet.inference.steps import STEPS
 from effdet.runtimes.opening import open_model
-from effdet.runtimes.runtime import Runtime
 from effdet.structures import Classification, Detections
-from effdet.types import NmsMethod, PostprocessOptions, Precision, Task
-from effdet.weights.card import ModelCard
+from effdet.types import NmsMethod, Precision, Task
 
 Tag = TypeVar("Tag")
 
@@ -117,7 +110,7 @@ class Predictor:
         }
         given = {name: value for name, value in settings.items() if value is not None}
         _check_settings(given, card.task, weights)
-        self._steps = _STEPS[card.task](card, given, self._runtime)
+        self._steps = STEPS[card.task](card, given, self._runtime)
 
     @overload
     def __call__(self, images: ImageLike) -> Detections | Any: ...  # type: ignore[overload-overlap]
@@ -230,62 +223,6 @@ class Predictor:
         return [(row[0], replace(result, class_names=names)) for row, result in zip(batch, results, strict=True)]
 
 
-class _DetectionSteps:
-    """Before and after a detector: letterbox; postprocessing, boxes back in pixels of the image."""
-
-    def __init__(self, card: ModelCard, settings: dict[str, Any], runtime: Runtime) -> None:
-        threshold = SCORE_THRESHOLD
-        if isinstance(runtime, ExportedRuntime) and runtime.export.postprocess is not None:
-            threshold = max(threshold, runtime.export.postprocess.score_threshold)
-        plain = {**card.postprocess, "score_threshold": threshold, **settings}
-        config = make_config({"postprocess": plain}, source="Predictor")
-        assert isinstance(config, DetectionConfig)
-        self.options = PostprocessOptions(**config.postprocess.model_dump())
-        self.spec: Any = card.spec
-        self.runtime = runtime
-
-    def resize(self, image: Image) -> tuple[Image, tuple[float, float]]:
-        """The network input of an image, and network-input pixels per pixel of the image."""
-        return letterbox(image, self.spec.image_size, self.spec.fill_color, self.spec.antialias, self.spec.letterbox)
-
-    def results(
-        self, images: Tensor, scales: Sequence[tuple[float, float]], sizes: Sequence[tuple[int, int]]
-    ) -> list[Detections]:
-        """Detections in host memory, boxes in pixels of the images."""
-        return [
-            replace(detections, boxes=undo_letterbox(detections.boxes, scale, size))
-            for detections, scale, size in zip(
-                self.runtime.detections(images, self.options), scales, sizes, strict=True
-            )
-        ]
-
-
-class _ClassificationSteps:
-    """Before and after a classifier: resize and crop as its weights expect; the most probable classes."""
-
-    def __init__(self, card: ModelCard, settings: dict[str, Any], runtime: Runtime) -> None:
-        self.top = settings.get("top", TOP)
-        if self.top < 1:
-            raise ConfigError(f"top is {self.top}; expected at least 1")
-        self.spec: Any = card.spec
-        self.runtime = runtime
-
-    def resize(self, image: Image) -> tuple[Image, tuple[float, float]]:
-        """The network input of an image; the scale is not used."""
-        spec = self.spec
-        return classification_view(image, spec.image_size, spec.crop, spec.interpolation), (1.0, 1.0)
-
-    def results(
-        self, images: Tensor, scales: Sequence[tuple[float, float]], sizes: Sequence[tuple[int, int]]
-    ) -> list[Classification]:
-        """Classes in host memory."""
-        return classify(self.runtime.logits(images), self.top)
-
-
-_STEPS: dict[Task, type[_DetectionSteps] | type[_ClassificationSteps]] = {
-    "detection": _DetectionSteps,
-    "classification": _ClassificationSteps,
-}
 _SETTINGS: dict[Task, tuple[str, ...]] = {
     "detection": ("score_threshold", "nms", "iou_threshold", "max_detections"),
     "classification": ("top",),

@@ -55,10 +55,10 @@ def verify_file(
     if not isinstance(runtime, ExportedRuntime):
         raise ConfigError(f"{file}: is no exported file; give one, and its checkpoint with --weights")
     path, export = Path(file).expanduser(), runtime.export
-    stored = read_certificate(export.certificate, file) if export.certificate or weights is None else None
     beside = path.parent / export.source
     if weights is None and export.source and beside.is_file():
         weights = beside
+    stored = read_certificate(export.certificate, file) if export.certificate or weights is None else None
     if weights is not None:
         return _with_checkpoint(runtime, weights, stored, compare, show)
     if compare != CompareOptions():

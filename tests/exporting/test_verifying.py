@@ -92,10 +92,12 @@ def test_another_checkpoint_is_no_source(verified, other_detector):
     assert "are not those of best.pt that were exported" in result.lines[0]
 
 
-def test_without_a_certificate_the_checkpoint_is_needed(verified, detector):
+def test_without_a_certificate_the_checkpoint_is_needed(verified, detector, tmp_path):
     with pytest.raises(WeightsError, match="has no certificate; export it again, or give --weights"):
         verified(certificate=False)
     assert verified(certificate=False, weights=detector).agrees
+    (tmp_path / "best.pt").write_bytes(detector.read_bytes())
+    assert verified(certificate=False).agrees
 
 
 def test_images_and_data_need_the_checkpoint(verified, tmp_path):

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from effdet.errors import ConfigError, ExportError
+from effdet.exporting.disk import disk_errors_named
 from effdet.exporting.litert_faces import CORAL_OUTPUTS, add_coral_postprocess, add_decoding, normalized_anchors
 from effdet.exporting.litert_flatbuffer import (
     LiteRTGraph,
@@ -108,7 +109,7 @@ def _write(graph: LiteRTGraph, export: ExportCard, path: Path) -> None:
     content = graph.content()
     if export.face == "mediapipe":
         content = with_labels(content, export.model.class_names)
-    with atomic_write(path) as partial:
+    with disk_errors_named(path), atomic_write(path) as partial:
         partial.write_bytes(content)
 
 

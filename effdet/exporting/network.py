@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from effdet.boxes import decode_boxes
-from effdet.errors import ConfigError
+from effdet.errors import ConfigError, ExportError
 from effdet.models import EfficientDet, EfficientNet
 from effdet.models.folding import fold
 from effdet.postprocess import best_pairs, logit, select_rows
+from effdet.text import reason_of
 from effdet.types import PostprocessOptions
 from effdet.weights.exported import ExportCard
 
@@ -124,3 +126,15 @@ def exported_network(
         inner = network.network
         inner.anchors, inner.image_size = inner.anchors_at(export.image_size), export.image_size
     return network.eval()
+
+
+def traced(network: nn.Module, images: Tensor, dynamic: Any) -> torch.export.ExportedProgram:
+    """The program of a network for images; `dynamic` names its sides that are not fixed, see `torch.export.export`.
+
+    Raises:
+        ExportError: torch.export cannot trace the network.
+    """
+    try:
+        return torch.export.export(network, (images,), dynamic_shapes=dynamic)
+    except Exception as error:  # torch raises whatever the tracing of a network meets
+        raise ExportError(f"the network cannot be traced by torch.export: {reason_of(error)}") from error

@@ -17,15 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from effdet.errors import ConfigError, ExportError
-from effdet.exporting.network import exported_network
+from effdet.exporting.disk import disk_errors_named
+from effdet.exporting.network import exported_network, traced
 from effdet.exporting.onnx_nms import suppression, translations
 from effdet.exporting.plain_metadata import metadata_of
 from effdet.files import atomic_write
 from effdet.models import EfficientDet, EfficientNet
-from effdet.text import reason_of
 from effdet.version import __version__
 from effdet.weights.exported import ExportCard
 
@@ -51,7 +50,7 @@ def write_onnx(model: EfficientDet | EfficientNet, export: ExportCard, path: Pat
     """
     check_installed("onnx", "onnxscript")
     content = onnx_model(model, export)
-    _write(content, path)
+    write_content(content, path)
 
 
 def store_card(path: Path, export: ExportCard) -> None:
@@ -66,7 +65,7 @@ def store_card(path: Path, export: ExportCard) -> None:
 
     content = onnx.load(path)
     _set_metadata(content, export)
-    _write(content, path)
+    write_content(content, path)
 
 
 def check_installed(*packages: str, extra: str = "onnx") -> None:
@@ -87,7 +86,7 @@ def onnx_model(model: EfficientDet | EfficientNet, export: ExportCard) -> Any:
     images = torch.zeros(batch, height, width, model.spec.in_channels, dtype=torch.uint8)
     dynamic = {"images": {0: torch.export.Dim("batch", min=1)}} if export.batch_size is None else None
     with _quiet(), torch.no_grad():
-        program = _program(network, images, dynamic)
+        program = traced(network, images, dynamic)
         try:
             converted = torch.onnx.export(
                 program,
@@ -110,14 +109,6 @@ def onnx_model(model: EfficientDet | EfficientNet, export: ExportCard) -> Any:
     content.producer_name, content.producer_version = "efficientdet-torch", __version__
     _set_metadata(content, export)
     return content
-
-
-def _program(network: nn.Module, images: torch.Tensor, dynamic: Any) -> torch.export.ExportedProgram:
-    try:
-        return torch.export.export(network, (images,), dynamic_shapes=dynamic)
-    except Exception as error:  # torch raises whatever the tracing of a network meets
-        reason = reason_of(error)
-        raise ExportError(f"the network cannot be traced by torch.export: {reason}") from error
 
 
 @contextmanager
@@ -175,8 +166,8 @@ def _rename_nodes(content: Any) -> None:
         node.doc_string = ""
     for tensor in graph.initializer:
         tensor.name = _short(tensor.name)
-    for traced in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
-        del traced.metadata_props[:]
+    for item in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        del item.metadata_props[:]
     graph.name = "effdet"
 
 
@@ -225,9 +216,11 @@ def _set_metadata(content: Any, export: ExportCard) -> None:
         content.metadata_props.add(key=key, value=text)
 
 
-def _write(content: Any, path: Path) -> None:
-    try:
-        with atomic_write(path) as partial:
-            partial.write_bytes(content.SerializeToString())
-    except OSError as error:
-        raise ExportError(f"{path}: cannot be written ({error.strerror}); make room or choose another folder") from None
+def write_content(content: Any, path: Path) -> None:
+    """Writes an `onnx.ModelProto`.
+
+    Raises:
+        ExportError: the file cannot be written.
+    """
+    with disk_errors_named(path), atomic_write(path) as partial:
+        partial.write_bytes(content.SerializeToString())

@@ -6,13 +6,12 @@ Running them is in `effdet/runtimes/openvino_file.py`.
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from xml.etree import ElementTree
 
 from effdet.errors import ExportError
+from effdet.exporting.disk import disk_errors_named, folder_beside
 from effdet.exporting.onnx_file import check_installed, write_onnx
 from effdet.exporting.plain_metadata import metadata_of
 from effdet.files import atomic_write
@@ -33,38 +32,31 @@ def write_openvino(model: EfficientDet | EfficientNet, export: ExportCard, path:
         ExportError: OpenVINO has no such operator, or the files cannot be written.
     """
     check_installed("openvino", extra="openvino")
-    with _folder_beside(path) as folder:
+    with folder_beside(path) as folder:
         write_onnx(model, export, folder / "model.onnx")
-        convert_onnx(folder / "model.onnx", export, path)
+        convert_onnx(folder / "model.onnx", metadata_of(export), path)
 
 
-def convert_onnx(source: Path, export: ExportCard, path: Path) -> None:
-    """Writes an ONNX file of this package as files of OpenVINO; see `write_openvino`."""
+def convert_onnx(source: Path, metadata: Mapping[str, str], path: Path) -> None:
+    """Writes an ONNX file as files of OpenVINO, with metadata.
+
+    Raises:
+        ExportError: OpenVINO has no such operator, or the files cannot be written.
+    """
     import openvino
 
     try:
-        with _folder_beside(path) as folder:
+        with folder_beside(path) as folder:
             graph = openvino.Core().read_model(source)  # convert_model has telemetry, which may use the network
-            for key, text in metadata_of(export).items():
+            for key, text in metadata.items():
                 graph.set_rt_info(text, key)
             openvino.save_model(graph, folder / path.name, compress_to_fp16=False)
-            del graph
+            del graph  # it may still read the weights
             os.replace((folder / path.name).with_suffix(".bin"), path.with_suffix(".bin"))
             os.replace(folder / path.name, path)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[-300:]
         raise ExportError(f"OpenVINO {openvino.__version__} cannot convert the model: {reason}") from error
-
-
-@contextmanager
-def _folder_beside(path: Path) -> Iterator[Path]:
-    """A temporary folder in the folder of a file; an error of the disk within it is an ExportError."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-            yield Path(folder)
-    except OSError as error:
-        raise ExportError(f"{path}: cannot be written ({error.strerror}); make room or choose another folder") from None
 
 
 def store_card(path: Path, export: ExportCard) -> None:
@@ -81,8 +73,5 @@ def store_card(path: Path, export: ExportCard) -> None:
         if entry is None:
             entry = ElementTree.SubElement(info, key)
         entry.set("value", text)
-    try:
-        with atomic_write(path) as partial:
-            tree.write(partial, encoding="utf-8", xml_declaration=True)
-    except OSError as error:
-        raise ExportError(f"{path}: cannot be written ({error.strerror}); make room or choose another folder") from None
+    with disk_errors_named(path), atomic_write(path) as partial:
+        tree.write(partial, encoding="utf-8", xml_declaration=True)

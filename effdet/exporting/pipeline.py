@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from effdet.errors import ConfigError, ExportError
 from effdet.exporting.calibration import COUNT, calibration_images
 from effdet.exporting.certificate import Certificate
 from effdet.exporting.certifying import CompareOptions, make_certificate, versions_of
+from effdet.exporting.disk import folder_beside
 from effdet.exporting.formats import FORMATS, Format, faces_of
 from effdet.exporting.labels import write_labels
 from effdet.models import EfficientDet, EfficientNet
@@ -84,9 +84,8 @@ def export_model(
             export, calibration=f"{count_of(len(images), 'image')} of {calibration or 'the training split'}"
         )
         show(f"calibrating with {export.calibration}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-        partial = Path(folder) / path.name
+    with folder_beside(path) as folder:
+        partial = folder / path.name
         show(f"writing {path}")
         export = _as_written(export, chosen.write(checkpoint.model, export, partial, images, show), show)
         runtime = open_model(partial, threads=threads).start(torch.device("cpu"), "auto")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import nms
 
-from effdet.exporting.network import exported_network
+from effdet.exporting.network import exported_network, traced
 from effdet.files import atomic_write
 from effdet.models import EfficientDet, EfficientNet
 from effdet.runtimes.program import CARD_FILE
@@ -45,15 +45,14 @@ def write_program(model: EfficientDet | EfficientNet, export: ExportCard, path: 
 
     Raises:
         ConfigError: the model has no such face, or its NMS is soft.
+        ExportError: torch.export cannot trace the network.
     """
     height, width = export.image_size
     examples = torch.zeros(export.batch_size or 2, height, width, model.spec.in_channels, dtype=torch.uint8)
     dynamic = {"images": {0: torch.export.Dim("batch", min=1, max=1024)}} if export.batch_size is None else None
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter, about itself
-        program = torch.export.export(
-            _Named(exported_network(model, export, suppress)), (examples,), dynamic_shapes=dynamic
-        )
+        program = traced(_Named(exported_network(model, export, suppress)), examples, dynamic)
         torch.export.save(program, path, extra_files={CARD_FILE: export.to_json()})
 
 

@@ -17,9 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effdet.errors import ConfigError, ExportError
-from effdet.exporting.onnx_file import check_installed
+from effdet.exporting.onnx_file import check_installed, write_content
 from effdet.exporting.sensitivity import Quantization, choose_float_groups, group_of, relative_error
-from effdet.files import atomic_write
 
 PROBES = 8  # images on which the outputs of the int8 and of the float network are compared
 _WEIGHTED = ("Conv", "Gemm", "MatMul")
@@ -78,7 +77,7 @@ def quantize_onnx(path: Path, target: Path, images: Iterable[NDArray[np.uint8]])
     del result.metadata_props[:]
     result.metadata_props.extend(content.metadata_props)
     result.producer_name, result.producer_version = content.producer_name, content.producer_version
-    _write(result, target)
+    write_content(result, target)
     gated = any(node.op_type in _GATES and node.name in layers for node in content.graph.node)
     return Quantization(total, tuple(kept), gated)
 
@@ -230,11 +229,3 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logging.disable(disabled)
-
-
-def _write(content: Any, path: Path) -> None:
-    try:
-        with atomic_write(path) as partial:
-            partial.write_bytes(content.SerializeToString())
-    except OSError as error:
-        raise ExportError(f"{path}: cannot be written ({error.strerror}); make room or choose another folder") from None

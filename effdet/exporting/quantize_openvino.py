@@ -6,16 +6,15 @@ in int8.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from effdet.errors import ExportError
+from effdet.exporting.disk import folder_beside
 from effdet.exporting.onnx_file import check_installed
+from effdet.exporting.openvino_file import convert_onnx
 from effdet.exporting.quantize_onnx import quantize_onnx
 from effdet.exporting.sensitivity import Quantization
 
@@ -35,24 +34,9 @@ def quantize_openvino(path: Path, target: Path, images: Iterable[NDArray[np.uint
     check_installed("onnx", "onnxruntime")
     check_installed("openvino", extra="openvino")
     import onnx
-    import openvino
 
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
-        onnx_path, xml_path = Path(folder, "model.onnx"), Path(folder, "model.xml")
-        quantization = quantize_onnx(path, onnx_path, images)
-        try:
-            graph = openvino.Core().read_model(onnx_path)
-            for entry in onnx.load(onnx_path).metadata_props:
-                graph.set_rt_info(entry.value, entry.key)
-            openvino.save_model(graph, xml_path, compress_to_fp16=False)
-            del graph  # it may still read the weights
-            os.replace(xml_path.with_suffix(".bin"), target.with_suffix(".bin"))
-            os.replace(xml_path, target)
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())[-300:]
-            raise ExportError(f"OpenVINO {openvino.__version__} cannot convert the model: {reason}") from error
-        except OSError as error:
-            raise ExportError(
-                f"{target}: cannot be written ({error.strerror}); make room or choose another folder"
-            ) from None
+    with folder_beside(target) as folder:
+        quantization = quantize_onnx(path, folder / "model.onnx", images)
+        properties = onnx.load(folder / "model.onnx").metadata_props
+        convert_onnx(folder / "model.onnx", {entry.key: entry.value for entry in properties}, target)
     return quantization

@@ -67,7 +67,7 @@ def opened(path, export, kind):
     pytest.importorskip("openvino", reason="needs the extra openvino")
     xml = path.with_suffix(".xml")
     if not xml.is_file():
-        convert_onnx(path, export, xml)
+        convert_onnx(path, metadata_of(export), xml)
     return ExportedRuntime(openvino_file.open_graph(xml, CPU, 1), export, CPU, str(xml))
 
 

@@ -188,3 +188,9 @@ def test_images_for_calibration_are_the_same_ones_in_every_call(trained, detecto
     assert len(list(calibration_images(card))) == 12  # all images to train on
     with pytest.raises(DataError, match=r"no recipe .*--calibration FOLDER"):
         calibration_images(load_checkpoint(detector).card)
+
+
+def test_a_folder_that_cannot_be_written_is_named(detector, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ExportError, match=r"best\.pt2: cannot be written \(.*\); make room or choose another folder"):
+        export(detector, "torch", output=tmp_path / "file" / "best.pt2")

@@ -1,0 +1,40 @@
+"""Errors of the disk while an export is written, and temporary folders for it.
+
+Which files are written is known to the modules of the formats.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from effdet.errors import ExportError
+
+
+@contextmanager
+def disk_errors_named(path: Path) -> Iterator[None]:
+    """Within it, an error of the disk is an ExportError that names the file.
+
+    Raises:
+        ExportError: a file or folder cannot be read or written.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ExportError(f"{path}: cannot be written ({reason}); make room or choose another folder") from None
+
+
+@contextmanager
+def folder_beside(path: Path) -> Iterator[Path]:
+    """A temporary folder in the folder of a file, which is created if missing.
+
+    Raises:
+        ExportError: a file or folder cannot be read or written.
+    """
+    with disk_errors_named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+            yield Path(folder)

@@ -190,17 +190,6 @@ def test_random_weights_are_the_same_every_time_and_leave_the_random_state(weigh
         assert torch.equal(value, second.model.state_dict()[name]), name
 
 
-def test_activations_of_random_weights_do_not_vanish(weights):
-    model = load_checkpoint(weights).model
-    largest = []
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.register_forward_hook(lambda module, given, result: largest.append(result.abs().max().item()))
-    with torch.inference_mode():
-        model(torch.randint(0, 256, (1, 3, 128, 128), dtype=torch.uint8))
-    assert 1e-2 < min(largest) <= max(largest) < 1e4
-
-
 def test_names_of_models_get_random_weights_and_files_stay_as_they_are(tmp_path, monkeypatch):
     written = []
     monkeypatch.setattr(

@@ -10,10 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from effdet.data.images import read_image
-from effdet.data.letterbox import letterbox
 from effdet.data.synthetic.files import encode_jpeg
 from effdet.data.synthetic.scenes import draw_scene
 from effdet.errors import ConfigError
@@ -98,12 +96,10 @@ def find_subjects(models: Sequence[str], image_size: tuple[int, int] | None, fol
     return subjects
 
 
-@torch.no_grad()
 def write_random_checkpoint(name: str, path: Path, image_size: tuple[int, int] | None = None) -> None:
     """Writes a checkpoint of a model with random weights, the same for the same name.
 
-    The statistics of BatchNorm layers are those of a drawn image and noise. With their initial values, activations of
-    deep models would vanish (below 1e-22 in D4), and all scores of an image would be equal.
+    All scores of an untrained detector are nearly equal to the prior.
 
     Args:
         name: a name of `effdet models`.
@@ -114,12 +110,6 @@ def write_random_checkpoint(name: str, path: Path, image_size: tuple[int, int] |
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = spec.build(DEFAULT_NUM_CLASSES[spec.task])
-        for module in model.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.momentum = 1.0  # the statistics of the last batch alone
-        pixels, _ = letterbox(draw_scene(0, 1, DRAWN_SIZE).image, spec.image_size, GREY, antialias=False, mode="pad")
-        images = torch.from_numpy(pixels).permute(2, 0, 1)
-        model.train()(torch.stack([images, torch.randint_like(images, 256)]))
     labels = range(model.num_classes)
     card = ModelCard(spec, tuple(f"class {label}" for label in labels), tuple(labels))
     save_checkpoint(path, model.state_dict(), card)

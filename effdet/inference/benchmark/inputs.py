@@ -21,7 +21,6 @@ from effdet.weights.checkpoint import save_checkpoint
 from effdet.weights.pretrained import DEFAULT_NUM_CLASSES
 
 DRAWN_SIZE = (480, 640)  # (H, W) of the drawn image in pixels
-GREY = (124, 116, 104)
 
 
 @dataclass(frozen=True)

@@ -146,7 +146,7 @@ class Certificate:
         if self.ap is not None:
             ap = self.ap
             values = f"{100 * ap.before:.2f} before, {100 * ap.after:.2f} after"
-            rows.append((ap.metric, f"{values} (limit -{limits.ap_loss:g}), {ap.images} images of {ap.data}"))
+            rows.append((ap.metric, f"{values} (largest loss {limits.ap_loss:g}), {ap.images} images of {ap.data}"))
         rows.append(("versions", ", ".join(f"{name} {version}" for name, version in self.versions.items())))
         rows += [("", failure) for failure in self.failures]
         rows.append(("result", "agrees with the PyTorch model" if self.agrees else "DIFFERS from the PyTorch model"))

@@ -16,7 +16,7 @@ from effdet.data.formats import read_table
 from effdet.data.image_table import ImageTable
 from effdet.data.images import Image
 from effdet.data.label_map import LabelMap
-from effdet.errors import DataError
+from effdet.errors import ConfigError, DataError
 from effdet.evaluation.evaluate_checkpoint import evaluation_config
 from effdet.exporting.certificate import ApComparison, Certificate, certify
 from effdet.exporting.comparing import TOLERANCES
@@ -50,6 +50,24 @@ class CompareOptions:
     data: str | Path | None = None
     ap: bool = False
     max_ap_loss: float | None = None
+
+
+def check_compare_options(options: CompareOptions, precision: StoredPrecision) -> None:
+    """Checks what can be checked before a file is written, which may need minutes.
+
+    Raises:
+        DataError: a folder is missing.
+        ConfigError: there is a limit for the loss of AP, and AP is not measured.
+    """
+    if options.images is not None and not Path(options.images).expanduser().is_dir():
+        raise DataError(f"{options.images}: no such folder; give a folder with images")
+    if options.data is not None and not Path(options.data).expanduser().exists():
+        raise DataError(f"{options.data}: no such folder; give the data set to measure AP on")
+    measured = options.ap or options.data is not None or precision in CALIBRATED
+    if options.max_ap_loss is not None and not measured:
+        raise ConfigError(
+            "max_ap_loss needs AP, which is not measured; add --ap or --data FOLDER (ap=True or data=...)"
+        )
 
 
 def make_certificate(

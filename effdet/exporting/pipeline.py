@@ -16,16 +16,16 @@ import torch
 
 from effdet.config import DetectionConfig, make_config
 from effdet.data.images import Image
-from effdet.errors import ConfigError, ExportError
+from effdet.errors import ConfigError, ExportError, WeightsError
 from effdet.exporting.calibration import COUNT, calibration_images
 from effdet.exporting.certificate import Certificate
-from effdet.exporting.certifying import CompareOptions, make_certificate, versions_of
+from effdet.exporting.certifying import CompareOptions, check_compare_options, make_certificate, versions_of
 from effdet.exporting.disk import folder_beside
 from effdet.exporting.formats import FORMATS, Format, faces_of
 from effdet.exporting.labels import write_labels
 from effdet.models import EfficientDet, EfficientNet
 from effdet.runtimes.exported import ExportedRuntime
-from effdet.runtimes.opening import open_model
+from effdet.runtimes.opening import EXPORTED, open_model
 from effdet.text import count_of
 from effdet.types import ExportFormat, Face, PostprocessOptions, StoredPrecision
 from effdet.weights.card import ModelCard
@@ -72,8 +72,11 @@ def export_model(
     Of `PostprocessOptions` those in `postprocess` are given; `compare` says on what the file is compared, and `show`
     shows a line about progress.
     """
+    if threads is not None and threads < 1:
+        raise ConfigError(f"threads is {threads}; expected at least 1")
     _check_calibration(precision, calibration, calibration_count)
-    checkpoint = resized(open_checkpoint(weights), image_size)
+    check_compare_options(compare, precision)
+    checkpoint = resized(open_source(weights), image_size)
     export = describe(checkpoint, weights, format_name, face, batch_size, precision, postprocess or {})
     chosen = FORMATS[format_name]
     path = output_path(weights, export, chosen, faces_of(format_name, checkpoint.card.task)[0], output)
@@ -182,6 +185,17 @@ def _with_options(card: ModelCard, options: PostprocessOptions) -> ModelCard:
 
 
 _KIND = {"detection": "detector", "classification": "classifier"}
+
+
+def open_source(weights: str | Path) -> Checkpoint:
+    """The checkpoint, or the public weights, that are exported.
+
+    Raises:
+        WeightsError: they cannot be read, or are an exported file.
+    """
+    if Path(weights).suffix.lower() in EXPORTED:
+        raise WeightsError(f"{weights}: is an exported file; give the checkpoint that it was exported from")
+    return open_checkpoint(weights)
 
 
 def resized(checkpoint: Checkpoint, image_size: tuple[int, int] | None) -> Checkpoint:

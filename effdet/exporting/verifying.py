@@ -17,10 +17,9 @@ from effdet.exporting.certifying import SCENES, CompareOptions, make_certificate
 from effdet.exporting.formats import FORMATS
 from effdet.exporting.images import drawn_images, pixel_hash
 from effdet.exporting.measuring import compare_drawn
-from effdet.exporting.pipeline import content_hash, resized
+from effdet.exporting.pipeline import content_hash, open_source, resized
 from effdet.runtimes.exported import ExportedRuntime
 from effdet.runtimes.opening import open_model
-from effdet.weights.create import open_checkpoint
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ def _with_checkpoint(
     show: Callable[[str], None],
 ) -> VerifyResult:
     export = runtime.export
-    checkpoint = resized(open_checkpoint(weights), export.image_size)
+    checkpoint = resized(open_source(weights), export.image_size)
     if export.source_sha256 and content_hash(checkpoint.model) != export.source_sha256:
         line = (
             f"result        DIFFERS: the weights of {weights} are not those of {export.source} that were exported; "

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from effdet.errors import ConfigError, DataError, ExportError
+from effdet.errors import ConfigError, DataError, ExportError, WeightsError
 from effdet.exporting import pipeline
 from effdet.exporting.api import export
 from effdet.exporting.calibration import calibration_images
@@ -188,6 +188,27 @@ def test_images_for_calibration_are_the_same_ones_in_every_call(trained, detecto
     assert len(list(calibration_images(card))) == 12  # all images to train on
     with pytest.raises(DataError, match=r"no recipe .*--calibration FOLDER"):
         calibration_images(load_checkpoint(detector).card)
+
+
+def test_an_exported_file_is_not_exported_again(exported):
+    with pytest.raises(WeightsError, match=r"best\.pt2: is an exported file; give the checkpoint"):
+        export(exported.path, "torch")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"threads": 0}, ConfigError, "threads is 0"),
+        ({"calibration": "."}, ConfigError, "calibration"),
+        ({"max_ap_loss": 3.0}, ConfigError, "max_ap_loss needs AP, which is not measured"),
+        ({"images": "missing"}, DataError, "missing: no such folder"),
+        ({"data": "missing"}, DataError, "missing: no such folder"),
+    ],
+)
+def test_arguments_are_checked_before_a_file_is_written(detector, tmp_path, capsys, arguments, error, message):
+    with pytest.raises(error, match=message):
+        export(detector, "torch", output=tmp_path, **arguments)
+    assert "writing" not in capsys.readouterr().out
 
 
 def test_a_folder_that_cannot_be_written_is_named(detector, tmp_path):

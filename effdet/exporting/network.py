@@ -15,7 +15,7 @@ from effdet.boxes import decode_boxes
 from effdet.errors import ConfigError, ExportError
 from effdet.models import EfficientDet, EfficientNet
 from effdet.models.folding import fold
-from effdet.postprocess import best_pairs, logit, select_rows
+from effdet.postprocess import best_pairs, finite_sums, logit, select_rows
 from effdet.text import reason_of
 from effdet.types import PostprocessOptions
 from effdet.weights.exported import ExportCard
@@ -42,7 +42,10 @@ class RawDetector(nn.Module):
 
 
 class SuppressingDetector(nn.Module):
-    """A detector with the face "detections": the best candidates, decoded, and NMS."""
+    """A detector with the face "detections": the best candidates, decoded, and NMS.
+
+    An image whose raw outputs are NaN or Inf has no detections, and its scores are NaN.
+    """
 
     names = ("boxes", "scores", "labels", "counts")
 
@@ -58,7 +61,12 @@ class SuppressingDetector(nn.Module):
         values, anchor, label = best_pairs(outputs.class_logits, count)
         boxes = decode_boxes(select_rows(outputs.box_deltas, anchor), outputs.anchors[anchor])
         scores = values.sigmoid() * (values >= logit(self.options.score_threshold))
-        return self.suppress(boxes, scores, label, self.options)
+        boxes, scores, label, counts = self.suppress(boxes, scores, label, self.options)
+        # NaN would pass NMS as an image without objects. Comparing with a number, unlike isfinite, is never optimized
+        # away by a runtime.
+        sums = finite_sums(outputs.class_logits) + finite_sums(outputs.box_deltas)
+        finite = sums.abs() < torch.finfo(torch.float32).max
+        return boxes, scores.where(finite[:, None], torch.nan), label, counts * finite
 
 
 class ExportedClassifier(nn.Module):

@@ -36,6 +36,8 @@ class DetectionSteps:
         config = make_config({"postprocess": plain}, source="Predictor")
         assert isinstance(config, DetectionConfig)
         self.options = PostprocessOptions(**config.postprocess.model_dump())
+        if isinstance(runtime, ExportedRuntime):
+            runtime.check_options(self.options)
         self.spec: Any = card.spec
         self.runtime = runtime
 

@@ -3,7 +3,7 @@
 Boxes stay in pixels of the network input and are not clipped to it. `data/images.py` maps them to the original image.
 """
 
-from effdet.postprocess.candidates import Candidates, best_pairs, logit, select_rows
+from effdet.postprocess.candidates import Candidates, best_pairs, check_finite, finite_sums, logit, select_rows
 from effdet.postprocess.classes import classify, rank_classes
 from effdet.postprocess.detections import postprocess, postprocess_boxes
 from effdet.postprocess.nms import hard_nms, soft_nms
@@ -11,7 +11,9 @@ from effdet.postprocess.nms import hard_nms, soft_nms
 __all__ = [
     "Candidates",
     "best_pairs",
+    "check_finite",
     "classify",
+    "finite_sums",
     "hard_nms",
     "logit",
     "postprocess",

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from effdet.errors import ConfigError
-from effdet.postprocess import postprocess_boxes
+from effdet.postprocess import check_finite, finite_sums, postprocess_boxes
 from effdet.structures import Detections
 from effdet.types import PostprocessOptions
 from effdet.weights.exported import ExportCard
@@ -37,16 +37,11 @@ class ExportedRuntime:
 
     def detections(self, images: Tensor, options: PostprocessOptions) -> list[Detections]:
         """See `Runtime`."""
-        if self.export.face in ("raw", "mediapipe"):
-            outputs = self.outputs(images)
+        self.check_options(options)
+        outputs = self.outputs(images)
+        if self.export.postprocess is None:
             return postprocess_boxes(outputs["class_logits"], outputs["boxes"], options)
-        if self.export.face in ("detections", "coral"):
-            self._check_options(options)
-            return _selected(self.outputs(images), options)
-        raise ConfigError(
-            f"{self.name}: has the face '{self.export.face}', whose outputs are features; export it with "
-            "--face detections or raw to predict"
-        )
+        return _selected(outputs, options)
 
     def logits(self, images: Tensor) -> Tensor:
         """See `Runtime`."""
@@ -79,10 +74,16 @@ class ExportedRuntime:
             results.append({name: values[: len(chunk)] for name, values in self._graph(filled).items()})
         return {name: torch.from_numpy(np.concatenate([result[name] for result in results])) for name in results[0]}
 
-    def _check_options(self, options: PostprocessOptions) -> None:
-        """Raises ConfigError if the file, whose NMS is fixed, cannot give what the options ask for."""
+    def check_options(self, options: PostprocessOptions) -> None:
+        """Raises ConfigError if the file gives no detections, or its NMS is fixed to other options."""
+        if self.export.face == "features":
+            raise ConfigError(
+                f"{self.name}: has the face 'features', whose outputs are features; export it with --face detections "
+                "or raw to predict"
+            )
         fixed = self.export.postprocess
-        assert fixed is not None
+        if fixed is None:
+            return
         wanted = replace(
             options,
             score_threshold=max(options.score_threshold, fixed.score_threshold),
@@ -103,7 +104,12 @@ class ExportedRuntime:
 
 
 def _selected(outputs: dict[str, Tensor], options: PostprocessOptions) -> list[Detections]:
-    """The detections of each image at or above the confidence threshold."""
+    """The detections of each image at or above the confidence threshold.
+
+    Raises:
+        NotFiniteError: scores are NaN, see `SuppressingDetector`.
+    """
+    check_finite(finite_sums(outputs["scores"]))
     results = []
     for boxes, scores, labels, count in zip(
         outputs["boxes"], outputs["scores"], outputs["labels"], outputs["counts"].tolist(), strict=True

@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 import logging
 
@@ -7,7 +8,7 @@ import torch
 from torch import nn
 
 from effdet.boxes import decode_boxes
-from effdet.errors import ConfigError, ExportError, WeightsError
+from effdet.errors import ConfigError, ExportError, NotFiniteError, WeightsError
 from effdet.exporting.network import SuppressingDetector
 from effdet.exporting.onnx_file import onnx_model, store_card, write_onnx
 from effdet.exporting.onnx_nms import suppression, translations
@@ -230,6 +231,22 @@ def test_nms_in_pytorch_equals_the_postprocessing(detecting):
         torch.testing.assert_close(scores[row, : counts[row]], result.scores)
         assert labels[row, : counts[row]].equal(result.labels.int())
         torch.testing.assert_close(boxes[row, : counts[row]], result.boxes, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("head", ["class_head", "box_head"])
+def test_an_image_with_nan_in_the_network_is_no_image_without_objects(detecting, tmp_path, kind, head):
+    model, export, _, images = detecting
+    model = copy.deepcopy(model)
+    with torch.no_grad():
+        getattr(model, head).predict.pointwise.bias[0] = torch.nan
+    write_onnx(model, export, tmp_path / "model.onnx")
+    runtime = opened(tmp_path / "model.onnx", export, kind)
+    outputs = runtime.outputs(images)
+    assert outputs["counts"].tolist() == [0, 0]
+    assert outputs["scores"].isnan().all()
+    with pytest.raises(NotFiniteError, match="image 1 of the batch are NaN or Inf"):
+        runtime.detections(images, export.postprocess)
 
 
 def test_soft_nms_is_refused(detecting):

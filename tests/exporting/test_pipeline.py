@@ -63,10 +63,9 @@ def test_predictions_of_the_file_are_those_of_the_checkpoint(exported, trained):
 def test_precision_and_other_options_than_those_in_the_file_are_refused(exported):
     with pytest.raises(ConfigError, match=r"precision is fp16, but .* has its own, float32; leave it out"):
         Predictor(exported.path, "cpu", precision="fp16")
-    image = torch.zeros(3, 64, 64, dtype=torch.uint8)
     for setting in ({"iou_threshold": 0.3}, {"nms": "agnostic"}, {"score_threshold": 0.1}, {"max_detections": 90}):
         with pytest.raises(ConfigError, match="--face raw"):
-            Predictor(exported.path, "cpu", **setting)(image)
+            Predictor(exported.path, "cpu", **setting)
 
 
 def test_an_export_that_disagrees_leaves_nothing_behind(detector, tmp_path, monkeypatch):

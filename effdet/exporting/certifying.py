@@ -5,6 +5,7 @@ The certificate itself is in `certificate.py`, the comparison in `measuring.py`.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -127,7 +128,7 @@ def _real_images(
             table = recipe_table(card, "val", Path(weights).expanduser().parent)
         except DataError as error:
             if options.ap:
-                raise
+                raise DataError(f"images to measure AP on: {error}; give a data set with --data FOLDER") from None
             show(f"no validation images are compared: {error}")
     if options.images is not None:
         images = list(folder_images(card, Path(options.images), IMAGES))
@@ -160,4 +161,7 @@ def _compare_ap(
     config = config.model_copy(update={"model": config.model.model_copy(update={"image_size": None})})
     before = TorchRuntime(checkpoint.model, card, runtime.device)
     postprocess = compared_options(export) if detector else None
-    return compare_ap(before, runtime, table, config, postprocess, str(table.source))
+    with warnings.catch_warnings():
+        # JAX, which litert-torch imports, warns of each process that reads images; they do not use it.
+        warnings.filterwarnings("ignore", r"os\.fork\(\) was called", RuntimeWarning)
+        return compare_ap(before, runtime, table, config, postprocess, str(table.source))

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effdet.errors import ConfigError
-from effdet.runtimes.litert_file import IDENTIFIER
+from effdet.runtimes.litert_file import IDENTIFIER, quiet_libraries
 
 _TYPES = {"float32": 0, "float16": 1, "int32": 2, "uint8": 3, "int64": 4, "int8": 9}  # TensorType of the schema
 _TO_CHANNELS_FIRST, _TO_CHANNELS_LAST = [0, 3, 1, 2], [0, 2, 3, 1]
@@ -288,7 +288,8 @@ def _channels_last(graph: LiteRTGraph, operator: Any, tensor: int) -> int:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Within it, progress bars, prints and warnings of the conversion libraries are not shown."""
-    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()), warnings.catch_warnings():
+    """Within it, progress bars, prints, warnings and logs of the conversion libraries are not shown."""
+    prints = redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO())
+    with quiet_libraries(), prints[0], prints[1], warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

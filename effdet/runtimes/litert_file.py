@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +86,9 @@ def open_graph(path: Path, device: torch.device, threads: int | None = None) -> 
     text = read_metadata(path)
     reader = None if text is None else _reader(read_export_card(text, path))
     try:
-        interpreter: Any = Interpreter(os.fspath(path), num_threads=threads or torch.get_num_threads())
-        interpreter.allocate_tensors()
+        with quiet_libraries():
+            interpreter: Any = Interpreter(os.fspath(path), num_threads=threads or torch.get_num_threads())
+            interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         raise WeightsError(f"{path}: LiteRT cannot run it: {reason_of(error)}") from None
     image_input = interpreter.get_input_details()[0]["index"]
@@ -100,6 +103,30 @@ def open_graph(path: Path, device: torch.device, threads: int | None = None) -> 
         return {output["name"]: value for output, value in zip(outputs, values, strict=True)}
 
     return run
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Within it, what C++ libraries write to the standard error is not shown; LiteRT cannot be asked to log less.
+
+    Errors of LiteRT are raised besides.
+    """
+    with _standard_error:
+        try:
+            saved = os.dup(2)
+        except OSError:  # a service without standard error
+            yield
+            return
+        try:
+            with open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), 2)
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+
+
+_standard_error = threading.RLock()  # redirections of two threads must not overlap
 
 
 def _reader(export: ExportCard) -> Reader:

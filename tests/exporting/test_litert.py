@@ -1,3 +1,4 @@
+import os
 import runpy
 from dataclasses import replace
 from pathlib import Path
@@ -294,3 +295,13 @@ def test_a_damaged_file_is_named(written, tmp_path):
             read_metadata(path)
     with pytest.raises(WeightsError, match="cannot be read"):
         read_metadata(tmp_path / "missing.tflite")
+
+
+def test_neither_writing_nor_opening_a_file_prints_anything(model, tmp_path, capfd):
+    path = tmp_path / "model.tflite"
+    write_litert(model, export_card(model, "raw"), path)
+    open_graph(path, torch.device("cpu"), 1)
+    printed = capfd.readouterr()
+    assert (printed.out, printed.err) == ("", "")
+    os.write(2, b"still there")
+    assert capfd.readouterr().err == "still there"

@@ -76,8 +76,11 @@ def recipe_table(card: ModelCard, split: Part, folder: Path) -> ImageTable:
         DataError: the checkpoint has no recipe, or the data set is not there.
     """
     if not card.config:
-        raise DataError("the weights have no recipe that names a data set; give a folder with images")
+        raise DataError("the weights have no recipe that names a data set")
     config = with_saved_list(make_config(card.config), folder)
+    root = config.data.root
+    if root is not None and not root.expanduser().exists():
+        raise DataError(f"the data set of the recipe, {root}, is not there")
     table: ImageTable = read_table(config.data, split, LabelMap(card.class_names, card.category_ids))
     return table
 

@@ -238,7 +238,9 @@ def output_path(
         if path.is_dir():
             path = path / _default_name(weights, export, chosen, default_face)
         elif path.suffix != chosen.suffix:
-            raise ConfigError(f"{path}: files of this format end in {chosen.suffix}; give such a name or a folder")
+            raise ConfigError(
+                f"{path}: files of this format end in {chosen.suffix}; give such a name or a folder that exists"
+            )
         return path
     source = Path(weights).expanduser()
     folder = source.parent if source.is_file() else Path()

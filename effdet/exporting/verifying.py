@@ -88,7 +88,8 @@ def _with_checkpoint(
         compare = replace(compare, max_ap_loss=stored.tolerance.ap_loss)
     packages = next(row.packages for row in FORMATS.values() if row.suffix == Path(runtime.name).suffix.lower())
     certificate = make_certificate(checkpoint, weights, runtime, compare, packages, show)
-    lines = [f"checkpoint    {weights}, the one that was exported", *certificate.lines()]
+    known = "the one that was exported" if export.source_sha256 else "whether it was exported is unknown"
+    lines = [f"checkpoint    {weights}, {known}", *certificate.lines()]
     if stored is not None:
         same = "the same" if stored.images_sha256 == certificate.images_sha256 else "other"
         lines.insert(1, f"stored        certificate of {stored.date}, on {same} images")

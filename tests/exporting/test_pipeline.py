@@ -15,7 +15,7 @@ from effdet.exporting.pipeline import content_hash, describe, output_path, resiz
 from effdet.inference.predictor import Predictor
 from effdet.runtimes.opening import open_model
 from effdet.types import PostprocessOptions
-from effdet.weights.checkpoint import load_checkpoint
+from effdet.weights.checkpoint import load_checkpoint, save_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -214,3 +214,14 @@ def test_a_folder_that_cannot_be_written_is_named(detector, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ExportError, match=r"best\.pt2: cannot be written \(.*\); make room or choose another folder"):
         export(detector, "torch", output=tmp_path / "file" / "best.pt2")
+
+
+def test_a_data_set_that_is_gone_is_named_with_the_folder_to_give(tmp_path, other_detector):
+    checkpoint = load_checkpoint(other_detector)
+    config = {"task": "detection", "model": {"name": "efficientdet_lite0"}, "data": {"root": "/gone/cells"}}
+    card = replace(checkpoint.card, config=config)
+    with pytest.raises(DataError, match=r"recipe, /gone/cells, is not there; give a folder with --calibration FOLDER"):
+        calibration_images(card)
+    save_checkpoint(tmp_path / "best.pt", checkpoint.model.state_dict(), card)
+    with pytest.raises(DataError, match=r"recipe, /gone/cells, is not there; give a data set with --data FOLDER"):
+        export(tmp_path / "best.pt", "torch", ap=True)

@@ -10,7 +10,8 @@ install: .venv/installed
 .venv/installed: pyproject.toml setup.py
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --editable ".[imagenet,dev,onnx,openvino]"
-	$(BIN)/python -m pip install --quiet --editable ".[litert]" # after the others, whose newer typing_extensions it replaces
+	$(BIN)/python -m pip install --quiet --editable ".[litert]" # alone: pip does not find versions of all extras together
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade "typing_extensions>=4.14" # litert-torch works with it too
 	touch $@
 
 demo: .venv/installed

@@ -48,19 +48,24 @@ def test_verify_fails_with_another_checkpoint(run_folder, tmp_path, capsys):
 
 
 def test_eval_and_predict_run_the_file_as_the_checkpoint(run_folder, tiny_data, tmp_path):
-    metrics, predictions = [], []
+    evaluated, predicted = [], []
     for name in ("best.pt", "best.pt2"):
         out = tmp_path / f"eval-{name}"
         assert main(["eval", "--weights", str(run_folder / name), "--out", str(out), "--device", "cpu"]) == 0
-        metrics.append(json.loads((out / "metrics.json").read_text()))
+        evaluated.append(scores_in(out))
         folder = tmp_path / f"predict-{name}"
         source = next(path for path in tiny_data.rglob("*.jpg"))
         arguments = ["--weights", str(run_folder / name), "--out", str(folder), "--conf", "0.001", "--device", "cpu"]
         assert main(["predict", str(source), *arguments, "--no-images"]) == 0
-        predictions.append(json.loads((folder / "predictions.json").read_text()))
-    # Scores of the hardly trained model are so close that rounding changes the order of a few detections.
-    assert metrics[0] == pytest.approx(metrics[1], abs=0.02)
-    assert len(predictions[0]) == len(predictions[1]) > 0
+        predicted.append(scores_in(folder))
+    # AP of a hardly trained model depends on the order of nearly equal scores; the sorted scores do not.
+    for checkpoint, file in (evaluated, predicted):
+        assert len(checkpoint) > 0
+        assert file == pytest.approx(checkpoint, rel=1e-3)
+
+
+def scores_in(folder):
+    return sorted(row["score"] for row in json.loads((folder / "predictions.json").read_text()))
 
 
 def test_formats_faces_and_precisions_are_those_of_the_package():

@@ -26,7 +26,7 @@ ROOMS = (
         "training",
         "inference",
     ),
-    *("exporting", "api", "cli"),
+    *("diagnosis", "exporting", "api", "cli"),
 )
 PLAIN_ROOMS = {"boxes", "report", "structures", "models", "losses", "postprocess"}  # plain values in, tensors out
 NOT_PLAIN = {"config", "data"}

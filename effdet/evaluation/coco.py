@@ -1,13 +1,12 @@
-"""The twelve metrics of the COCO detection challenge, computed by pycocotools from arrays, and rows of result files.
+"""The evaluator of detectors: collects detections image by image, and gives the metrics of the COCO challenge.
 
-Detections come in with boxes in pixels of the original image and leave with the category ids of the data set. Running a
-model over a data set is done in `evaluate.py`.
+Detections come in with boxes in pixels of the original image and leave with the category ids of the data set. Matching
+and metrics are computed in `matching.py` and `average_precision.py`; running a model over a data set is done in
+`evaluate.py`.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
 from pathlib import Path
 from typing import Any
 
@@ -19,26 +18,12 @@ from effdet.data.annotations import Annotations
 from effdet.data.label_map import LabelMap
 from effdet.errors import DataError
 from effdet.evaluation.accuracy import SCORE_DECIMALS
+from effdet.evaluation.average_precision import Tables, class_metrics, coco_metrics, mean_of_measured, tables
+from effdet.evaluation.matching import COCO_CAP, Matches, Objects, Predictions, match
 from effdet.files import write_json
 from effdet.structures import Detections
 from effdet.text import count_of
 
-MEANINGS = {
-    "AP": "average precision, IoU 0.50 to 0.95",
-    "AP50": "average precision, IoU 0.50",
-    "AP75": "average precision, IoU 0.75",
-    "APs": "AP of small objects, area below 32\u00b2 pixels",
-    "APm": "AP of medium objects, 32\u00b2 to 96\u00b2",
-    "APl": "AP of large objects, above 96\u00b2",
-    "AR1": "average recall, 1 detection per image and class",
-    "AR10": "average recall, 10 detections",
-    "AR100": "average recall, 100 detections",
-    "ARs": "AR100 of small objects",
-    "ARm": "AR100 of medium objects",
-    "ARl": "AR100 of large objects",
-}
-METRIC_NAMES = tuple(MEANINGS)
-COCO_CAP = 100  # detections per image and class that COCO's metrics count
 BOX_DECIMALS = 2  # of pixels, in written results
 
 
@@ -52,6 +37,7 @@ class CocoEvaluator:
         self.annotations, self.label_map = annotations, annotations.label_map
         # Boxes [M, 4], scores [M] and labels [M] by row of the image.
         self._detections: dict[int, tuple[NDArray[Any], ...]] = {}
+        self._tables: Tables | None = None  # of the detections so far
 
     def __len__(self) -> int:
         return len(self.annotations)
@@ -71,6 +57,7 @@ class CocoEvaluator:
                 f" only {count_of(classes, 'class', 'classes')}; evaluate on a data set with the classes that the model"
                 " was trained on"
             )
+        self._tables = None
         self._detections[index] = (detections.boxes.cpu().numpy(), detections.scores.cpu().numpy(), labels)
 
     def state(self) -> dict[int, tuple[NDArray[Any], ...]]:
@@ -79,6 +66,7 @@ class CocoEvaluator:
 
     def merge(self, state: dict[int, tuple[NDArray[Any], ...]]) -> None:
         """Add what another evaluator of the same table, in another process, has in its `state`."""
+        self._tables = None
         self._detections.update(state)
 
     def results(self) -> list[dict[str, Any]]:
@@ -90,15 +78,46 @@ class CocoEvaluator:
             rows += coco_results(image_id, Detections(boxes, scores, labels), self.label_map)
         return rows
 
+    def truth(self) -> Objects:
+        """All objects of the data set."""
+        table = self.annotations
+        boxes = table.boxes.astype(np.float64)
+        return Objects(table.image_of_label(), table.labels, boxes, _areas(boxes), table.areas, table.crowd)
+
+    def predicted(self) -> Predictions:
+        """All detections; of equal scores those of the image with the lower id come first, as in pycocotools."""
+        indices = [int(index) for index in np.argsort(self.annotations.image_ids, kind="stable")]
+        indices = [index for index in indices if index in self._detections]
+        rows = [self._detections[index] for index in indices]
+        boxes = np.concatenate([np.empty((0, 4)), *(boxes for boxes, _, _ in rows)])
+        return Predictions(
+            images=np.repeat(np.asarray(indices, np.int64), [len(scores) for _, scores, _ in rows]),
+            labels=np.concatenate([np.empty(0, np.int64), *(labels for _, _, labels in rows)]),
+            boxes=boxes,
+            box_areas=_areas(boxes),
+            scores=np.concatenate([np.empty(0), *(scores for _, scores, _ in rows)]),
+        )
+
+    def matches(self, most: int = COCO_CAP) -> Matches:
+        """Detections matched to objects by COCO's rules, with at most so many detections per image and class."""
+        return match(self.truth(), self.predicted(), len(self), len(self.label_map), most=most)
+
+    def tables(self) -> Tables:
+        """Precision and recall by size, class and IoU threshold."""
+        if self._tables is None:
+            self._tables = tables(self.matches(), self.annotations.labels)
+        return self._tables
+
     def metrics(self) -> dict[str, float]:
         """The metrics named in `METRIC_NAMES`, as fractions.
 
         As in pycocotools a metric is -1 if the data set has no object of its size; without detections the others are 0.
         """
-        evaluation = self._evaluation(COCO_CAP)
-        with contextlib.redirect_stdout(io.StringIO()):
-            evaluation.summarize()
-        return dict(zip(METRIC_NAMES, map(float, evaluation.stats), strict=True))
+        return coco_metrics(self.tables())
+
+    def class_metrics(self) -> dict[str, NDArray[np.float64]]:
+        """AP, AP50, AP75, APs, APm, APl and AR100 of every class, [K] each; -1 without objects."""
+        return class_metrics(self.tables())
 
     def notes(self, metrics: dict[str, float]) -> list[str]:
         """What the metrics do not show, one line each: images with more objects of a class than COCO counts.
@@ -109,8 +128,7 @@ class CocoEvaluator:
         most = self._most_objects()
         if most <= COCO_CAP:
             return []
-        precision = self._evaluation(most).eval["precision"][:, :, :, 0, -1]
-        uncapped = float(precision[precision > -1].mean())
+        uncapped = mean_of_measured(tables(self.matches(most), self.annotations.labels).precision[0])
         return [
             f"COCO counts {COCO_CAP} detections per image and class, but images have up to {most} objects of a class: "
             f"AP is {metrics['AP']:.1%} with this limit and {uncapped:.1%} without it; postprocess.max_detections sets "
@@ -123,68 +141,10 @@ class CocoEvaluator:
         pairs = (table.image_of_label() * len(self.label_map) + table.labels)[~table.crowd]
         return int(np.unique(pairs, return_counts=True)[1].max()) if len(pairs) else 0
 
-    def _evaluation(self, most_detections: int) -> Any:
-        """The COCOeval of pycocotools after `accumulate`, with at most so many detections per image and class."""
-        from pycocotools.cocoeval import COCOeval
-
-        table = self.annotations
-        # pycocotools breaks ties of scores by the order of image ids, so each image goes by the rank of its id.
-        rank = np.empty(len(table), np.int64)
-        rank[np.argsort(table.image_ids, kind="stable")] = np.arange(len(table))
-        indices, boxes, scores, labels = self._columns()
-        box_images = np.repeat(rank, np.diff(table.offsets))
-        with contextlib.redirect_stdout(io.StringIO()):
-            truth = self._coco(
-                box_images, table.labels, table.boxes, area=table.areas, iscrowd=table.crowd.astype(np.int64)
-            )
-            sides = boxes[:, 2:].astype(np.float64) - boxes[:, :2]
-            predicted = self._coco(rank[indices], labels, boxes, area=sides.prod(1), score=scores.astype(np.float64))
-            evaluation = COCOeval(truth, predicted, "bbox")
-            evaluation.params.maxDets = [1, 10, most_detections]
-            evaluation.evaluate()
-            evaluation.accumulate()
-        return evaluation
-
     def write(self, folder: Path, metrics: dict[str, float]) -> None:
         """Write metrics.json and predictions.json, a COCO results file."""
         write_json(folder / "metrics.json", metrics)
         write_json(folder / "predictions.json", self.results())
-
-    def _columns(self) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
-        """All detections, sorted by the image's row: rows [M], boxes [M, 4], scores [M], labels [M]."""
-        indices = sorted(self._detections)
-        rows = [self._detections[index] for index in indices]
-        counts = [len(scores) for _, scores, _ in rows]
-        return (
-            np.repeat(np.asarray(indices, np.int64), counts),
-            np.concatenate([np.empty((0, 4), np.float32), *(boxes for boxes, _, _ in rows)]),
-            np.concatenate([np.empty(0, np.float32), *(scores for _, scores, _ in rows)]),
-            np.concatenate([np.empty(0, np.int64), *(labels for _, _, labels in rows)]),
-        )
-
-    def _coco(
-        self,
-        images: NDArray[np.int64],
-        labels: NDArray[np.int64],
-        boxes: NDArray[np.float32],
-        **columns: NDArray[Any],
-    ) -> Any:
-        """A pycocotools COCO object of boxes, filled directly because its own reader fails without any detection."""
-        from pycocotools.coco import COCO
-
-        names = ["image_id", "category_id", "bbox", *columns]
-        values = [images, labels, _xywh(boxes), *columns.values()]
-        coco = COCO()
-        coco.dataset = {
-            "images": [{"id": image} for image in range(len(self.annotations))],
-            "categories": [{"id": label} for label in range(len(self.annotations.label_map))],
-            "annotations": [  # ids from 1: to pycocotools 0 means "not matched"
-                {"id": number, "iscrowd": 0, **dict(zip(names, row, strict=True))}
-                for number, row in enumerate(zip(*(value.tolist() for value in values), strict=True), start=1)
-            ],
-        }
-        coco.createIndex()
-        return coco
 
 
 def coco_results(image_id: int | str, detections: Detections, label_map: LabelMap) -> list[dict[str, Any]]:
@@ -208,7 +168,6 @@ def coco_results(image_id: int | str, detections: Detections, label_map: LabelMa
     ]
 
 
-def _xywh(boxes: NDArray[np.float32]) -> NDArray[np.float64]:
-    wide = boxes.astype(np.float64)
-    wide[:, 2:] -= wide[:, :2]
-    return wide
+def _areas(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    sides: NDArray[np.float64] = boxes[:, 2:] - boxes[:, :2]
+    return sides[:, 0] * sides[:, 1]

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 from rich.table import Table
 
-from effdet.evaluation import accuracy, coco
+from effdet.evaluation import accuracy, average_precision
 
-MEANINGS = {**coco.MEANINGS, **accuracy.MEANINGS}
+MEANINGS = {**average_precision.MEANINGS, **accuracy.MEANINGS}
 
 
 def metrics_table(metrics: Mapping[str, float]) -> Table:

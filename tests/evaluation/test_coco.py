@@ -10,7 +10,8 @@ from pycocotools.cocoeval import COCOeval
 from effdet.data.annotations import Annotations
 from effdet.data.label_map import LabelMap
 from effdet.errors import DataError
-from effdet.evaluation.coco import METRIC_NAMES, CocoEvaluator, coco_results
+from effdet.evaluation.average_precision import METRIC_NAMES
+from effdet.evaluation.coco import CocoEvaluator, coco_results
 from effdet.evaluation.tables import metrics_table
 from effdet.structures import Detections
 

@@ -10,7 +10,7 @@ from effdet.cli import main
 from effdet.config import load_config
 from effdet.distributed import Processes
 from effdet.errors import TrainingError
-from effdet.evaluation.coco import METRIC_NAMES
+from effdet.evaluation.average_precision import METRIC_NAMES
 from effdet.training.engine import go_on, train
 from effdet.training.epoch import end_epoch
 from effdet.training.optim import train_mode

@@ -22,7 +22,7 @@ from effdet.data.sampling import detection_order
 from effdet.data.train_order import SIDE_STEP
 from effdet.distributed import SINGLE, Processes
 from effdet.errors import ConfigError
-from effdet.evaluation.coco import METRIC_NAMES
+from effdet.evaluation.average_precision import METRIC_NAMES
 from effdet.evaluation.evaluate import Evaluator, evaluate
 from effdet.losses import DetectionLoss, assign
 from effdet.models import EfficientDet

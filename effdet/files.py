@@ -9,11 +9,12 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 HOME_VARIABLE = "EFFDET_HOME"
+SCORE_DECIMALS = 5  # of scores in written results
 
 
 def home_folder() -> Path:
@@ -63,3 +64,9 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write plain containers as JSON atomically."""
     write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def write_json_rows(path: Path, rows: Iterable[Any]) -> None:
+    """Write a list as JSON atomically, an element in each line, which is quick for long lists."""
+    lines = ",\n".join(json.dumps(row) for row in rows)
+    write_text(path, f"[\n{lines}\n]\n" if lines else "[]\n")

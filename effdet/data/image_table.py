@@ -45,6 +45,7 @@ class ImageTable(ABC):
         value_range: values of images with more than 8 bits that become black and white; None for those of the bit
             depth, see `decode_image`.
         store: where the images are in tar files; None if each is a file of its own.
+        format: name of the format that it was read from; empty if it was not read by a recipe.
     """
 
     task: ClassVar[Task]
@@ -59,6 +60,7 @@ class ImageTable(ABC):
     places: dict[str, tuple[str, ...]] = field(default_factory=dict)
     value_range: tuple[float, float] | None = None
     store: ShardStore | None = None
+    format: str = ""
 
     def __post_init__(self) -> None:
         if not len(self.file_names):

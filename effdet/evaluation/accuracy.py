@@ -16,13 +16,12 @@ from torch import Tensor
 
 from effdet.data.label_map import LabelMap
 from effdet.errors import DataError, WeightsError
-from effdet.files import atomic_write, write_json
+from effdet.files import SCORE_DECIMALS, atomic_write, write_json
 from effdet.postprocess import rank_classes
 from effdet.report.confusion import draw_confusion
 from effdet.text import count_of
 
 TOP = 5  # classes stored per image
-SCORE_DECIMALS = 5
 LARGEST_MATRIX = 1000  # classes K up to which confusion.csv is a K x K matrix
 MEANINGS = {
     "top1": "images whose most probable class is the true one",
@@ -46,6 +45,7 @@ class AccuracyEvaluator:
             label_map: the classes of the model and of the data set.
             file_names: all images of the data set.
         """
+        self.settings: dict[str, Any] = {}
         self.label_map, self.file_names = label_map, file_names
         size = (len(file_names), min(TOP, len(label_map)))
         self._labels = np.full(len(file_names), -1, np.int64)  # -1 until the image is added

@@ -33,6 +33,7 @@ class Evaluator(Protocol):
     """Collects the predictions of a data set and computes metrics of them."""
 
     label_map: LabelMap
+    settings: dict[str, Any]  # how the predictions were made, see `CocoEvaluator`; empty for classifiers
 
     def __len__(self) -> int:
         """Images of the data set."""
@@ -88,7 +89,8 @@ def _evaluate_detector(
     runtime: Runtime, table: Annotations, config: DetectionConfig, processes: Processes
 ) -> CocoEvaluator:
     """Detections of this process's batches, boxes in pixels of the original images."""
-    evaluator, options = CocoEvaluator(table), PostprocessOptions(**config.postprocess.model_dump())
+    options = PostprocessOptions(**config.postprocess.model_dump())
+    evaluator = CocoEvaluator(table, options)
     spec: Any = runtime.card.spec
     size = config.model.image_size or runtime.image_size
     dataset = DetectionDataset(table, size, spec.fill_color, spec.antialias, spec.letterbox, augment=None, seed=0)

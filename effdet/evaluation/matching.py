@@ -207,23 +207,40 @@ def _ranks(groups: NDArray[np.int64]) -> NDArray[np.int64]:
     return ranks
 
 
-def _pairs(
-    objects: Objects, predictions: Predictions, order: NDArray[np.int64], num_images: int, lowest: float
-) -> _Pairs:
-    """All pairs whose IoU is at least `lowest`."""
+def candidates(
+    objects: Objects, predictions: Predictions, order: NDArray[np.int64], num_images: int
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """All pairs of a detection and an object of its image and class, at most about `_PAIRS_AT_ONCE` at a time.
+
+    Args:
+        objects: those of the data set.
+        predictions: the detections.
+        order: [M] rows of the detections that are used.
+        num_images: rows of images are below this number.
+
+    Yields:
+        Places in `order` and rows of `objects`, [P] each; pairs of a detection stand together, objects ascending.
+    """
     object_groups = objects.labels * num_images + objects.images
     by_group = np.argsort(object_groups, kind="stable")
     sorted_groups = object_groups[by_group]
     groups = predictions.labels[order] * num_images + predictions.images[order]
     start, stop = (np.searchsorted(sorted_groups, groups, side) for side in ("left", "right"))
     places = np.flatnonzero(stop > start)
-    found: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]] = []
     for chunk in _chunks((stop - start)[places]):
         chosen = places[chunk]
         counts = (stop - start)[chosen]
         detections = np.repeat(chosen, counts)
         within = np.arange(len(detections)) - np.repeat(np.cumsum(counts) - counts, counts)
-        rows = by_group[np.repeat(start[chosen], counts) + within]
+        yield detections, by_group[np.repeat(start[chosen], counts) + within]
+
+
+def _pairs(
+    objects: Objects, predictions: Predictions, order: NDArray[np.int64], num_images: int, lowest: float
+) -> _Pairs:
+    """All pairs whose IoU is at least `lowest`."""
+    found = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))]
+    for detections, rows in candidates(objects, predictions, order, num_images):
         first = order[detections]
         overlaps = overlaps_of(
             predictions.boxes[first],
@@ -234,10 +251,8 @@ def _pairs(
         )
         reached = overlaps >= lowest
         found.append((detections[reached], rows[reached], overlaps[reached]))
-    empty = np.empty(0, np.int64)
-    detections, rows, overlaps = (
-        np.concatenate(column) for column in zip((empty, empty, np.empty(0)), *found, strict=True)
-    )
+    detections, rows, overlaps = map(np.concatenate, zip(*found, strict=True))
+    groups = predictions.labels[order] * num_images + predictions.images[order]
     with_pairs, place = np.unique(detections, return_inverse=True)  # detections of a group stay in their order
     turns = _ranks(groups[with_pairs])[place]
     sorting = np.lexsort((-rows, -overlaps, detections, turns))

@@ -19,7 +19,7 @@ from effdet.data.images import Image
 from effdet.data.label_map import LabelMap
 from effdet.data.video_writer import VideoWriter
 from effdet.evaluation.accuracy import named_classes
-from effdet.evaluation.coco import BOX_DECIMALS, coco_results
+from effdet.evaluation.result_rows import BOX_DECIMALS, coco_results
 from effdet.files import atomic_write
 from effdet.inference.sources import Frame, Source
 from effdet.report.pictures import write_image

@@ -186,16 +186,17 @@ def _read(data: DataConfig, part: Part, located: LocatedSplit | None, label_map:
     if data.url is not None:
         section = data.train if part == "train" else data.val
         name, own_ids = (section and section.split) or part, True
-        table = read_shards(TABLES[data.task], ShardAddress(data.url), name)
+        table, format_name = read_shards(TABLES[data.task], ShardAddress(data.url), name), "shards"
     else:
         assert located is not None
-        chosen = FORMATS[data.task][located.format]
+        format_name = located.format
+        chosen = FORMATS[data.task][format_name]
         table, own_ids = chosen.read(located.files), chosen.own_ids
     require_images(table)
     if isinstance(data, DetectionData):
         table = repair_boxes(table, data.crowd_as_objects)
     followed: ImageTable = follow_classes(table, data.classes, data.rename, label_map, own_ids)
-    return replace(followed, value_range=data.value_range)
+    return replace(followed, value_range=data.value_range, format=format_name)
 
 
 def _chosen_by_rule(data: DataConfig) -> bool:

@@ -65,6 +65,7 @@ def read_coco(files: SplitFiles) -> Annotations:
         label_map=label_map,
         crowd=np.array([_is_crowd(path, row) for row in objects], np.bool_),
         areas=_areas(objects),
+        difficult=np.array([is_difficult(row) for row in objects], np.bool_),
         repairs=repairs,
     )
 
@@ -213,6 +214,12 @@ def _is_crowd(path: Path, row: Mapping[str, Any]) -> bool:
     if mark != mark:
         raise DataError(f"{path}: an object of image {row.get('image_id')!r} has iscrowd {value!r}; expected 0 or 1")
     return mark != 0
+
+
+def is_difficult(row: Mapping[str, Any]) -> bool:
+    """Whether an object has VOC's mark of difficult objects, which files that were made from VOC's may have."""
+    mark = as_number(row.get("difficult", 0))
+    return mark == mark and mark != 0
 
 
 def _areas(objects: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:

@@ -18,7 +18,6 @@ from effdet.files import write_text
 
 COCO_IMAGES = "{split}"  # folder of the images of a split
 
-DIFFICULT = "marks of difficult objects"
 TEXT_IDS = "image ids that are no numbers from 0 up, numbered anew"
 
 
@@ -34,25 +33,29 @@ def write_coco(folder: Path, tables: Mapping[str, Annotations]) -> dict[str, int
     Returns:
         What the format cannot hold, cause -> how often.
     """
-    lost = {DIFFICULT: 0, TEXT_IDS: 0}
+    lost = 0
     for split, table in tables.items():
-        ids = _image_ids(table)
-        lost[DIFFICULT] += int(table.difficult.sum())
-        lost[TEXT_IDS] += len(ids) if ids != table.image_ids.tolist() else 0
-        lists = {
-            "images": _images(table, ids),
-            "annotations": _annotations(table, ids),
-            "categories": [
-                {"id": category_id, "name": name}
-                for name, category_id in zip(table.label_map.names, table.label_map.category_ids, strict=True)
-            ],
-        }
-        texts = (f'"{name}": [\n{_lines(rows)}\n]' for name, rows in lists.items())
-        write_text(folder / "annotations" / f"instances_{split}.json", "{" + ",\n".join(texts) + "}\n")
-    return {cause: count for cause, count in lost.items() if count}
+        lost += len(table) if coco_image_ids(table) != table.image_ids.tolist() else 0
+        write_coco_file(folder / "annotations" / f"instances_{split}.json", table)
+    return {TEXT_IDS: lost} if lost else {}
 
 
-def _image_ids(table: Annotations) -> list[int]:
+def write_coco_file(path: Path, table: Annotations) -> None:
+    """Write the annotations of one split as a COCO file, its images with the ids of `coco_image_ids`."""
+    ids = coco_image_ids(table)
+    lists = {
+        "images": _images(table, ids),
+        "annotations": _annotations(table, ids),
+        "categories": [
+            {"id": category_id, "name": name}
+            for name, category_id in zip(table.label_map.names, table.label_map.category_ids, strict=True)
+        ],
+    }
+    texts = (f'"{name}": [\n{_lines(rows)}\n]' for name, rows in lists.items())
+    write_text(path, "{" + ",\n".join(texts) + "}\n")
+
+
+def coco_image_ids(table: Annotations) -> list[int]:
     """The table's own ids if all are numbers from 0 up, else 1..I."""
     own: list[int] = table.image_ids.tolist()
     whole = table.image_ids.dtype.kind in "iu" and min(own) >= 0
@@ -73,8 +76,9 @@ def _annotations(table: Annotations, ids: list[int]) -> Iterable[dict[str, Any]]
         _xywh(table.boxes).tolist(),
         table.areas.tolist(),
         table.crowd.tolist(),
+        table.difficult.tolist(),
     )
-    for number, (row, category_id, box, area, crowd) in enumerate(zip(*columns, strict=True), start=1):
+    for number, (row, category_id, box, area, crowd, difficult) in enumerate(zip(*columns, strict=True), start=1):
         yield {
             "id": number,
             "image_id": ids[row],
@@ -82,6 +86,7 @@ def _annotations(table: Annotations, ids: list[int]) -> Iterable[dict[str, Any]]
             "bbox": box,
             "area": area,
             "iscrowd": int(crowd),
+            **({"difficult": 1} if difficult else {}),
         }
 
 

@@ -81,10 +81,10 @@ def test_what_the_format_cannot_hold_is_counted(tmp_path):
     assert write_coco(tmp_path, {"train": plain, "val": plain}) == {}
     marked = replace(plain, image_ids=np.array(["x", "y", "z"]), difficult=np.array([True, False, True]))
     assert write_coco(tmp_path, {"train": marked, "val": plain}) == {
-        "marks of difficult objects": 2,
         "image ids that are no numbers from 0 up, numbered anew": 3,
     }
     assert written(tmp_path, marked).image_ids.tolist() == [1, 2, 3]
+    assert written(tmp_path, marked).difficult.tolist() == [True, False, True]
     assert written(tmp_path, replace(plain, image_ids=np.array([0, -1, 5]))).image_ids.tolist() == [1, 2, 3]
 
 

@@ -1,0 +1,76 @@
+"""The metrics of COCO by pycocotools from the same columns, to compare with `matching.py` and `average_precision.py`.
+
+Nothing else computes metrics by pycocotools.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from effdet.evaluation.average_precision import AR_CAPS, METRIC_NAMES, Tables
+from effdet.evaluation.matching import Objects, Predictions
+
+
+def reference_tables(
+    objects: Objects, predictions: Predictions, num_images: int, num_classes: int
+) -> tuple[dict[str, float], Tables]:
+    """The twelve metrics and the tables of precision and recall, computed by pycocotools.
+
+    The corners of boxes become widths and heights again, which may round the last digit of coordinates that are no
+    float32.
+
+    Args:
+        objects: those of the data set.
+        predictions: all detections.
+        num_images: rows of images are below this number.
+        num_classes: K.
+    """
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    truth_rows = [
+        {**row, "area": area, "iscrowd": int(crowd)}
+        for row, area, crowd in zip(_rows(objects), objects.areas.tolist(), objects.crowd.tolist(), strict=True)
+    ]
+    detected_rows = [
+        {**row, "area": area, "iscrowd": 0, "score": score}
+        for row, area, score in zip(
+            _rows(predictions), predictions.box_areas.tolist(), predictions.scores.tolist(), strict=True
+        )
+    ]
+    with contextlib.redirect_stdout(io.StringIO()):
+        data = []
+        for rows in (truth_rows, detected_rows):
+            coco = COCO()
+            coco.dataset = {
+                "images": [{"id": image} for image in range(num_images)],
+                "categories": [{"id": label} for label in range(num_classes)],
+                "annotations": rows,
+            }
+            coco.createIndex()
+            data.append(coco)
+        evaluation = COCOeval(*data, "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    precision: NDArray[np.float64] = evaluation.eval["precision"]  # T, R, K, S, caps
+    recall: NDArray[np.float64] = evaluation.eval["recall"]  # T, K, S, caps
+    by_cap = np.moveaxis(recall, 3, 0).transpose(0, 3, 2, 1)
+    tables = Tables(precision[..., -1].transpose(3, 2, 0, 1), by_cap[-1], dict(zip(AR_CAPS, by_cap, strict=False)))
+    return dict(zip(METRIC_NAMES, evaluation.stats.tolist(), strict=True)), tables
+
+
+def _rows(columns: Objects | Predictions) -> list[dict[str, Any]]:
+    """What a row of annotations and a row of results have in common."""
+    sides = columns.boxes[:, 2:] - columns.boxes[:, :2]
+    boxes = np.concatenate([columns.boxes[:, :2], sides], axis=1).tolist()
+    rows = zip(columns.images.tolist(), columns.labels.tolist(), boxes, strict=True)
+    return [
+        {"id": number, "image_id": image, "category_id": label, "bbox": box}
+        for number, (image, label, box) in enumerate(rows, start=1)
+    ]

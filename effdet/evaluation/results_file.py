@@ -1,0 +1,270 @@
+"""Reads a COCO results file for an evaluator: its detections by image and class of an annotation file.
+
+The annotation file is read in `truth_file.py`; metrics are computed in `coco.py`. Boxes stay as exact as JSON has them,
+so that the metrics are those of pycocotools.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from effdet.data.annotations import Annotations
+from effdet.data.formats.coco_values import IdLookup, as_number
+from effdet.errors import DataError
+from effdet.evaluation.coco import CocoEvaluator
+from effdet.evaluation.matching import Predictions
+from effdet.evaluation.result_images import match_images
+from effdet.evaluation.result_rows import RESULT_KEYS
+from effdet.evaluation.truth_file import read_truth
+from effdet.text import count_of
+
+LOW_SCORE = 0.05  # a file whose lowest score is above it is questioned
+_MOST = 0.5  # fraction of the detections from which on something is a fault of the whole file
+_EXPECTED = 'expected a list of {"image_id", "category_id", "bbox": [x, y, width, height], "score"}'
+
+
+class Columns(NamedTuple):
+    """The rows of a results file: D detections.
+
+    Attributes:
+        image_ids: [D] as written.
+        category_ids: [D] as written.
+        boxes: [D, 4] x, y, width, height.
+        scores: [D].
+        file_names: [D] name of the image of each row, None where the row has none; or empty if no row has one.
+    """
+
+    image_ids: list[Any]
+    category_ids: list[Any]
+    boxes: NDArray[np.float64]
+    scores: NDArray[np.float64]
+    file_names: list[Any]
+
+
+def read_results(annotations: Path, results: Path, voc: bool = False) -> tuple[CocoEvaluator, list[str]]:
+    """An evaluator with the detections of a COCO results file, and lines on what was left out or looks wrong.
+
+    Example:
+        >>> evaluator, notes = read_results(Path("truth.json"), Path("results.json"))
+        >>> evaluator.metrics()["AP"]
+
+    Args:
+        annotations: the objects, as COCO instances; no images are needed.
+        results: the detections: image_id, category_id, bbox and score. An `image_id` that is none of the annotation
+            file is matched with the file names of its images.
+        voc: whether to compute VOC's metrics as well, and to use marks `ignore` as marks of difficult objects.
+
+    Raises:
+        DataError: a file is missing or holds something else, or most detections are of other images or categories.
+    """
+    with _no_garbage_collection():  # nothing of a million new objects is garbage
+        table, objects, notes = read_truth(annotations, voc)
+        columns, more = _read_columns(results)
+    notes += more
+    images, more = match_images(results, columns.image_ids, columns.file_names, table)
+    notes += more
+    labels, more = _labels(results, columns.category_ids, table)
+    notes += more
+    boxes, scores = columns.boxes, columns.scores
+    with np.errstate(invalid="ignore"):
+        finite = np.isfinite(boxes).all(axis=1) & np.isfinite(scores)
+    if not finite.all():
+        notes.append(f"{results.name}: {_count(~finite)} with NaN or Inf in bbox or score left out")
+    kept = finite & (images >= 0) & (labels >= 0)
+    images, labels, boxes, scores = images[kept], labels[kept], boxes[kept], scores[kept]
+    notes += [f"{results.name}: {line}" for line in _doubts(table, images, labels, boxes, scores)]
+    return CocoEvaluator(table, None, (objects, _predictions(table, images, labels, boxes, scores)), voc), notes
+
+
+@contextlib.contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _predictions(
+    table: Annotations,
+    images: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    boxes: NDArray[np.float64],
+    scores: NDArray[np.float64],
+) -> Predictions:
+    """The detections in the order of the ids of their images, of which pycocotools takes those with equal scores."""
+    rank = np.empty(len(table), np.int64)
+    rank[np.argsort(table.image_ids, kind="stable")] = np.arange(len(table))
+    order = np.argsort(rank[images], kind="stable")
+    x, y, width, height = boxes[order].T
+    corners = np.stack([x, y, x + width, y + height], axis=1)
+    return Predictions(images[order], labels[order], corners, width * height, scores[order])
+
+
+def _read_columns(path: Path) -> tuple[Columns, list[str]]:
+    """The complete rows of a results file, and lines on the others.
+
+    Raises:
+        DataError: there is no list of results, or no row is complete.
+    """
+    rows = _read_list(path)
+    if not rows:
+        return Columns([], [], np.empty((0, 4)), np.empty(0), []), [f"{path.name}: holds no detections"]
+    try:
+        return _columns(rows), []
+    except (KeyError, TypeError, ValueError, OverflowError):
+        pass
+    faults = [_fault(row) for row in rows]
+    causes = Counter(fault for fault in faults if fault)
+    complete = [row for row, fault in zip(rows, faults, strict=True) if fault is None]
+    if not complete:
+        (cause, _), *_ = causes.most_common(1)
+        raise DataError(f"{path}: no detections with boxes: {cause}; {_EXPECTED}")
+    lines = [f"{path.name}: {count_of(count, 'row')} left out: {cause}" for cause, count in causes.items()]
+    for row in complete:
+        row.update(bbox=[as_number(side) for side in row["bbox"]], score=as_number(row["score"]))
+    return _columns(complete), lines
+
+
+def _read_list(path: Path) -> list[Any]:
+    """The rows of a results file as they stand there."""
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such results file; check the path") from None
+    except OSError as error:
+        raise DataError(f"{path}: the results file cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: not a JSON text; {_EXPECTED}") from None
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno} column {error.colno}: {error.msg.lower()}" if error.doc.strip() else "it is empty"
+        raise DataError(f"{path}: not valid JSON, {where}; {_EXPECTED}") from None
+    except (RecursionError, ValueError):  # ValueError: integers of thousands of digits
+        raise DataError(f"{path}: nested too deeply, or with numbers too long, for results; {_EXPECTED}") from None
+    if isinstance(content, list):
+        return content
+    if isinstance(content, dict):
+        rows = content.get("annotations")
+        if "images" in content and isinstance(rows, list) and not any(_has(row, "score") for row in rows[:1]):
+            raise DataError(
+                f"{path}: holds annotations without scores, not results; are the two files exchanged? {_EXPECTED}"
+            )
+        keys = ", ".join(map(str, list(content)[:8])) or "nothing"
+        raise DataError(f"{path}: holds one object with the keys {keys}; {_EXPECTED}")
+    raise DataError(f"{path}: holds a {type(content).__name__}; {_EXPECTED}")
+
+
+def _columns(rows: Sequence[dict[str, Any]]) -> Columns:
+    """The columns of complete rows; other rows raise KeyError, TypeError, ValueError or OverflowError."""
+    images, categories, boxes, scores = ([row[key] for row in rows] for key in RESULT_KEYS)
+    if any(len(box) != 4 for box in boxes):
+        raise ValueError
+    hash(tuple({*images, *categories}))
+    names = [row.get("file_name") for row in rows] if any("file_name" in row for row in rows) else []
+    return Columns(
+        image_ids=images,
+        category_ids=categories,
+        boxes=np.fromiter(chain.from_iterable(boxes), np.float64, 4 * len(boxes)).reshape(-1, 4),
+        scores=np.fromiter(scores, np.float64, len(scores)),
+        file_names=names,
+    )
+
+
+def _fault(row: Any) -> str | None:
+    """What a row of a results file lacks; None if it is complete."""
+    if not isinstance(row, dict):
+        return f"an element is a {type(row).__name__}, not an object"
+    if "bbox" not in row and "segmentation" in row:
+        return "rows have a mask (segmentation) and no bbox; write the boxes of the masks"
+    for key in RESULT_KEYS:
+        if key not in row:
+            seen = (
+                " (annotations have none: are the two files exchanged?)" if key == "score" and "iscrowd" in row else ""
+            )
+            return f"rows without {key}{seen}"
+    if not all(isinstance(row[key], (int, float, str)) for key in ("image_id", "category_id")):
+        return "image_id or category_id is neither a number nor a text"
+    if not isinstance(row["bbox"], list) or len(row["bbox"]) != 4:
+        return "bbox is not of four numbers"
+    return None
+
+
+def _has(row: Any, key: str) -> bool:
+    return isinstance(row, dict) and key in row
+
+
+def _labels(path: Path, category_ids: list[Any], table: Annotations) -> tuple[NDArray[np.int64], list[str]]:
+    """The label of each detection, -1 where its category is unknown; and a line if there are such."""
+    different = list(dict.fromkeys(category_ids))
+    known = table.label_map.category_ids
+    label_of = dict(zip(different, IdLookup(known).rows_of(different), strict=True))
+    labels = np.fromiter(map(label_of.__getitem__, category_ids), np.int64, len(category_ids))
+    unknown = [category_id for category_id in different if label_of[category_id] < 0]
+    if not unknown:
+        return labels, []
+    count = int(np.count_nonzero(labels < 0))
+    seen = f"such as {_some(unknown)}; the annotations have {_some(known)}"
+    if count > _MOST * len(labels):
+        advice = "write the ids of the annotation file, not labels counted from 0 or 1"
+        raise DataError(f"{path}: {count} of {len(labels)} detections have an unknown category_id, {seen}; {advice}")
+    return labels, [f"{path.name}: {count_of(count, 'detection')} with an unknown category_id left out, {seen}"]
+
+
+def _doubts(
+    table: Annotations,
+    images: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    boxes: NDArray[np.float64],
+    scores: NDArray[np.float64],
+) -> list[str]:
+    """What looks wrong with detections that are used all the same, a line each."""
+    if not len(scores):
+        return []
+    lines = []
+    flat = (boxes[:, 2:] <= 0).any(axis=1)
+    if flat.any():
+        lines.append(f"{_count(flat)} of no or negative size, which match nothing and count as wrong")
+    repeated = len(scores) - _different(images * len(table.label_map) + labels, scores, *boxes.T)
+    if repeated:
+        lines.append(f"{count_of(repeated, 'detection')} repeating another exactly, which count as wrong")
+    sizes = table.sizes[images][:, ::-1]
+    beyond = (sizes > 0).all(axis=1) & (boxes[:, :2] + boxes[:, 2:] > sizes + 1).any(axis=1)
+    if beyond.mean() > _MOST:
+        lines.append(f"{_count(beyond)} extend beyond their images; bbox is [x, y, width, height], not two corners")
+    if boxes.max() <= 1:
+        lines.append("no bbox has a number above 1; they are expected in pixels, not as fractions of the image")
+    if scores.min() > LOW_SCORE:
+        lines.append(
+            f"the lowest score is {scores.min():.3g}; a confidence threshold lowers AP, use 0.001 for an evaluation"
+        )
+    return lines
+
+
+def _different(groups: NDArray[np.int64], *columns: NDArray[np.float64]) -> int:
+    """How many different rows there are, by a hash of 64 bits."""
+    total = groups.astype(np.uint64)
+    for column in columns:
+        total = total * np.uint64(0x9E3779B97F4A7C15) + np.ascontiguousarray(column + 0.0).view(np.uint64)
+        total ^= total >> np.uint64(29)
+    return len(np.unique(total))
+
+
+def _count(which: NDArray[Any]) -> str:
+    return count_of(int(np.count_nonzero(which)), "detection")
+
+
+def _some(values: Sequence[Any]) -> str:
+    """The first few of some ids."""
+    return ", ".join(repr(value) for value in values[:6]) + (", ..." if len(values) > 6 else "")

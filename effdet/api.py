@@ -16,7 +16,9 @@ from rich.console import Console
 from effdet.config import ClassificationConfig, DataConfig, DetectionConfig, load_config, make_config
 from effdet.distributed import is_first_process, process_group
 from effdet.errors import ConfigError
+from effdet.evaluation.coco import CocoEvaluator
 from effdet.evaluation.evaluate_checkpoint import RESULTS, evaluate_model, evaluation_config, results_folder
+from effdet.evaluation.reference import comparison_line
 from effdet.evaluation.tables import metrics_table
 from effdet.runtimes.opening import open_model
 from effdet.text import count_of
@@ -102,6 +104,8 @@ def evaluate(
     output_dir: str | Path | None = None,
     threads: int | None = None,
     metadata: str | Path | None = None,
+    save_predictions: str | Path | None = None,
+    pycocotools: bool = False,
 ) -> dict[str, float]:
     """Evaluates a checkpoint or an exported file on the validation split of a data set; the same as `effdet eval`.
 
@@ -121,6 +125,8 @@ def evaluate(
         output_dir: folder for metrics.json, predictions.json and more; None for a new one beside the checkpoint.
         threads: CPU threads of the runtime; None for its own choice.
         metadata: for an exported file whose metadata is missing: its checkpoint, or a JSON file with the metadata.
+        save_predictions: file for the detections as COCO's server takes them.
+        pycocotools: whether to compute a detector's metrics by pycocotools too and to print the largest difference.
 
     Returns:
         The metrics as fractions; -1 for those that the data set cannot give, such as APl without large objects.
@@ -132,6 +138,8 @@ def evaluate(
     """
     model = open_model(weights, threads=threads, metadata=metadata)
     card = model.card
+    if card.task != "detection" and (save_predictions or pycocotools):
+        raise ConfigError(f"{weights} is a classifier; COCO results and pycocotools are for detectors alone")
     precision: Precision = "auto" if model.exported else "fp32"
     config, lines = evaluation_config(card, weights, recipe, overrides)
     folder = results_folder(weights, card, config, None if output_dir is None else Path(output_dir))
@@ -145,7 +153,12 @@ def evaluate(
             show(line)
         console.print(f"reading the data set {place_of(config.data)} to evaluate {weights}")
         evaluator, metrics = evaluate_model(model.start(own_device, precision), config, folder, show, processes)
-        console.print(metrics_table(metrics))
+        console.print(metrics_table(metrics, evaluator.settings))
+        if processes.is_main and isinstance(evaluator, CocoEvaluator):
+            if pycocotools:
+                console.print(comparison_line(evaluator))
+            if save_predictions is not None:
+                evaluator.save_results(Path(save_predictions).expanduser())
         console.print(f"{count_of(len(evaluator), 'image')}; {' and '.join(RESULTS)} are in {folder}")
     return metrics
 

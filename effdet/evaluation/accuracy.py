@@ -16,6 +16,7 @@ from torch import Tensor
 
 from effdet.data.label_map import LabelMap
 from effdet.errors import DataError, WeightsError
+from effdet.evaluation.tables import ACCURACY_MEANINGS
 from effdet.files import SCORE_DECIMALS, atomic_write, write_json
 from effdet.postprocess import rank_classes
 from effdet.report.confusion import draw_confusion
@@ -23,12 +24,7 @@ from effdet.text import count_of
 
 TOP = 5  # classes stored per image
 LARGEST_MATRIX = 1000  # classes K up to which confusion.csv is a K x K matrix
-MEANINGS = {
-    "top1": "images whose most probable class is the true one",
-    "top5": "images whose true class is among the five most probable",
-    "mean_class_accuracy": "mean over the classes of the fraction of their images classified correctly",
-}
-METRIC_NAMES = tuple(MEANINGS)
+METRIC_NAMES = tuple(ACCURACY_MEANINGS)
 
 
 class AccuracyEvaluator:

@@ -106,13 +106,7 @@ def results_folder(weights: str | Path, card: ModelCard, config: Config, out: Pa
         ConfigError: `out` holds the results of an evaluation or of a training already.
     """
     if out is not None:
-        out = out.expanduser()
-        taken = [name for name in RESULTS if (out / name).exists()]
-        if taken:
-            raise ConfigError(
-                f"{out}: holds the {taken[0]} of another evaluation or of a training; choose another folder with --out"
-            )
-        return out
+        return unused_folder(out)
     file = Path(weights).expanduser()
     parent, stem = Path("runs"), str(weights)
     if file.is_file():
@@ -128,6 +122,21 @@ def results_folder(weights: str | Path, card: ModelCard, config: Config, out: Pa
     return folder
 
 
+def unused_folder(out: Path) -> Path:
+    """A folder for results, given by a user, that holds none so far.
+
+    Raises:
+        ConfigError: it holds the results of an evaluation or of a training.
+    """
+    out = out.expanduser()
+    taken = [name for name in RESULTS if (out / name).exists()]
+    if taken:
+        raise ConfigError(
+            f"{out}: holds the {taken[0]} of another evaluation or of a training; choose another folder with --out"
+        )
+    return out
+
+
 def evaluate_model(
     runtime: Runtime,
     config: DetectionConfig | ClassificationConfig,
@@ -137,8 +146,8 @@ def evaluate_model(
 ) -> tuple[Evaluator, dict[str, float]]:
     """Evaluates a model on the validation split of a recipe; the evaluator, and its metrics in every process.
 
-    The main process writes metrics.json, predictions.json, the recipe as config.yaml, and for classifiers confusion.csv
-    and confusion.png.
+    The main process writes metrics.json, predictions.json, the recipe as config.yaml, for detectors truth.json if the
+    data set is not in COCO's format, and for classifiers confusion.csv and confusion.png.
 
     Args:
         runtime: what runs the model.
@@ -158,7 +167,7 @@ def evaluate_model(
     if processes.is_main:
         for note in table.notes():
             show(note)
-        _check_writable(folder)
+        check_writable(folder)
     with all_damaged_named([table], config.data.root, folder, show):
         evaluator = evaluate(runtime, table, config, processes)
     metrics = processes.broadcast(evaluator.metrics() if processes.is_main else {})
@@ -241,7 +250,7 @@ def _data_name(data: DataConfig) -> str:
     return f"{name}-{Path(val.split).stem}" if val and val.split else name
 
 
-def _check_writable(folder: Path) -> None:
+def check_writable(folder: Path) -> None:
     """Makes the folder and writes to it, so that a fault shows before the evaluation and not after it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effdet.evaluation.average_precision import AR_CAPS, METRIC_NAMES, Tables
+from effdet.evaluation.coco import CocoEvaluator
 from effdet.evaluation.matching import Objects, Predictions
 
 
@@ -63,6 +64,27 @@ def reference_tables(
     by_cap = np.moveaxis(recall, 3, 0).transpose(0, 3, 2, 1)
     tables = Tables(precision[..., -1].transpose(3, 2, 0, 1), by_cap[-1], dict(zip(AR_CAPS, by_cap, strict=False)))
     return dict(zip(METRIC_NAMES, evaluation.stats.tolist(), strict=True)), tables
+
+
+def comparison_line(evaluator: CocoEvaluator) -> str:
+    """The largest difference between the metrics and tables of an evaluator and those of pycocotools, in a line."""
+    size = len(evaluator), len(evaluator.label_map)
+    metrics, tables = reference_tables(evaluator.truth(), evaluator.predicted(), *size)
+    own, own_tables = evaluator.metrics(), evaluator.tables()
+    of_metrics = max(abs(own[name] - metrics[name]) for name in METRIC_NAMES)
+    of_tables = max(
+        _difference(own_tables.precision, tables.precision),
+        _difference(own_tables.recall, tables.recall),
+        *(_difference(own_tables.recall_capped[cap], tables.recall_capped[cap]) for cap in AR_CAPS),
+    )
+    return (
+        f"pycocotools gives AP {metrics['AP']:.6f}; the largest difference is {of_metrics:.1g} in the {len(metrics)} "
+        f"metrics and {of_tables:.1g} in the tables of precision and recall"
+    )
+
+
+def _difference(values: NDArray[np.float64], others: NDArray[np.float64]) -> float:
+    return float(np.abs(values - others).max(initial=0.0))
 
 
 def _rows(columns: Objects | Predictions) -> list[dict[str, Any]]:

@@ -233,14 +233,14 @@ def _doubts(
     if not len(scores):
         return []
     lines = []
-    flat = (boxes[:, 2:] <= 0).any(axis=1)
+    flat = np.asarray((boxes[:, 2:] <= 0).any(axis=1))
     if flat.any():
         lines.append(f"{_count(flat)} of no or negative size, which match nothing and count as wrong")
     repeated = len(scores) - _different(images * len(table.label_map) + labels, scores, *boxes.T)
     if repeated:
         lines.append(f"{count_of(repeated, 'detection')} repeating another exactly, which count as wrong")
     sizes = table.sizes[images][:, ::-1]
-    beyond = (sizes > 0).all(axis=1) & (boxes[:, :2] + boxes[:, 2:] > sizes + 1).any(axis=1)
+    beyond = np.asarray((sizes > 0).all(axis=1) & (boxes[:, :2] + boxes[:, 2:] > sizes + 1).any(axis=1))
     if beyond.mean() > _MOST:
         lines.append(f"{_count(beyond)} extend beyond their images; bbox is [x, y, width, height], not two corners")
     if boxes.max() <= 1:
@@ -261,7 +261,7 @@ def _different(groups: NDArray[np.int64], *columns: NDArray[np.float64]) -> int:
     return len(np.unique(total))
 
 
-def _count(which: NDArray[Any]) -> str:
+def _count(which: NDArray[np.bool_]) -> str:
     return count_of(int(np.count_nonzero(which)), "detection")
 
 

@@ -79,7 +79,7 @@ def evaluate_and_keep(run: Run, state: TrainState) -> dict[str, float]:
     state.best = value if best else state.best
     if processes.is_main:
         run.log.write({"step": state.step, "epoch": epoch, "seconds": round(state.seconds, 2), **metrics})
-        run.console.print(f"after epoch {epoch}:", metrics_table(metrics))
+        run.console.print(f"after epoch {epoch}:", metrics_table(metrics, evaluator.settings))
         for note in evaluator.notes(metrics):
             run.console.print(note, style="yellow")
         if best:

@@ -22,7 +22,9 @@ from effdet.data.sampling import detection_order
 from effdet.data.train_order import SIDE_STEP
 from effdet.distributed import SINGLE, Processes
 from effdet.errors import ConfigError
+from effdet.evaluation import voc
 from effdet.evaluation.average_precision import METRIC_NAMES
+from effdet.evaluation.coco import has_voc_metrics
 from effdet.evaluation.evaluate import Evaluator, evaluate
 from effdet.losses import DetectionLoss, assign
 from effdet.models import EfficientDet
@@ -81,6 +83,8 @@ class DetectionTask:
             order.rows,
         )
         self.data = TrainingData(tables, order, dataset, config.data.workers, processes)
+        if tables.val is not None and has_voc_metrics(tables.val):
+            self.metric_names = (*METRIC_NAMES, *voc.METRIC_NAMES)
         self.criterion = self.make_criterion(config.loss, names)
 
     def card(self) -> ModelCard:

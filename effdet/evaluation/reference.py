@@ -22,8 +22,9 @@ def reference_tables(
 ) -> tuple[dict[str, float], Tables]:
     """The twelve metrics and the tables of precision and recall, computed by pycocotools.
 
-    The corners of boxes become widths and heights again, which may round the last digit of coordinates that are no
-    float32.
+    Of detections with equal scores pycocotools takes those of the image with the lower id first, so that images are
+    numbered in the order of their first detections. The corners of boxes become widths and heights again, which may
+    round the last digit of coordinates that are no float32.
 
     Args:
         objects: those of the data set.
@@ -34,14 +35,20 @@ def reference_tables(
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
+    seen, first = np.unique(predictions.images, return_index=True)
+    id_of_image = np.full(num_images, len(predictions.images), np.int64)
+    id_of_image[seen] = first
+    id_of_image = np.argsort(np.argsort(id_of_image, kind="stable"))
     truth_rows = [
         {**row, "area": area, "iscrowd": int(crowd)}
-        for row, area, crowd in zip(_rows(objects), objects.areas.tolist(), objects.crowd.tolist(), strict=True)
+        for row, area, crowd in zip(
+            _rows(objects, id_of_image), objects.areas.tolist(), objects.crowd.tolist(), strict=True
+        )
     ]
     detected_rows = [
         {**row, "area": area, "iscrowd": 0, "score": score}
         for row, area, score in zip(
-            _rows(predictions), predictions.box_areas.tolist(), predictions.scores.tolist(), strict=True
+            _rows(predictions, id_of_image), predictions.box_areas.tolist(), predictions.scores.tolist(), strict=True
         )
     ]
     with contextlib.redirect_stdout(io.StringIO()):
@@ -87,11 +94,11 @@ def _difference(values: NDArray[np.float64], others: NDArray[np.float64]) -> flo
     return float(np.abs(values - others).max(initial=0.0))
 
 
-def _rows(columns: Objects | Predictions) -> list[dict[str, Any]]:
+def _rows(columns: Objects | Predictions, id_of_image: NDArray[np.int64]) -> list[dict[str, Any]]:
     """What a row of annotations and a row of results have in common."""
     sides = columns.boxes[:, 2:] - columns.boxes[:, :2]
     boxes = np.concatenate([columns.boxes[:, :2], sides], axis=1).tolist()
-    rows = zip(columns.images.tolist(), columns.labels.tolist(), boxes, strict=True)
+    rows = zip(id_of_image[columns.images].tolist(), columns.labels.tolist(), boxes, strict=True)
     return [
         {"id": number, "image_id": image, "category_id": label, "bbox": box}
         for number, (image, label, box) in enumerate(rows, start=1)

@@ -163,7 +163,7 @@ def _read_list(path: Path) -> list[Any]:
             )
         keys = ", ".join(map(str, list(content)[:8])) or "nothing"
         raise DataError(f"{path}: holds one object with the keys {keys}; {_EXPECTED}")
-    raise DataError(f"{path}: holds a {type(content).__name__}; {_EXPECTED}")
+    raise DataError(f"{path}: holds JSON of the type {type(content).__name__}; {_EXPECTED}")
 
 
 def _columns(rows: Sequence[dict[str, Any]]) -> Columns:
@@ -235,14 +235,17 @@ def _doubts(
     lines = []
     flat = np.asarray((boxes[:, 2:] <= 0).any(axis=1))
     if flat.any():
-        lines.append(f"{_count(flat)} of no or negative size, which match nothing and count as wrong")
+        lines.append(f"detections of no or negative size, which match nothing and count as wrong: {flat.sum()}")
     repeated = len(scores) - _different(images * len(table.label_map) + labels, scores, *boxes.T)
     if repeated:
-        lines.append(f"{count_of(repeated, 'detection')} repeating another exactly, which count as wrong")
+        lines.append(f"detections that repeat another exactly, which count as wrong: {repeated}")
     sizes = table.sizes[images][:, ::-1]
     beyond = np.asarray((sizes > 0).all(axis=1) & (boxes[:, :2] + boxes[:, 2:] > sizes + 1).any(axis=1))
     if beyond.mean() > _MOST:
-        lines.append(f"{_count(beyond)} extend beyond their images; bbox is [x, y, width, height], not two corners")
+        lines.append(
+            f"detections that extend beyond their images: {beyond.sum()} of {len(beyond)}; bbox is expected as "
+            "[x, y, width, height], not as two corners"
+        )
     if boxes.max() <= 1:
         lines.append("no bbox has a number above 1; they are expected in pixels, not as fractions of the image")
     if scores.min() > LOW_SCORE:

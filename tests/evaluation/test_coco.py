@@ -1,19 +1,26 @@
 import json
+import runpy
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from effdet.data.annotations import Annotations
 from effdet.data.label_map import LabelMap
 from effdet.errors import DataError
 from effdet.evaluation.average_precision import METRIC_NAMES
-from effdet.evaluation.coco import CocoEvaluator, coco_results
-from effdet.evaluation.tables import metrics_table
+from effdet.evaluation.coco import CocoEvaluator
+from effdet.evaluation.result_rows import RESULT_KEYS, coco_results
+from effdet.evaluation.results_file import read_results
+from effdet.evaluation.tables import class_table, metrics_table
+from effdet.evaluation.voc import METRIC_NAMES as VOC_NAMES
 from effdet.structures import Detections
+from effdet.types import PostprocessOptions
+
+CASES = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("cases.py"))))
 
 
 def random_table(seed=0, category_ids=(1, 2, 3), image_ids=None, images=24, largest=200):
@@ -35,6 +42,7 @@ def random_table(seed=0, category_ids=(1, 2, 3), image_ids=None, images=24, larg
         areas=side.prod(1) * 0.8,
         difficult=np.zeros(total, bool),
         label_map=LabelMap(tuple(f"class {i}" for i in category_ids), tuple(category_ids)),
+        format="coco",
     )
 
 
@@ -55,6 +63,7 @@ def crowded_table(count):
         areas=np.full(2 * count, 400.0),
         difficult=np.zeros(2 * count, bool),
         label_map=LabelMap(("egg",), (1,)),
+        format="coco",
     )
 
 
@@ -105,8 +114,8 @@ def evaluate_noise(table, seed=1):
     return evaluator
 
 
-def metrics_of_files(table, results, folder):
-    """The twelve numbers by the usual way: annotation and result files read by pycocotools."""
+def metrics_of_rows(table, results):
+    """The twelve numbers of pycocotools from the rows of an annotation file and of a results file."""
     images = np.repeat(table.image_ids, np.diff(table.offsets))
     annotations = [
         {
@@ -119,32 +128,25 @@ def metrics_of_files(table, results, folder):
         }
         for number, (x1, y1, x2, y2) in enumerate(table.boxes)
     ]
-    data = {
+    truth = {
         "images": [{"id": image_id} for image_id in table.image_ids.tolist()],
         "categories": [{"id": category_id, "name": "x"} for category_id in table.label_map.category_ids],
         "annotations": annotations,
     }
-    (folder / "truth.json").write_text(json.dumps(data))
-    (folder / "results.json").write_text(json.dumps(results))
-    truth = COCO(folder / "truth.json")
-    evaluation = COCOeval(truth, truth.loadRes(str(folder / "results.json")), "bbox")
-    evaluation.evaluate()
-    evaluation.accumulate()
-    evaluation.summarize()
-    return dict(zip(METRIC_NAMES, evaluation.stats.tolist(), strict=True))
+    return dict(zip(METRIC_NAMES, CASES.by_pycocotools(truth, results).stats.tolist(), strict=True))
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_numbers_are_those_of_pycocotools_with_files(tmp_path, seed):
+def test_written_results_have_the_metrics_of_pycocotools(seed):
     image_ids = np.random.default_rng(seed).permutation(900)[:24]  # sparse and not in the order of the table
     table = random_table(seed, category_ids=(3, 7, 90), image_ids=image_ids)
     evaluator = evaluate_noise(table, seed)
-    expected = metrics_of_files(table, evaluator.results(), tmp_path)
+    expected = metrics_of_rows(table, evaluator.results())
     assert evaluator.metrics() == pytest.approx(expected, abs=1e-12)
     assert 0.1 < expected["AP"] < 0.9
 
 
-def test_more_than_100_detections_of_an_image_count_as_in_pycocotools(tmp_path):
+def test_more_than_100_detections_of_an_image_count_as_in_pycocotools():
     table, rng = random_table(), np.random.default_rng(0)
     evaluator = CocoEvaluator(table)
     for index in range(len(table)):
@@ -152,7 +154,7 @@ def test_more_than_100_detections_of_an_image_count_as_in_pycocotools(tmp_path):
         scores = rng.permutation(100_000)[:400] / 100_000
         boxes, scores = (torch.from_numpy(values.astype(np.float32)) for values in (corners, scores))
         evaluator.add(index, Detections(boxes, scores, torch.zeros(400, dtype=torch.int64)))
-    assert evaluator.metrics() == pytest.approx(metrics_of_files(table, evaluator.results(), tmp_path), abs=1e-12)
+    assert evaluator.metrics() == pytest.approx(metrics_of_rows(table, evaluator.results()), abs=1e-12)
 
 
 def test_true_boxes_give_an_ap_of_one():
@@ -173,13 +175,13 @@ def test_category_ids_do_not_change_the_numbers():
     assert dense == one_based == sparse
 
 
-def test_image_ids_may_be_strings(tmp_path):
+def test_image_ids_may_be_strings():
     names = [f"img_{i:03d}" for i in range(24)]
     by_name, by_number = random_table(image_ids=names), random_table()
     assert evaluate_noise(by_name).metrics() == evaluate_noise(by_number).metrics()
     results = evaluate_noise(by_name).results()
     assert results[0]["image_id"] == "img_000"
-    assert evaluate_noise(by_name).metrics() == pytest.approx(metrics_of_files(by_name, results, tmp_path), abs=1e-12)
+    assert evaluate_noise(by_name).metrics() == pytest.approx(metrics_of_rows(by_name, results), abs=1e-12)
 
 
 def test_no_detections_give_zeros_and_no_output(capsys):
@@ -209,7 +211,9 @@ def test_results_carry_ids_of_the_data_set_and_xywh_boxes():
     table = random_table(category_ids=(3, 7, 90), image_ids=np.arange(24) * 10)
     evaluator = CocoEvaluator(table)
     evaluator.add(2, Detections(torch.tensor([[1.5, 2, 11.5, 32]]), torch.tensor([0.5]), torch.tensor([2])))
-    assert evaluator.results() == [{"image_id": 20, "category_id": 90, "bbox": [1.5, 2.0, 10.0, 30.0], "score": 0.5}]
+    assert evaluator.results() == [
+        {"image_id": 20, "category_id": 90, "bbox": [1.5, 2.0, 10.0, 30.0], "score": 0.5, "file_name": "2.jpg"}
+    ]
     assert json.loads(json.dumps(evaluator.results())) == evaluator.results()
 
 
@@ -261,3 +265,125 @@ def test_the_table_shows_percent_and_a_dash_for_missing_sizes():
     ap, small = capture.get().splitlines()[1:]
     assert ap.split()[:2] == ["AP", "45.7"]
     assert small.split()[:2] == ["APs", "\u2013"]
+
+
+def test_the_settings_are_shown_below_the_table():
+    from rich.console import Console
+
+    def last_line(options):
+        console = Console(width=200)
+        with console.capture() as capture:
+            console.print(metrics_table({"AP": 0.5}, CocoEvaluator(random_table(), options).settings))
+        return capture.get().splitlines()[-1]
+
+    assert last_line(PostprocessOptions(max_detections=300)) == (
+        "confidence threshold 0.001, NMS within each class at IoU 0.5, at most 300 detections per image; COCO counts "
+        "100 detections per image and class"
+    )
+    assert last_line(PostprocessOptions(nms="soft")).startswith("confidence threshold 0.001, soft-NMS, at most 100 ")
+    assert last_line(None) == "COCO counts 100 detections per image and class"
+
+
+def test_the_table_of_classes_has_at_most_100_rows():
+    from rich.console import Console
+
+    def lines(count):
+        console = Console(width=100)
+        with console.capture() as capture:
+            names = [f"class {number}" for number in range(count)]
+            console.print(class_table(names, np.arange(count), {"AP": np.full(count, 0.5)}))
+        return capture.get().splitlines()
+
+    assert [line.split() for line in lines(2)] == [
+        ["class", "objects", "AP"],
+        ["class", "0", "0", "50.0"],
+        ["class", "1", "1", "50.0"],
+    ]
+    many = lines(120)
+    assert many[1].split()[:3] == ["class", "20", "20"]
+    assert (len(many), many[-1]) == (102, "the 100 classes of 120 with most objects")
+
+
+def test_detections_with_nan_are_left_out_and_counted():
+    table = random_table()
+    evaluator, expected = CocoEvaluator(table), evaluate_noise(table)
+    evaluator.merge(expected.state())
+    boxes, scores, labels = expected.state()[0]
+    bad = np.array([[np.nan, 0, 5, 5], [0, 0, np.inf, 5], [0, 0, 5, 5]], np.float32)
+    evaluator.add(
+        0,
+        Detections(
+            torch.from_numpy(np.concatenate([bad, boxes])),
+            torch.from_numpy(np.concatenate([[0.9, 0.9, np.nan], scores]).astype(np.float32)),
+            torch.from_numpy(np.concatenate([[0, 0, 0], labels])),
+        ),
+    )
+    assert evaluator.metrics() == expected.metrics()
+    assert evaluator.results() == expected.results()
+    assert evaluator.notes(evaluator.metrics()) == ["3 detections with NaN or Inf in box or score left out"]
+
+
+def test_classes_without_objects_are_noted():
+    table = replace(random_table(), labels=np.zeros(len(random_table().labels), np.int64))
+    assert CocoEvaluator(table).notes({"AP": 0}) == [
+        "2 of 3 classes without objects in random.json do not count in AP and AR: class 2, class 3"
+    ]
+
+
+def test_metrics_of_voc_are_given_for_its_format_and_for_difficult_objects():
+    table = random_table()
+    assert tuple(evaluate_noise(table).metrics()) == METRIC_NAMES
+    of_voc = evaluate_noise(replace(table, format="voc")).metrics()
+    assert tuple(of_voc) == (*METRIC_NAMES, *VOC_NAMES)
+    assert 0 < of_voc["AP50_VOC2007"] < 1
+    marked = evaluate_noise(replace(table, difficult=np.arange(len(table.labels)) == 3)).metrics()
+    assert tuple(marked) == tuple(of_voc)
+    assert tuple(CocoEvaluator(table, voc=True).metrics()) == tuple(of_voc)
+
+
+@pytest.mark.parametrize("marked", [False, True])
+def test_results_of_another_format_join_with_the_truth_beside_them(tmp_path, marked):
+    names = [f"img_{i:03d}" for i in reversed(range(24))]
+    table = replace(random_table(image_ids=names), format="voc")
+    if marked:
+        table = replace(table, difficult=np.arange(len(table.labels)) % 3 == 0)
+    evaluator = evaluate_noise(table)
+    metrics = evaluator.metrics()
+    evaluator.write(tmp_path, metrics)
+    truth, rows = (json.loads((tmp_path / name).read_text()) for name in ("truth.json", "predictions.json"))
+    name_of = {image["id"]: image["file_name"] for image in truth["images"]}
+    assert {row["file_name"] for row in rows} == {name_of[row["image_id"]] for row in rows}
+    assert all(name_of[row["image_id"]] == row["file_name"] for row in rows)
+    again, notes = read_results(tmp_path / "truth.json", tmp_path / "predictions.json", voc=True)
+    assert again.metrics() == pytest.approx(metrics, abs=1e-12)
+    assert notes[-1] == (
+        "predictions.json: the lowest score is 0.1; a confidence threshold lowers AP, use 0.001 for an evaluation"
+    )
+    expected = CASES.by_pycocotools(truth, [{key: row[key] for key in RESULT_KEYS} for row in rows])
+    assert list(metrics.values())[:12] == pytest.approx(expected.stats.tolist(), abs=1e-12)
+
+
+def test_a_coco_data_set_is_not_written_again(tmp_path):
+    evaluator = evaluate_noise(random_table())
+    evaluator.write(tmp_path, evaluator.metrics())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.json", "predictions.json"]
+
+
+def test_saved_results_have_the_four_keys_of_coco(tmp_path):
+    evaluator = evaluate_noise(random_table(image_ids=np.arange(24) * 3))
+    evaluator.save_results(tmp_path / "results.json")
+    rows = json.loads((tmp_path / "results.json").read_text())
+    assert all(tuple(row) == RESULT_KEYS for row in rows)
+    assert [{**row, "file_name": f"{row['image_id'] // 3}.jpg"} for row in rows] == evaluator.results()
+
+
+def test_text_ids_are_refused_for_the_server_of_coco(tmp_path):
+    names = [f"img_{i:03d}" for i in range(24)]
+    with pytest.raises(DataError, match=r"random.json: images have ids such as 'img_000', but .* expects integers"):
+        CocoEvaluator(random_table(image_ids=names)).save_results(tmp_path / "results.json")
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_detections_are_written_as_an_empty_list(tmp_path):
+    CocoEvaluator(random_table()).save_results(tmp_path / "results.json")
+    assert json.loads((tmp_path / "results.json").read_text()) == []

@@ -173,6 +173,8 @@ def workspace(tmp_path, monkeypatch, tiny_data, shapes_data):
     shutil.copytree(tiny_data / "val2017", "photos", dirs_exist_ok=True)
     for split in ("train", "val"):
         shutil.copy(tiny_data / "annotations" / f"instances_{split}2017.json", f"{split}.json")
+    objects = json.loads(Path("val.json").read_text())["annotations"]
+    Path("results.json").write_text(json.dumps([{**row, "score": 0.5} for row in objects]))
     pictures = sorted((tiny_data / "val2017").iterdir())
     for name in ("street.jpg", "a.jpg", "b.jpg", "c.jpg", "folder/1.jpg", "more/2.png"):
         Path(name).parent.mkdir(exist_ok=True)
@@ -269,7 +271,7 @@ def stand_in(words):
             write_export(path)
         if path.name.startswith("debug-"):
             write_debug_dump(path)
-    device = ["--device", "cpu"] if verb in CPU_VERBS else []
+    device = ["--device", "cpu"] if verb in CPU_VERBS and "--annotations" not in arguments else []
     return [verb, *arguments, *device]
 
 

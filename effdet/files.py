@@ -9,7 +9,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +64,3 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write plain containers as JSON atomically."""
     write_text(path, json.dumps(content, indent=2) + "\n")
-
-
-def write_json_rows(path: Path, rows: Iterable[Any]) -> None:
-    """Write a list as JSON atomically, an element in each line, which is quick for long lists."""
-    lines = ",\n".join(json.dumps(row) for row in rows)
-    write_text(path, f"[\n{lines}\n]\n" if lines else "[]\n")

@@ -19,9 +19,9 @@ from effdet.data.formats.coco_writer import coco_image_ids, write_coco_file
 from effdet.errors import DataError
 from effdet.evaluation.average_precision import Tables, class_metrics, coco_metrics, mean_of_measured, tables
 from effdet.evaluation.matching import COCO_CAP, SIZE_RANGES, Matches, Objects, Predictions, match
-from effdet.evaluation.result_rows import RESULT_KEYS, result_rows
+from effdet.evaluation.result_rows import result_rows, write_results
 from effdet.evaluation.voc import voc_metrics
-from effdet.files import write_json, write_json_rows
+from effdet.files import write_json
 from effdet.text import count_of
 from effdet.types import PostprocessOptions
 
@@ -110,15 +110,16 @@ class CocoEvaluator:
 
         Rounded like those of `coco_results`.
         """
+        images, boxes, labels, scores = self._result_columns()
+        ids, names = self.image_ids.tolist(), self.annotations.file_names.tolist()
+        rows = result_rows([ids[image] for image in images], boxes, labels, scores, self.label_map)
+        return [{**row, "file_name": names[image]} for row, image in zip(rows, images, strict=True)]
+
+    def _result_columns(self) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]:
+        """Rows of images, boxes, labels and scores in the order of the table."""
         found = self.predicted()
         order = np.argsort(found.images, kind="stable")
-        images = found.images[order].tolist()
-        ids, names = self.image_ids.tolist(), self.annotations.file_names.tolist()
-        columns = (found.boxes[order], found.labels[order], found.scores[order])
-        rows = result_rows([ids[image] for image in images], *columns, self.label_map)
-        for row, image in zip(rows, images, strict=True):
-            row["file_name"] = names[image]
-        return rows
+        return found.images[order], found.boxes[order], found.labels[order], found.scores[order]
 
     def truth(self) -> Objects:
         """All objects of the data set."""
@@ -193,18 +194,22 @@ class CocoEvaluator:
         if self._not_finite:
             notes.append(f"{count_of(self._not_finite, 'detection')} with NaN or Inf in box or score left out")
         absent = np.flatnonzero(self.class_objects() == 0).tolist()
-        if absent:
+        source = self.annotations.source.name
+        if len(absent) == len(self.label_map):
+            notes.append(f"{source}: no objects, so that nothing can be measured: all metrics are -1")
+        elif absent:
             names = ", ".join(self.label_map.names[label] for label in absent[:_NAMED])
             notes.append(
                 f"{len(absent)} of {count_of(len(self.label_map), 'class', 'classes')} without objects in "
-                f"{self.annotations.source.name} do not count in AP and AR: {names}{', ...' * (len(absent) > _NAMED)}"
+                f"{source} do not count in AP and AR: {names}{', ...' * (len(absent) > _NAMED)}"
             )
         most = self._most_objects()
         if most > COCO_CAP:
+            advice = "; postprocess.max_detections sets how many detections the model gives per image"
             notes.append(
                 f"COCO counts {COCO_CAP} detections per image and class, but images have up to {most} objects of a "
-                f"class: AP is {metrics['AP']:.1%} with this limit and {self.uncapped_ap():.1%} without it; "
-                f"postprocess.max_detections sets how many detections the model gives per image"
+                f"class: AP is {metrics['AP']:.1%} with this limit and {self.uncapped_ap():.1%} without it"
+                f"{advice if self.settings['max_detections'] else ''}"
             )
         return notes
 
@@ -231,7 +236,9 @@ class CocoEvaluator:
         if the data set has another format.
         """
         write_json(folder / "metrics.json", metrics)
-        write_json_rows(folder / "predictions.json", self.results())
+        names = self.annotations.file_names.tolist()
+        ids = self.image_ids.tolist()
+        write_results(folder / "predictions.json", *self._result_columns(), self.label_map, ids, names)
         if self.annotations.format != "coco":
             write_coco_file(folder / "truth.json", self.annotations)
 
@@ -246,7 +253,7 @@ class CocoEvaluator:
                 f"{self.annotations.source}: images have ids such as '{self.image_ids[0]}', but COCO's server expects "
                 f"integers; number the images in that file, or use predictions.json, which has the ids as they are"
             )
-        write_json_rows(file, [{key: row[key] for key in RESULT_KEYS} for row in self.results()])
+        write_results(file, *self._result_columns(), self.label_map, self.image_ids.tolist())
 
 
 def has_voc_metrics(annotations: Annotations) -> bool:

@@ -5,14 +5,16 @@ The file is written by `coco.py` after an evaluation and by `effdet/inference/wr
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from effdet.data.label_map import LabelMap
-from effdet.files import SCORE_DECIMALS
+from effdet.files import SCORE_DECIMALS, write_text
 
 if TYPE_CHECKING:  # a results file is evaluated without PyTorch
     from effdet.structures import Detections
@@ -53,11 +55,50 @@ def result_rows(
         scores: [M].
         label_map: gives the category id of each label.
     """
+    columns = image_ids, *_rounded(boxes, labels, scores, label_map)
+    return [dict(zip(RESULT_KEYS, values, strict=True)) for values in zip(*columns, strict=True)]
+
+
+def write_results(
+    path: Path,
+    images: NDArray[np.int64],
+    boxes: NDArray[np.float64],
+    labels: NDArray[np.int64],
+    scores: NDArray[np.float64],
+    label_map: LabelMap,
+    image_ids: Sequence[int | str],
+    file_names: Sequence[str] | None = None,
+) -> None:
+    """Write detections of any images as a COCO results file, a row in each line; quicker than by `result_rows`.
+
+    Args:
+        path: the file.
+        images: [M] row of the image of each.
+        boxes: [M, 4] xyxy in pixels of the original image.
+        labels: [M].
+        scores: [M].
+        label_map: gives the category id of each label.
+        image_ids: [I] the data set's own id of every image.
+        file_names: [I] a name that is written too; None for none.
+    """
+    starts = [f'{{"image_id": {json.dumps(image_id)}, "category_id": ' for image_id in image_ids]
+    ends = (
+        ["}"] * len(starts) if file_names is None else [f', "file_name": {json.dumps(name)}}}' for name in file_names]
+    )
+    columns = images.tolist(), *_rounded(boxes, labels, scores, label_map)
+    # Lists and numbers look the same in Python and JSON.
+    lines = ",\n".join(
+        f'{starts[image]}{category_id}, "bbox": {box}, "score": {score}{ends[image]}'
+        for image, category_id, box, score in zip(*columns, strict=True)
+    )
+    write_text(path, f"[\n{lines}\n]\n" if lines else "[]\n")
+
+
+def _rounded(
+    boxes: NDArray[np.float64], labels: NDArray[np.int64], scores: NDArray[np.float64], label_map: LabelMap
+) -> tuple[list[int], list[list[float]], list[float]]:
+    """Category ids, boxes as corner, width and height, and scores, with the decimals of written results."""
     boxes = boxes.round(BOX_DECIMALS)
     boxes[:, 2:] = (boxes[:, 2:] - boxes[:, :2]).round(BOX_DECIMALS)
-    columns = (image_ids, labels.tolist(), boxes.tolist(), scores.round(SCORE_DECIMALS).tolist())
     ids = label_map.category_ids
-    return [
-        {"image_id": image_id, "category_id": ids[label], "bbox": box, "score": score}
-        for image_id, label, box, score in zip(*columns, strict=True)
-    ]
+    return [ids[label] for label in labels.tolist()], boxes.tolist(), scores.round(SCORE_DECIMALS).tolist()

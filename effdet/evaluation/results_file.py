@@ -171,7 +171,8 @@ def _columns(rows: Sequence[dict[str, Any]]) -> Columns:
     images, categories, boxes, scores = ([row[key] for row in rows] for key in RESULT_KEYS)
     if any(len(box) != 4 for box in boxes):
         raise ValueError
-    hash(tuple({*images, *categories}))
+    if not {*map(type, images), *map(type, categories)} <= {int, float, str}:
+        raise TypeError
     names = [row.get("file_name") for row in rows] if any("file_name" in row for row in rows) else []
     return Columns(
         image_ids=images,
@@ -194,7 +195,7 @@ def _fault(row: Any) -> str | None:
                 " (annotations have none: are the two files exchanged?)" if key == "score" and "iscrowd" in row else ""
             )
             return f"rows without {key}{seen}"
-    if not all(isinstance(row[key], (int, float, str)) for key in ("image_id", "category_id")):
+    if not all(type(row[key]) in (int, float, str) for key in ("image_id", "category_id")):
         return "image_id or category_id is neither a number nor a text"
     if not isinstance(row["bbox"], list) or len(row["bbox"]) != 4:
         return "bbox is not of four numbers"

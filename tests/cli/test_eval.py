@@ -104,12 +104,29 @@ def test_arguments_that_do_not_fit_are_refused(evaluated, tiny_data, shapes_run,
     assert message.endswith("is a classifier; COCO results and pycocotools are for detectors alone")
 
 
-def test_a_voc_data_set_is_written_as_coco_beside_the_predictions(tiny_run, tiny_data, tmp_path, capsys):
-    assert main(["convert", str(tiny_data), str(tmp_path / "voc"), "--to", "voc"]) == 0
+@pytest.fixture(scope="module")
+def voc_data(tiny_data, tmp_path_factory):
+    """The tiny data set in the format of VOC."""
+    folder = tmp_path_factory.mktemp("converted") / "voc"
+    assert main(["convert", str(tiny_data), str(folder), "--to", "voc"]) == 0
+    return folder
+
+
+def test_a_training_on_voc_logs_the_metrics_of_voc(tiny_recipe, voc_data, tmp_path):
+    changes = [f"data.root={voc_data}", "train.max_steps=1", f"output_dir={tmp_path / 'run'}"]
+    assert main(["train", str(tiny_recipe), *changes, "--device", "cpu"]) == 0
+    assert tuple(read(tmp_path / "run/metrics.json"))[-2:] == ("AP50_VOC2007", "AP50_VOC2010")
+    header, *lines = (tmp_path / "run/log.csv").read_text().splitlines()
+    assert {"AP50", "AP50_VOC2007", "AP50_VOC2010"} <= set(header.split(","))
+    assert all(line.count(",") == header.count(",") for line in lines)
+    assert (tmp_path / "run/truth.json").exists()
+
+
+def test_a_voc_data_set_is_written_as_coco_beside_the_predictions(tiny_run, voc_data, tmp_path, capsys):
     assert (
         run(
             *("--weights", tiny_run / "best.pt", "--device", "cpu", "--out", tmp_path / "eval"),
-            *(f"data.root={tmp_path / 'voc'}", "data.workers=0"),
+            *(f"data.root={voc_data}", "data.workers=0"),
         )
         == 0
     )

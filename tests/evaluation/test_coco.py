@@ -70,7 +70,7 @@ def crowded_table(count):
 @pytest.mark.parametrize(("count", "ap"), [(100, 1.0), (101, 0.99), (400, 0.257)])
 def test_more_objects_than_coco_counts_are_noted_with_the_ap_of_all_detections(count, ap):
     table = crowded_table(count)
-    evaluator = CocoEvaluator(table)
+    evaluator = CocoEvaluator(table, PostprocessOptions(max_detections=400))
     for index in range(2):
         evaluator.add(index, true_detections(table, index))
     metrics = evaluator.metrics()
@@ -79,7 +79,7 @@ def test_more_objects_than_coco_counts_are_noted_with_the_ap_of_all_detections(c
     assert len(notes) == (count > 100)
     if notes:
         assert f"images have up to {count} objects of a class" in notes[0]
-        assert "and 100.0% without it" in notes[0]
+        assert "and 100.0% without it; postprocess.max_detections sets" in notes[0]
 
 
 def true_detections(table, index):
@@ -330,6 +330,13 @@ def test_classes_without_objects_are_noted():
     ]
 
 
+def test_a_data_set_without_objects_is_noted():
+    table = random_table().subset(np.array([3]))
+    assert CocoEvaluator(table).notes({"AP": -1}) == [
+        "random.json: no objects, so that nothing can be measured: all metrics are -1"
+    ]
+
+
 def test_metrics_of_voc_are_given_for_its_format_and_for_difficult_objects():
     table = random_table()
     assert tuple(evaluate_noise(table).metrics()) == METRIC_NAMES
@@ -375,6 +382,15 @@ def test_saved_results_have_the_four_keys_of_coco(tmp_path):
     rows = json.loads((tmp_path / "results.json").read_text())
     assert all(tuple(row) == RESULT_KEYS for row in rows)
     assert [{**row, "file_name": f"{row['image_id'] // 3}.jpg"} for row in rows] == evaluator.results()
+
+
+def test_written_predictions_are_the_results(tmp_path):
+    names = np.array([f'"{number}" \\ \u00e9.jpg' for number in range(24)])
+    evaluator = evaluate_noise(replace(random_table(image_ids=names), file_names=names))
+    evaluator.write(tmp_path, {})
+    rows = json.loads((tmp_path / "predictions.json").read_text())
+    assert rows == evaluator.results()
+    assert rows[0]["image_id"] == rows[0]["file_name"] == names[0]
 
 
 def test_text_ids_are_refused_for_the_server_of_coco(tmp_path):

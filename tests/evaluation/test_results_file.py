@@ -217,6 +217,10 @@ def test_rows_with_nan_are_left_out_and_counted(tmp_path, key, value):
             "image_id or category_id is neither a number nor a text",
         ),
         (
+            {"image_id": 10, "category_id": None, "bbox": [1, 2, 3, 4], "score": 0.5},
+            "image_id or category_id is neither a number nor a text",
+        ),
+        (
             {"image_id": 10, "category_id": 3, "segmentation": {}, "score": 0.5},
             "rows have a mask (segmentation) and no bbox; write the boxes of the masks",
         ),

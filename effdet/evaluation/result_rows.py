@@ -56,7 +56,10 @@ def result_rows(
         label_map: gives the category id of each label.
     """
     columns = image_ids, *_rounded(boxes, labels, scores, label_map)
-    return [dict(zip(RESULT_KEYS, values, strict=True)) for values in zip(*columns, strict=True)]
+    return [
+        {"image_id": image_id, "category_id": category_id, "bbox": box, "score": score}
+        for image_id, category_id, box, score in zip(*columns, strict=True)
+    ]
 
 
 def write_results(

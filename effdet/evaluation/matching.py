@@ -210,16 +210,10 @@ def _ranks(groups: NDArray[np.int64]) -> NDArray[np.int64]:
 def candidates(
     objects: Objects, predictions: Predictions, order: NDArray[np.int64], num_images: int
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """All pairs of a detection and an object of its image and class, at most about `_PAIRS_AT_ONCE` at a time.
+    """All pairs of a detection and an object of its image and class, about `_PAIRS_AT_ONCE` at a time.
 
-    Args:
-        objects: those of the data set.
-        predictions: the detections.
-        order: [M] rows of the detections that are used.
-        num_images: rows of images are below this number.
-
-    Yields:
-        Places in `order` and rows of `objects`, [P] each; pairs of a detection stand together, objects ascending.
+    Of the detections `order`, [M] rows, are used. A pair is a place in `order` and a row of the objects, [P] each; all
+    pairs of a detection stand together, rows ascending.
     """
     object_groups = objects.labels * num_images + objects.images
     by_group = np.argsort(object_groups, kind="stable")

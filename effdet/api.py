@@ -159,6 +159,7 @@ def evaluate(
                 console.print(comparison_line(evaluator))
             if save_predictions is not None:
                 evaluator.save_results(Path(save_predictions).expanduser())
+                console.print(f"results for COCO's server are in {save_predictions}")
         console.print(f"{count_of(len(evaluator), 'image')}; {' and '.join(RESULTS)} are in {folder}")
     return metrics
 

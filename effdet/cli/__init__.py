@@ -31,6 +31,7 @@ VERBS = {
     "replay": "rerun a training step that produced NaN or Inf",
     "config": "print a recipe with all defaults",
     "check": "check a data set before training",
+    "anchors": "compare the anchors of a recipe with a data set",
     "convert": "write a data set in another format",
     "split": "split a data set anew to train, validate and test",
     "merge": "merge data sets by the names of their classes",

@@ -48,7 +48,7 @@ class Sample:
 
     def __init__(self, objects: Objects) -> None:
         counts = np.bincount(objects.labels, minlength=len(objects.names))
-        most = max(MOST_OBJECTS // max(np.count_nonzero(counts), 1), FEWEST_IN_CLASS)
+        most = max(MOST_OBJECTS // int(np.count_nonzero(counts)), FEWEST_IN_CLASS)
         rows = [_evenly(np.flatnonzero(objects.labels == label), most) for label in np.flatnonzero(counts)]
         self.objects = objects.chosen(np.sort(np.concatenate(rows)))
         labels = self.objects.labels
@@ -71,8 +71,9 @@ class Sample:
     def best_anchors(self, spec: EfficientDetSpec) -> list[Candidate]:
         """The best other scale, the best other aspects and the best of both, at the input size of a spec.
 
-        All scales of `SCALES` and all sets of as many `RATIOS` as there are aspects are compared. Among equal scales the
-        one nearest to the present is the best, among equal aspects the one with the highest mean IoU.
+        All scales of `SCALES` and all sets of as many `RATIOS` as there are aspects are compared. Among equal scales
+        the one nearest to the present is the best, among equal aspects the one with the highest mean IoU. With more
+        aspects than `RATIOS`, the scale alone is compared.
         """
         boxes = self.objects.at_input(spec.image_size, spec.letterbox)
         count = len(spec.anchor_aspects)
@@ -87,7 +88,9 @@ class Sample:
             other = replace(spec, anchor_scale=scale)
             scaled.append(self._measured(other, own.max(axis=1)))
             with_sets = [
-                self._measured(replace(other, anchor_aspects=tuple(shapes[i] for i in chosen)), others[list(chosen)].max(0))
+                self._measured(
+                    replace(other, anchor_aspects=tuple(shapes[i] for i in chosen)), others[list(chosen)].max(0)
+                )
                 for chosen in sets
             ]
             if with_sets:

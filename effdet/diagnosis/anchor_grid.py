@@ -41,7 +41,8 @@ class AnchorGrid(NamedTuple):
     def numbers(self, level: int, row: NDArray[np.int64], column: NDArray[np.int64]) -> NDArray[np.int64]:
         """The first anchor of each cell of a level."""
         cell = row * self.sizes[level][1] + column
-        return int(self.starts[level]) + cell * self.shapes.shape[1]
+        numbers: NDArray[np.int64] = int(self.starts[level]) + cell * self.shapes.shape[1]
+        return numbers
 
 
 class Matches(NamedTuple):
@@ -58,12 +59,13 @@ class Matches(NamedTuple):
     @property
     def covered(self) -> NDArray[np.bool_]:
         """Which objects, [N], have an anchor of IoU 0.5 or more."""
-        return self.best_iou >= POSITIVE_IOU
+        covered: NDArray[np.bool_] = self.best_iou >= POSITIVE_IOU
+        return covered
 
     @property
     def claimed_only(self) -> NDArray[np.bool_]:
         """Which objects, [N], are trained by the anchor that they claim and by no other: its IoU is below 0.5."""
-        return ~self.covered & (self.positives.sum(axis=1) > 0)
+        return ~self.covered & ~self.without
 
     @property
     def without(self) -> NDArray[np.bool_]:
@@ -150,7 +152,7 @@ def _chunks(image: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
     ends = np.flatnonzero(np.diff(image, append=-1)) + 1
     start = 0
     while start < len(image):
-        stop = int(ends[min(np.searchsorted(ends, start + OBJECTS_AT_ONCE), len(ends) - 1)])
+        stop = int(ends[min(int(np.searchsorted(ends, start + OBJECTS_AT_ONCE)), len(ends) - 1)])
         yield start, stop
         start = stop
 

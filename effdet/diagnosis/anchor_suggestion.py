@@ -21,7 +21,7 @@ from effdet.models.analysis import multiply_adds
 from effdet.text import count_of
 
 GAIN = 0.01  # of the mean recall ceiling of the classes, from which on other anchors are worth it
-SIZE_GAIN = 0.03  # the same for a larger input, which costs time
+SIZE_GAIN = 0.05  # the same for a larger input, which costs time
 SAVING = 0.9  # an input without padding is worth it from this fraction of the pixels down
 LOSS = 0.002  # of the recall ceiling of all objects, which a change may cost
 FEWEST_OBJECTS = 50  # of a data set; fewer are too few to suggest from
@@ -40,13 +40,15 @@ class Suggestion:
             padding, a larger input. A setting without a change is left out.
         together: the suggested settings; those of `present` if no change is worth it.
         reason: why nothing is suggested; empty if something is.
-        sampled: number of objects that the candidates were compared with.
+        objects: number of objects.
+        sampled: those of them that the candidates were compared with.
     """
 
     present: Candidate
     alone: tuple[Candidate, ...]
     together: Candidate
     reason: str
+    objects: int
     sampled: int
 
     @property
@@ -107,7 +109,7 @@ def suggest(objects: Objects, spec: EfficientDetSpec, cut_padding: bool = True) 
         alone.append(_first_near(larger, SIZE_GAIN))
     alone = [candidate for candidate in alone if candidate.spec != spec]
     priced = _with_costs([present, *alone, together])
-    return Suggestion(priced[0], tuple(priced[1:-1]), priced[-1], reason, len(sample))
+    return Suggestion(priced[0], tuple(priced[1:-1]), priced[-1], reason, len(objects), len(sample))
 
 
 def _by_number_of_changes(sample: Sample, spec: EfficientDetSpec) -> list[Candidate]:
@@ -115,9 +117,7 @@ def _by_number_of_changes(sample: Sample, spec: EfficientDetSpec) -> list[Candid
     return [sample.candidate(spec), *sample.best_anchors(spec)]
 
 
-def _choose(
-    objects: Objects, present: Candidate, by_size: Sequence[Sequence[Candidate]]
-) -> tuple[str, Candidate]:
+def _choose(objects: Objects, present: Candidate, by_size: Sequence[Sequence[Candidate]]) -> tuple[str, Candidate]:
     """Why nothing is changed, or an empty text, and the settings to use."""
     if len(objects) < FEWEST_OBJECTS:
         few = f"{count_of(len(objects), 'object')} in the training split; at least {FEWEST_OBJECTS} are needed"

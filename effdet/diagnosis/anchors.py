@@ -70,7 +70,8 @@ def objects_of(table: Annotations) -> Objects:
         DataError: it has none, or no image of known size.
     """
     image = table.image_of_label()
-    known = (table.sizes > 0).all(axis=1)[image]
+    known: NDArray[np.bool_] = np.all(table.sizes > 0, axis=1)
+    known = known[image]
     kept = ~table.crowd & known
     if not kept.any():
         why = "no image has objects" if not len(table.crowd) else "no object is left"
@@ -127,9 +128,7 @@ def analyze(objects: Objects, spec: EfficientDetSpec) -> dict[str, Any]:
         "objects_of_unknown_size": objects.unknown,
         **_row(matches, sides, np.ones(len(objects), np.bool_)),
         "sizes": _rows(zip(SIZES, (size == number for number in range(len(SIZES))), strict=True), matches, sides),
-        "classes": _rows(
-            ((name, objects.labels == label) for label, name in enumerate(objects.names)), matches, sides
-        ),
+        "classes": _rows(((name, objects.labels == label) for label, name in enumerate(objects.names)), matches, sides),
         "levels": _levels(grid, matches),
     }
 

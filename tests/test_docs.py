@@ -37,7 +37,7 @@ PAGES = [*MANUAL, REPOSITORY / "CONTRIBUTING.md", REPOSITORY / "CHANGELOG.md"]
 FILE_SUFFIXES = {"txt", "jsonl", "csv", "npz", "json", "yaml", "pt"}
 OTHER_PROGRAMS = {"git", "cd", "tensorboard"}
 CPU_VERBS = {"train", "eval", "predict", "benchmark", "plan", "replay"}
-RECIPE_VERBS = {"train", "eval", "show-batch", "shards", "plan", "config"}
+RECIPE_VERBS = {"train", "eval", "show-batch", "shards", "plan", "config", "anchors"}
 
 # A training of one step on small images
 SMALL = (
@@ -245,7 +245,7 @@ def stand_in(words):
     arguments = [argument.replace("/data/", "data/") for argument in arguments]
     if verb == "predict" or verb == "eval":
         arguments = [PUBLIC_WEIGHTS.get(argument, argument) for argument in arguments]
-    if verb in ("train", "show-batch", "shards", "plan"):
+    if verb in ("train", "show-batch", "shards", "plan") or (verb == "anchors" and "--weights" not in arguments):
         arguments += SMALL
     if verb == "eval" and "configs/d2.yaml" in arguments:
         arguments += ["model.image_size=[128,128]"]

@@ -47,6 +47,10 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
         f"claim only: {_percent(report['claimed_only'])} are trained by their best anchor alone, whose IoU is below "
         f"0.5; none: {_percent(report['without'])} have no positive anchor"
     )
+    console.print(
+        "input px: side of the objects at the network input, square root of the area, as median (5%-95%); positives: "
+        "per object"
+    )
     console.print()
     console.print(_group_table("size (COCO)", report["sizes"]))
     console.print()
@@ -87,7 +91,8 @@ def print_suggestion(suggestion: Suggestion, cautions: Sequence[str], console: C
     console.print(f"suggestion: {_as_arguments(suggestion.changes)}")
     console.print(
         f"  ceiling {_percent(present.recall_ceiling)} -> {_percent(together.recall_ceiling)}, mean of the classes "
-        f"{_percent(present.class_mean)} -> {_percent(together.class_mean)}, multiply-adds x {together.multiply_adds:.2f}"
+        f"{_percent(present.class_mean)} -> {_percent(together.class_mean)}, "
+        f"multiply-adds x {together.multiply_adds:.2f}"
     )
     for line in cautions:
         console.print(f"  {line}")
@@ -97,9 +102,10 @@ def _group_table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     """A table with a row for each group of objects."""
     from rich.table import Table
 
-    table = Table(title, box=None, pad_edge=False)
-    for column in ("objects", "side at input", "ceiling", "claim only", "none", "mean IoU", "positives"):
-        table.add_column(column, justify="right")
+    table = Table(box=None, pad_edge=False)
+    table.add_column(title, no_wrap=True, max_width=20)
+    for column in ("objects", "input px", "ceiling", "claim only", "none", "mean IoU", "positives"):
+        table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         if not row["objects"]:
             table.add_row(row["name"], "0", *[NONE] * 6)

@@ -79,9 +79,10 @@ def suggested_recipe(base: Path, config: DetectionConfig, model: Mapping[str, An
     changes = _difference(config.to_dict(), load_config(base).to_dict())
     if model:
         changes["model"] = {**changes.get("model", {}), **model}
-    tree = {"base": name, **changes}
-    text: str = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
-    return f"# {comment}\n{text}"
+    lines = [f"# {comment}", yaml.safe_dump({"base": name}, allow_unicode=True).rstrip()]
+    if changes:
+        lines.append(yaml.safe_dump(changes, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120))
+    return "\n".join(lines).rstrip() + "\n"
 
 
 def _difference(new: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, Any]:

@@ -48,11 +48,10 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
         f"0.5; none: {_percent(report['without'])} have no positive anchor"
     )
     console.print(
-        "input px: side of the objects at the network input, square root of the area, as median (5%-95%); positives: "
-        "per object"
+        "input px: side of the objects at the network input as median (5%-95%); positives: per object; sizes as in COCO"
     )
     console.print()
-    console.print(_group_table("size (COCO)", report["sizes"]))
+    console.print(_group_table("size", report["sizes"]))
     console.print()
     hardest = sorted(report["classes"], key=lambda row: (row["recall_ceiling"] is None, row["recall_ceiling"]))
     console.print(_group_table("class", hardest[:MOST_CLASSES]))
@@ -70,8 +69,8 @@ def print_suggestion(suggestion: Suggestion, cautions: Sequence[str], console: C
 
     table = Table(box=None, pad_edge=False)
     table.add_column("change", overflow="fold")
-    for column in ("ceiling", "mean of classes", "mean IoU", "multiply-adds"):
-        table.add_column(column, justify="right")
+    for column in ("ceiling", "of classes", "mean IoU", "positives", "cost"):
+        table.add_column(column, justify="right", no_wrap=True)
     present, together = suggestion.present, suggestion.together
     rows = [("none", present)]
     rows += [(_as_arguments(changed_keys(each.spec, present.spec)), each) for each in suggestion.alone]
@@ -79,8 +78,9 @@ def print_suggestion(suggestion: Suggestion, cautions: Sequence[str], console: C
         rows.append((_as_arguments(suggestion.changes), together))
     for change, each in rows:
         numbers = (_percent(each.recall_ceiling), _percent(each.class_mean), f"{each.best_iou:.3f}")
-        table.add_row(change, *numbers, f"x {each.multiply_adds:.2f}")
+        table.add_row(change, *numbers, f"{each.positives:.1f}", f"x {each.multiply_adds:.2f}")
     console.print()
+    console.print("of classes: mean of the ceilings of the classes; cost: multiply-adds, about the time of a step")
     console.print(table)
     if suggestion.sampled < suggestion.objects:
         console.print(f"compared with {suggestion.sampled:,} objects, evenly chosen from each class")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from effdet.diagnosis.anchor_grid import POSITIVE_IOU, best_overlaps, make_grid
+from effdet.diagnosis.anchor_grid import POSITIVE_IOU, best_overlaps, make_grid, match
 from effdet.diagnosis.anchors import Objects
 from effdet.models import EfficientDetSpec
 from effdet.models.anchors import OCTAVES, aspects_of_ratios
@@ -21,7 +21,8 @@ FEWEST_IN_CLASS = 10  # objects of a class that counts in the mean of the classe
 MOST_OBJECTS = 20_000  # that candidates are compared with, evenly chosen from each class
 SCALES = tuple(2 ** (step / 6) for step in range(-9, 10))  # factors of the anchor scale
 RATIOS = tuple(2 ** (step / 2) for step in range(-6, 7))  # width / height, from which aspects are chosen
-EQUAL = 0.005  # mean recall ceilings that differ by less are equal
+NEAR = 0.01  # mean recall ceilings of scales that differ by less are equal
+EQUAL = 0.005  # the same for aspects
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Candidate:
         recall_ceiling: fraction of the objects with an anchor of IoU 0.5 or more.
         class_mean: mean of that fraction over the classes, as AP is a mean over the classes.
         best_iou: mean over the classes of the mean highest IoU of an object.
+        positives: mean number of positive anchors of an object; None until it is shown, since counting is slower.
         multiply_adds: of the network for one image, relative to the present settings.
     """
 
@@ -40,6 +42,7 @@ class Candidate:
     recall_ceiling: float
     class_mean: float
     best_iou: float
+    positives: float | None = None
     multiply_adds: float = 1.0
 
 
@@ -68,6 +71,14 @@ class Sample:
         grid = make_grid(spec.image_size, spec.max_level, spec.anchor_scale, spec.anchor_aspects)
         return self._measured(spec, best_overlaps(boxes, grid).max(axis=1))
 
+    def with_positives(self, candidate: Candidate) -> Candidate:
+        """The candidate with its mean number of positive anchors."""
+        spec = candidate.spec
+        boxes = self.objects.at_input(spec.image_size, spec.letterbox)
+        grid = make_grid(spec.image_size, spec.max_level, spec.anchor_scale, spec.anchor_aspects)
+        counts = match(boxes, self.objects.image, grid).positives.sum(axis=1)
+        return replace(candidate, positives=float(self.weights @ counts))
+
     def best_anchors(self, spec: EfficientDetSpec) -> list[Candidate]:
         """The best other scale, the best other aspects and the best of both, at the input size of a spec.
 
@@ -95,7 +106,7 @@ class Sample:
             ]
             if with_sets:
                 both.append(_best(with_sets))
-        best_scale = next(each for each in scaled if each.class_mean >= _highest(scaled) - EQUAL)
+        best_scale = next(each for each in scaled if each.class_mean >= _highest(scaled) - NEAR)
         return [best_scale, *([both[0], _best(both)] if both else [])]
 
     def _measured(self, spec: EfficientDetSpec, best: NDArray[np.float32]) -> Candidate:

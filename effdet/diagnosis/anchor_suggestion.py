@@ -20,7 +20,7 @@ from effdet.models import EfficientDetSpec
 from effdet.models.analysis import multiply_adds
 from effdet.text import count_of
 
-GAIN = 0.01  # of the mean recall ceiling of the classes, from which on other anchors are worth it
+GAIN = 0.02  # of the mean recall ceiling of the classes, from which on other anchors are worth it
 SIZE_GAIN = 0.05  # the same for a larger input, which costs time
 SAVING = 0.9  # an input without padding is worth it from this fraction of the pixels down
 LOSS = 0.002  # of the recall ceiling of all objects, which a change may cost
@@ -60,7 +60,7 @@ class Suggestion:
         """As plain values; fractions are 0..1."""
 
         def row(candidate: Candidate) -> dict[str, Any]:
-            columns = ("recall_ceiling", "class_mean", "best_iou", "multiply_adds")
+            columns = ("recall_ceiling", "class_mean", "best_iou", "positives", "multiply_adds")
             changes = changed_keys(candidate.spec, self.present.spec)
             return {"model": changes, **{name: getattr(candidate, name) for name in columns}}
 
@@ -108,7 +108,7 @@ def suggest(objects: Objects, spec: EfficientDetSpec, cut_padding: bool = True) 
         larger = [candidates[0] for candidates in by_size[1:]]
         alone.append(_first_near(larger, SIZE_GAIN))
     alone = [candidate for candidate in alone if candidate.spec != spec]
-    priced = _with_costs([present, *alone, together])
+    priced = _with_costs([sample.with_positives(each) for each in (present, *alone, together)])
     return Suggestion(priced[0], tuple(priced[1:-1]), priced[-1], reason, len(objects), len(sample))
 
 
@@ -127,7 +127,7 @@ def _choose(objects: Objects, present: Candidate, by_size: Sequence[Sequence[Can
     top = _first_near(tops, SIZE_GAIN)
     together = next(_first_near(some, GAIN) for some in allowed if top in some)
     if together.spec == present.spec:
-        return f"no change adds more than {100 * GAIN:.0f} point to the mean over the classes", present
+        return f"no change adds more than {100 * GAIN:.0f} points to the mean over the classes", present
     return "", together
 
 

@@ -6,6 +6,7 @@ those of `effdet/losses/matching.py`. What they mean for a data set is in `ancho
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -111,6 +112,23 @@ def best_overlaps(boxes: NDArray[np.float32], grid: AnchorGrid) -> NDArray[np.fl
     return best
 
 
+def count_overlapping(boxes: NDArray[np.float32], grid: AnchorGrid) -> NDArray[np.int64]:
+    """How many anchors of each shape of a cell have IoU 0.5 or more with each box, [N, S], over all levels.
+
+    Args:
+        boxes: [N, 4] xyxy in pixels of the network input.
+        grid: the anchors.
+    """
+    counts = np.zeros((len(boxes), grid.shapes.shape[1]), np.int64)
+    for start in range(0, len(boxes), OBJECTS_AT_ONCE):
+        some = boxes[start : start + OBJECTS_AT_ONCE]
+        threshold = np.full(len(some), POSITIVE_IOU, np.float32)
+        for level, shape in itertools.product(range(len(grid.sizes)), range(counts.shape[1])):
+            box, _, _ = _pairs_of_shape(some, threshold, grid, level, shape)
+            counts[start : start + OBJECTS_AT_ONCE, shape] += np.bincount(box, minlength=len(some))
+    return counts
+
+
 def match(boxes: NDArray[np.float32], image: NDArray[np.int64], grid: AnchorGrid) -> Matches:
     """The anchors of the objects of a data set, by the rule of training.
 
@@ -160,33 +178,39 @@ def _chunks(image: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
 def _pairs(
     boxes: NDArray[np.float32], threshold: NDArray[np.float32], grid: AnchorGrid
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """All (box, anchor) pairs whose IoU is at least the threshold of the box [N]: both numbers and the IoU, [P] each.
+    """All (box, anchor) pairs whose IoU is at least the threshold of the box [N]: their numbers and the IoU, [P]."""
+    shapes = itertools.product(range(len(grid.sizes)), range(grid.shapes.shape[1]))
+    pairs = [_pairs_of_shape(boxes, threshold, grid, level, shape) for level, shape in shapes]
+    box, anchor, overlap = (np.concatenate(column) for column in zip(*pairs, strict=True))
+    return box, anchor, overlap
 
-    The threshold limits how far apart two centres may be along each axis, which gives a rectangle of cells for each
-    shape of each level.
+
+def _pairs_of_shape(
+    boxes: NDArray[np.float32], threshold: NDArray[np.float32], grid: AnchorGrid, level: int, shape: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """The pairs of `_pairs` with the anchors of one shape of one level.
+
+    The threshold limits how far apart two centres may be along each axis, which gives a rectangle of cells.
     """
     sides = (boxes[:, 2:] - boxes[:, :2]).astype(np.float64)
     centres = (boxes[:, 2:] + boxes[:, :2]).astype(np.float64) / 2
-    found = []
-    for level, ((rows, columns), (down, across)) in enumerate(zip(grid.sizes, grid.strides, strict=True)):
-        for shape, (width, height) in enumerate(grid.shapes[level]):
-            least = threshold / (1 + threshold) * (sides.prod(axis=1) + width * height)  # of the intersection
-            far_x = (sides[:, 0] + width) / 2 - least / np.minimum(sides[:, 1], height)
-            far_y = (sides[:, 1] + height) / 2 - least / np.minimum(sides[:, 0], width)
-            possible = np.flatnonzero(least <= np.minimum(sides[:, 0], width) * np.minimum(sides[:, 1], height))
-            left, right = _cells(centres[possible, 0], far_x[possible], across, columns)
-            top, bottom = _cells(centres[possible, 1], far_y[possible], down, rows)
-            wide, high = np.maximum(right - left + 1, 0), np.maximum(bottom - top + 1, 0)
-            which = np.repeat(np.arange(len(possible)), wide * high)
-            place = np.arange(len(which)) - np.repeat(np.cumsum(wide * high) - wide * high, wide * high)
-            row, column = np.divmod(place, wide[which])
-            anchor = grid.numbers(level, top[which] + row, left[which] + column) + shape
-            box = possible[which]
-            overlap = paired_overlap(boxes[box], grid.anchors[anchor])
-            kept = (overlap >= threshold[box]) & (overlap > 0)
-            found.append((box[kept], anchor[kept], overlap[kept]))
-    box, anchor, overlap = (np.concatenate(column) for column in zip(*found, strict=True))
-    return box, anchor, overlap
+    (rows, columns), (down, across) = grid.sizes[level], grid.strides[level]
+    width, height = grid.shapes[level, shape]
+    least = threshold / (1 + threshold) * (sides.prod(axis=1) + width * height)  # of the intersection
+    far_x = (sides[:, 0] + width) / 2 - least / np.minimum(sides[:, 1], height)
+    far_y = (sides[:, 1] + height) / 2 - least / np.minimum(sides[:, 0], width)
+    possible = np.flatnonzero(least <= np.minimum(sides[:, 0], width) * np.minimum(sides[:, 1], height))
+    left, right = _cells(centres[possible, 0], far_x[possible], across, columns)
+    top, bottom = _cells(centres[possible, 1], far_y[possible], down, rows)
+    wide, high = np.maximum(right - left + 1, 0), np.maximum(bottom - top + 1, 0)
+    which = np.repeat(np.arange(len(possible)), wide * high)
+    place = np.arange(len(which)) - np.repeat(np.cumsum(wide * high) - wide * high, wide * high)
+    row, column = np.divmod(place, wide[which])
+    anchor = grid.numbers(level, top[which] + row, left[which] + column) + shape
+    box = possible[which]
+    overlap = paired_overlap(boxes[box], grid.anchors[anchor])
+    kept = (overlap >= threshold[box]) & (overlap > 0)
+    return box[kept], anchor[kept], overlap[kept]
 
 
 def _cells(

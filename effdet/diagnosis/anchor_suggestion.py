@@ -21,7 +21,8 @@ from effdet.models.analysis import multiply_adds
 from effdet.text import count_of
 
 GAIN = 0.02  # of the mean recall ceiling of the classes, from which on other anchors are worth it
-SIZE_GAIN = 0.05  # the same for a larger input, which costs time
+ENOUGH = 0.8  # mean recall ceiling of the classes from which on a larger input, which costs time, is not suggested
+SIZE_GAIN = 0.05  # of that mean, for which a still larger input is suggested
 SAVING = 0.9  # an input without padding is worth it from this fraction of the pixels down
 LOSS = 0.002  # of the recall ceiling of all objects, which a change may cost
 FEWEST_OBJECTS = 50  # of a data set; fewer are too few to suggest from
@@ -83,9 +84,10 @@ def changed_keys(spec: EfficientDetSpec, present: EfficientDetSpec) -> dict[str,
 def suggest(objects: Objects, spec: EfficientDetSpec, cut_padding: bool = True) -> Suggestion:
     """Compares other settings of a detector with its own.
 
-    The smallest input is chosen from which on a larger one adds less than `SIZE_GAIN` to the mean recall ceiling of
-    the classes, then the fewest changes of the anchors that come within `GAIN` of the best. The number of aspects
-    stays, so that the heads keep their form and cost.
+    Where other anchors bring the mean recall ceiling of the classes to `ENOUGH`, the input stays, else the smallest is
+    chosen from which on a larger one adds less than `SIZE_GAIN`. Then the fewest changes of the anchors are chosen that
+    come within `GAIN` of the best. No class loses many of its positive anchors, and the number of aspects stays, so
+    that the heads keep their form and cost.
 
     Args:
         objects: those of the training split.
@@ -97,7 +99,7 @@ def suggest(objects: Objects, spec: EfficientDetSpec, cut_padding: bool = True) 
     unpadded = unpadded_size(objects, spec) if cut_padding else None
     base = spec if unpadded is None else replace(spec, image_size=unpadded)
     sizes = [spec.image_size, *larger_sizes(objects, base)]
-    by_size = [_by_number_of_changes(sample, replace(spec, image_size=size)) for size in sizes]
+    by_size = [sample.best_anchors(replace(spec, image_size=size), present) for size in sizes]
     reason, together = _choose(objects, present, by_size)
     if unpadded is not None and together.spec.image_size == spec.image_size:
         reason, together = "", sample.candidate(replace(together.spec, image_size=unpadded))
@@ -105,16 +107,11 @@ def suggest(objects: Objects, spec: EfficientDetSpec, cut_padding: bool = True) 
     if unpadded is not None:
         alone.append(sample.candidate(base))
     if len(sizes) > 1:
-        larger = [candidates[0] for candidates in by_size[1:]]
-        alone.append(_first_near(larger, SIZE_GAIN))
+        larger = [sample.candidate(replace(spec, image_size=size)) for size in sizes[1:]]
+        alone.append(_first_near(larger, GAIN))
     alone = [candidate for candidate in alone if candidate.spec != spec]
     priced = _with_costs([sample.with_positives(each) for each in (present, *alone, together)])
     return Suggestion(priced[0], tuple(priced[1:-1]), priced[-1], reason, len(objects), len(sample))
-
-
-def _by_number_of_changes(sample: Sample, spec: EfficientDetSpec) -> list[Candidate]:
-    """The anchors as they are, with another scale, with other aspects, and with both, at the input size of a spec."""
-    return [sample.candidate(spec), *sample.best_anchors(spec)]
 
 
 def _choose(objects: Objects, present: Candidate, by_size: Sequence[Sequence[Candidate]]) -> tuple[str, Candidate]:
@@ -124,7 +121,7 @@ def _choose(objects: Objects, present: Candidate, by_size: Sequence[Sequence[Can
         return f"{few} to suggest other anchors", present
     allowed = [[each for each in some if each.recall_ceiling >= present.recall_ceiling - LOSS] for some in by_size]
     tops = [max(some, key=lambda candidate: candidate.class_mean) for some in allowed if some]
-    top = _first_near(tops, SIZE_GAIN)
+    top = tops[0] if tops[0].class_mean >= ENOUGH else _first_near(tops, SIZE_GAIN)
     together = next(_first_near(some, GAIN) for some in allowed if top in some)
     if together.spec == present.spec:
         return f"no change adds more than {100 * GAIN:.0f} points to the mean over the classes", present

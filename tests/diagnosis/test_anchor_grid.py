@@ -4,7 +4,7 @@ import torch
 
 from effdet.boxes import pairwise_iou
 from effdet.diagnosis import anchor_grid
-from effdet.diagnosis.anchor_grid import best_overlaps, make_grid, match
+from effdet.diagnosis.anchor_grid import best_overlaps, count_overlapping, make_grid, match
 from effdet.losses.matching import match_anchors
 from effdet.models.anchors import ASPECTS
 
@@ -61,6 +61,15 @@ def test_the_best_iou_of_each_shape_is_that_of_all_its_anchors(size, scale, aspe
     full = pairwise_iou(torch.from_numpy(boxes), torch.from_numpy(grid.anchors)).numpy()
     per_shape = full.reshape(len(boxes), -1, 3 * len(aspects)).max(1)
     np.testing.assert_allclose(best_overlaps(boxes, grid), per_shape, atol=1e-6)
+
+
+@pytest.mark.parametrize(("size", "scale", "aspects"), GRIDS)
+def test_overlapping_anchors_of_each_shape_are_counted(size, scale, aspects):
+    grid = make_grid(size, 7, scale, aspects)
+    boxes, _ = draw(size, seed=3)
+    full = pairwise_iou(torch.from_numpy(boxes), torch.from_numpy(grid.anchors)).numpy()
+    expected = (full >= 0.5).reshape(len(boxes), -1, 3 * len(aspects)).sum(1)
+    np.testing.assert_array_equal(count_overlapping(boxes, grid), expected)
 
 
 def test_many_chunks_give_the_same_matches(monkeypatch):

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -17,17 +19,17 @@ def spec_of(**options):
     return make_spec(ModelOptions("efficientdet_lite0", **options))
 
 
-def draw(width, height, count=200, seed=0, **options):
-    """Objects of about the given width and height, and as many that the default anchors fit."""
+def draw(width, height, other=100, count=200, seed=0, **options):
+    """Objects of about the given width and height, and as many of another class that are squares of another side."""
     rng = np.random.default_rng(seed)
     varied = np.exp(rng.normal(0, 0.1, (2 * count, 1)))
-    sides = np.concatenate([np.tile([[width, height]], (count, 1)), np.full((count, 2), 100.0)]) * varied
+    sides = np.concatenate([np.tile([[width, height]], (count, 1)), np.full((count, 2), other)]) * varied
     return objects_of(draw_table(sides, np.arange(2 * count) // count, **options))
 
 
 def test_a_smaller_scale_is_suggested_for_small_objects():
     spec = spec_of(image_size=(192, 256))
-    objects = draw(43, 43)
+    objects = draw(43, 43, 43)
     suggestion = suggest(objects, spec)
     assert set(suggestion.changes) == {"anchor_scale"}
     assert 1.2 < suggestion.changes["anchor_scale"] < 2.5
@@ -37,6 +39,17 @@ def test_a_smaller_scale_is_suggested_for_small_objects():
     # The promise is what the whole analysis counts with the suggestion.
     promised = analyze(objects, suggestion.together.spec)
     assert promised["recall_ceiling"] == pytest.approx(suggestion.together.recall_ceiling)
+
+
+def test_no_class_loses_many_positives():
+    spec = spec_of(image_size=(192, 256))
+    objects = draw(43, 43, 100)
+    suggestion = suggest(objects, spec)
+    before, after = (analyze(objects, each)["classes"] for each in (spec, suggestion.together.spec))
+    for row, new in zip(before[:2], after[:2], strict=True):
+        assert new["positives"] >= 0.8 * row["positives"]
+    smaller = replace(spec, anchor_scale=2.1)  # reaches more of the small objects and trains the others less
+    assert analyze(objects, smaller)["classes"][1]["positives"] < 0.6 * before[1]["positives"]
 
 
 def test_other_aspects_are_suggested_for_tall_objects_and_their_number_stays():
@@ -50,7 +63,7 @@ def test_other_aspects_are_suggested_for_tall_objects_and_their_number_stays():
 
 
 def test_a_larger_input_is_suggested_where_other_anchors_are_not_enough():
-    suggestion = suggest(draw(16, 16), spec_of(image_size=(192, 256)))
+    suggestion = suggest(draw(28, 28), spec_of(image_size=(192, 256)))
     height, width = suggestion.changes["image_size"]
     assert height > 192
     assert width > 256
@@ -107,7 +120,7 @@ def test_every_suggestion_is_a_recipe_of_the_same_model():
 def test_other_numbers_of_aspects_are_searched_too():
     one = suggest(draw(30, 200), spec_of(image_size=(480, 640), anchor_aspects=((1.0, 1.0),)))
     assert len(one.together.spec.anchor_aspects) == 1
-    many = suggest(draw(43, 43), spec_of(image_size=(192, 256), anchor_aspects=((1.0, 1.0),) * 14))
+    many = suggest(draw(43, 43, 43), spec_of(image_size=(192, 256), anchor_aspects=((1.0, 1.0),) * 14))
     assert set(many.changes) == {"anchor_scale"}
 
 

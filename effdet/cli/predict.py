@@ -1,6 +1,7 @@
 """Detect objects in images, folders and videos, or classify them; write annotated copies, JSON and CSV.
 
-  effdet predict street.jpg clip.mp4 photos/ "more/*.png" --weights runs/d0/best.pt --conf 0.4
+  effdet predict street.jpg clip.mp4 photos/ "more/*.png" --weights runs/d0/best.pt
+  effdet predict photos/ --weights runs/d0/best.pt --conf 0.4
 
 predictions.json is a COCO results file; its image_id is the path of the image relative to the folder that was given. A
 classifier writes the most probable classes of each image. Files that cannot be read are listed and the others are
@@ -47,7 +48,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--overwrite", action="store_true", help="remove the results of an earlier prediction from the folder first"
     )
     parser.add_argument(
-        "--conf", type=float, help=f"detectors: confidence threshold; lower scores are not shown ({SCORE_THRESHOLD})"
+        "--conf",
+        type=_confidence,
+        default="auto",
+        metavar="NUMBER|auto|class",
+        help="detectors: confidence threshold; lower scores are not shown. auto is that of the best F1 on the "
+        f"validation split, which best.pt and exported files store ({SCORE_THRESHOLD} if there is none); class is that "
+        "of each class (%(default)s)",
+    )
+    parser.add_argument(
+        "--calibrated",
+        action="store_true",
+        help="detectors: calibrate scores by the stored temperature, so that a score is about the fraction of such "
+        "detections that are correct; a NUMBER of --conf is then a calibrated score",
     )
     parser.add_argument(
         "--iou", type=float, help="detectors: IoU threshold of NMS (default: as the model was evaluated)"
@@ -90,6 +103,7 @@ def run(args: argparse.Namespace) -> int:
             args.weights,
             str(device),
             score_threshold=args.conf,
+            calibrated=args.calibrated,
             nms=args.nms,
             iou_threshold=args.iou,
             max_detections=args.max_det,
@@ -98,6 +112,8 @@ def run(args: argparse.Namespace) -> int:
             threads=args.threads,
             metadata=args.metadata,
         )
+        if predictor.confidence:
+            console.print(predictor.confidence, markup=False, highlight=False)
         summary = predict_files(
             predictor,
             sources,
@@ -111,6 +127,16 @@ def run(args: argparse.Namespace) -> int:
         together.broadcast(None)  # the others wait for that: torchrun ends all if one process has a status other than 0
     # The same status in every process, after everything is written.
     return INTERRUPTED if summary.interrupted else 1 if summary.failures else 0
+
+
+def _confidence(text: str) -> float | str:
+    """The value of --conf."""
+    if text in ("auto", "class"):
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text} is neither a number, auto nor class") from None
 
 
 def _announcement(sources: Sources, folder: Path) -> str:
@@ -141,5 +167,4 @@ def _print_summary(summary: Summary, task: str, folder: Path, args: argparse.Nam
     show(f"{'COCO results' if task == 'detection' else 'classes':12}  {folder / 'predictions.json'}")
     show(f"table         {folder / 'predictions.csv'}")
     if task == "detection" and summary.images and not summary.objects:
-        threshold = SCORE_THRESHOLD if args.conf is None else args.conf
-        show(f"no detection reaches the confidence threshold of {threshold}; lower --conf to see more")
+        show("no detection reaches the confidence threshold; lower --conf to see more")

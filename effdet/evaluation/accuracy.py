@@ -115,6 +115,10 @@ class AccuracyEvaluator:
         """Nothing: the metrics show all."""
         return []
 
+    def card_values(self) -> dict[str, Any]:
+        """Nothing: a classifier has no threshold."""
+        return {}
+
     def results(self) -> list[dict[str, Any]]:
         """For each image its file name, the name of its true class, and its best classes as in `named_classes`."""
         rows = np.flatnonzero(self._labels >= 0)

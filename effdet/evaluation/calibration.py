@@ -20,7 +20,7 @@ BINS = 10
 MOST_TEMPERATURE = 20.0  # and 1 / 20 is the least
 FEWEST = 30  # detections from which a temperature is fitted
 _STEPS = 40  # halvings of the range of temperatures
-_TINY = 1e-6
+_TINY = 1e-12
 _DECIMALS = 5
 
 

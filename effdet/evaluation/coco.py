@@ -18,8 +18,10 @@ from effdet.data.annotations import Annotations
 from effdet.data.formats.coco_writer import coco_image_ids, write_coco_file
 from effdet.errors import DataError
 from effdet.evaluation.average_precision import Tables, class_metrics, coco_metrics, mean_of_measured, tables
+from effdet.evaluation.calibration import fit_temperature
 from effdet.evaluation.matching import COCO_CAP, SIZE_RANGES, Matches, Objects, Predictions, match
 from effdet.evaluation.result_rows import result_rows, write_results
+from effdet.evaluation.thresholds import best_threshold, class_thresholds, count
 from effdet.evaluation.voc import voc_metrics
 from effdet.files import write_json
 from effdet.text import count_of
@@ -222,6 +224,17 @@ class CocoEvaluator:
             most=max(len(found.scores), 1),
         )
         return mean_of_measured(tables(whole, truth.labels, caps=()).precision)
+
+    def card_values(self) -> dict[str, Any]:
+        """The fields of the model card that prediction uses: the best confidence thresholds and the temperature."""
+        matches = self.matches()
+        counts = count(matches, self.annotations.labels)
+        by_class = class_thresholds(counts)
+        return {
+            "score_threshold": best_threshold(counts),
+            "class_thresholds": () if by_class is None else tuple(by_class.tolist()),
+            "temperature": fit_temperature(matches),
+        }
 
     def _most_objects(self) -> int:
         """Most objects of one class in one image, without crowds."""

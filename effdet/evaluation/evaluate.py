@@ -50,6 +50,9 @@ class Evaluator(Protocol):
     def notes(self, metrics: dict[str, float]) -> list[str]:
         """What the metrics do not show, one line each."""
 
+    def card_values(self) -> dict[str, Any]:
+        """Fields of the model card that follow from the predictions, such as the best confidence threshold."""
+
     def results(self) -> list[dict[str, Any]]:
         """The predictions as rows of predictions.json."""
 

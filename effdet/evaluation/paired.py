@@ -11,20 +11,21 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import sqrt
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from effdet.errors import DataError
 from effdet.evaluation.bootstrap import (
     FEWEST_IMAGES,
     Sampled,
-    center_and_error,
     class_matches,
-    metrics_of,
+    degrees_of_freedom,
+    mean_over_classes,
+    metrics_by_class,
     num_halves,
     sample,
+    standard_error,
     student,
 )
 from effdet.evaluation.matching import Matches, Objects
@@ -50,6 +51,13 @@ class ComparedRun:
     name: str
     matches: Matches
     recipe: Hashable = None
+
+
+class _Spread(NamedTuple):
+    """The standard error of a difference over images, and its degrees of freedom."""
+
+    error: float
+    degrees: float
 
 
 @dataclass(frozen=True)
@@ -87,18 +95,17 @@ def compare_runs(runs: Sequence[ComparedRun], objects: Objects, num_images: int,
     _check(runs, objects, num_images)
     count = num_halves([class_matches(run.matches, objects) for run in runs])
     sampled = [sample(run.matches, objects, num_images, seed, count) for run in runs]
-    errors = _errors_of_pairs(sampled)
-    wholes = [{name: float(values[0]) for name, values in metrics_of(one.whole[None]).items()} for one in sampled]
-    groups = _groups(runs)
-    pairs = []
+    groups, pairs = _groups(runs), list[dict[str, Any]]()
     for metric in METRICS:
-        noise = _measured_noise(groups, [whole[metric] for whole in wholes], errors[metric])
+        values = [float(mean_over_classes(metrics_by_class(one.whole[None])[metric])[0]) for one in sampled]
+        spreads = _spreads(sampled, metric)
+        noise = _measured_noise(groups, values, spreads)
         if noise is None and metric != "AP":
             continue
         noise = noise or _Noise(ASSUMED_NOISE, ASSUMED_NOISE, None)
-        for first, second in combinations(range(len(runs)), 2):
-            difference = wholes[second][metric] - wholes[first][metric]
-            row = _verdict(difference, errors[metric][first, second], noise, num_images)
+        for pair, spread in spreads.items():
+            first, second = pair
+            row = _verdict(values[second] - values[first], spread, noise)
             pairs.append({"a": runs[first].name, "b": runs[second].name, "metric": metric, **row})
     return {"pairs": pairs, "note": _note(groups, pairs[0]["noise"])}
 
@@ -112,21 +119,23 @@ def _check(runs: Sequence[ComparedRun], objects: Objects, num_images: int) -> No
     for run in runs:
         if run.matches.counted.shape[1] != len(objects.labels):
             raise DataError(
-                f"{run.name}: was evaluated on {count_of(run.matches.counted.shape[1], 'object')}, but the data set has "
-                f"{len(objects.labels)}; evaluate all runs on the same images"
+                f"{run.name}: was evaluated on {count_of(run.matches.counted.shape[1], 'object')}, but the data set "
+                f"has {len(objects.labels)}; evaluate all runs on the same images"
             )
 
 
-def _errors_of_pairs(sampled: Sequence[Sampled]) -> dict[str, NDArray[np.float64]]:
-    """For each metric the standard error of the difference of each pair of runs over images: [R, R]."""
-    errors = {metric: np.zeros((len(sampled), len(sampled))) for metric in METRICS}
-    halves = [metrics_of(one.halves) for one in sampled]
-    for first, second in combinations(range(len(sampled)), 2):
-        for metric, values in errors.items():
-            differences = halves[second][metric] - halves[first][metric]
-            _, error = center_and_error(0.0, differences, sampled[first].ratio)
-            values[first, second] = values[second, first] = error
-    return errors
+def _spreads(sampled: Sequence[Sampled], metric: str) -> dict[tuple[int, int], _Spread]:
+    """How uncertain the difference of a metric is over images, for each pair of runs."""
+    halves = [metrics_by_class(one.halves)[metric] for one in sampled]
+    means = [mean_over_classes(values) for values in halves]
+    images, class_images = sampled[0].images, sampled[0].class_images
+    return {
+        (first, second): _Spread(
+            standard_error(means[second] - means[first], images),
+            degrees_of_freedom(halves[second] - halves[first], class_images),
+        )
+        for first, second in combinations(range(len(sampled)), 2)
+    }
 
 
 def _groups(runs: Sequence[ComparedRun]) -> list[list[int]]:
@@ -138,7 +147,9 @@ def _groups(runs: Sequence[ComparedRun]) -> list[list[int]]:
     return [group for group in rows.values() if len(group) > 1]
 
 
-def _measured_noise(groups: list[list[int]], values: list[float], errors: NDArray[np.float64]) -> _Noise | None:
+def _measured_noise(
+    groups: list[list[int]], values: list[float], spreads: dict[tuple[int, int], _Spread]
+) -> _Noise | None:
     """The noise of a metric, pooled over the groups; None without groups, or where it cannot be measured."""
     degrees = sum(len(group) - 1 for group in groups)
     if not degrees:
@@ -146,25 +157,24 @@ def _measured_noise(groups: list[list[int]], values: list[float], errors: NDArra
     squares = sum(float(np.var([values[row] for row in group])) * len(group) for group in groups)
     total = squares / degrees
     # Each of two runs of a recipe has half of the variance of their difference over images.
-    images = np.mean([errors[pair] ** 2 / 2 for group in groups for pair in combinations(group, 2)])
+    images = np.mean([spreads[pair].error ** 2 / 2 for group in groups for pair in combinations(group, 2)])
     if not np.isfinite(total) or not np.isfinite(images):
         return None
     return _Noise(sqrt(total), sqrt(max(total - float(images), 0.0)), degrees)
 
 
-def _verdict(difference: float, error: float, noise: _Noise, num_images: int) -> dict[str, Any]:
+def _verdict(difference: float, spread: _Spread, noise: _Noise) -> dict[str, Any]:
     """The interval of a difference, and whether it excludes 0.
 
     The degrees of freedom of the sum of two estimated variances are those of Welch and Satterthwaite.
     """
-    seeds = 2 * noise.model**2
-    variance = error**2 + seeds
+    variance = spread.error**2 + 2 * noise.model**2
     if not np.isfinite(variance) or not np.isfinite(difference):
         return {"difference": None, "interval": None, "noise": noise.total, "verdict": "not distinguishable"}
-    doubt = error**4 / (num_images - 1)
-    if noise.degrees is not None:
-        doubt += (2 * noise.total**2) ** 2 / noise.degrees if noise.model else 0.0
-    reach = student(max(variance**2 / doubt, 1.0) if doubt else num_images - 1) * sqrt(variance)
+    doubt = spread.error**4 / spread.degrees
+    if noise.degrees is not None and noise.model:
+        doubt += (2 * noise.total**2) ** 2 / noise.degrees
+    reach = student(max(variance**2 / doubt, 1.0) if doubt else spread.degrees) * sqrt(variance)
     return {
         "difference": round(difference, _DECIMALS),
         "interval": [round(difference - reach, _DECIMALS), round(difference + reach, _DECIMALS)],

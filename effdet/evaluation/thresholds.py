@@ -197,7 +197,9 @@ def _logit(values: NDArray[np.float64] | np.float64) -> NDArray[np.float64]:
 def _ratio(numerator: NDArray[np.int64], denominator: NDArray[np.int64]) -> NDArray[np.float64]:
     """NaN where the denominator is 0."""
     shape = np.broadcast_shapes(numerator.shape, denominator.shape)
-    return np.divide(numerator, denominator, out=np.full(shape, np.nan), where=np.broadcast_to(denominator > 0, shape))
+    result = np.full(shape, np.nan)
+    np.divide(numerator, denominator, out=result, where=np.broadcast_to(denominator > 0, shape))
+    return result
 
 
 def _plain(value: np.float64) -> float | None:

@@ -20,10 +20,10 @@ from effdet.data.images import Image
 from effdet.data.label_map import LabelMap
 from effdet.devices import pick_device
 from effdet.errors import ConfigError
-from effdet.inference import BATCH_SIZE
+from effdet.inference import BATCH_SIZE, ThresholdChoice
 from effdet.inference.inputs import ImageLike, is_image, to_pixels
 from effdet.inference.sources import Frame
-from effdet.inference.steps import STEPS
+from effdet.inference.steps import STEPS, DetectionSteps
 from effdet.runtimes.opening import open_model
 from effdet.structures import Classification, Detections
 from effdet.types import NmsMethod, Precision, Task
@@ -50,6 +50,7 @@ class Predictor:
         image_size: (H, W) of the network input in pixels.
         device: where the model runs.
         batch_size: images per forward pass.
+        confidence: the confidence threshold and where it is from, in words; empty for classifiers.
     """
 
     def __init__(
@@ -57,7 +58,8 @@ class Predictor:
         weights: str | Path,
         device: str | None = None,
         *,
-        score_threshold: float | None = None,
+        score_threshold: ThresholdChoice = "auto",
+        calibrated: bool = False,
         nms: NmsMethod | None = None,
         iou_threshold: float | None = None,
         max_detections: int | None = None,
@@ -69,13 +71,16 @@ class Predictor:
     ) -> None:
         """A predictor from a checkpoint such as runs/NAME/best.pt, an exported file, or public weights.
 
-        Settings of None are those with which the model was evaluated, except for a confidence threshold of 0.3. The
-        first four are for detectors, `top` is for classifiers.
+        Settings of None are those with which the model was evaluated. The first five are for detectors, `top` is for
+        classifiers.
 
         Args:
             weights: path of the checkpoint or exported file, or a name of `effdet weights list`.
             device: such as 'cuda:0' or 'cpu'; None for a GPU if there is one.
-            score_threshold: lowest confidence of a detection, 0..1.
+            score_threshold: lowest confidence of a detection, 0..1; "auto" for the threshold of the best F1 on the
+                validation split, which best.pt stores, or 0.3 for models without; "class" for that of each class.
+            calibrated: whether scores are calibrated to the fraction of detections that are correct, by the temperature
+                that best.pt stores. A `score_threshold` that is a number is then one of calibrated scores.
             nms: see `PostprocessOptions`.
             iou_threshold: IoU above which hard NMS drops the box of lower score, 0..1.
             max_detections: most detections per image.
@@ -102,7 +107,8 @@ class Predictor:
         self.value_range = card.value_range
         self.batch_size = batch_size
         settings = {
-            "score_threshold": score_threshold,
+            "score_threshold": None if score_threshold == "auto" else score_threshold,
+            "calibrated": calibrated or None,
             "nms": nms,
             "iou_threshold": iou_threshold,
             "max_detections": max_detections,
@@ -110,7 +116,8 @@ class Predictor:
         }
         given = {name: value for name, value in settings.items() if value is not None}
         _check_settings(given, card.task, weights)
-        self._steps = STEPS[card.task](card, given, self._runtime)
+        self._steps = STEPS[card.task](card, given, self._runtime, str(weights))
+        self.confidence = self._steps.confidence.text if isinstance(self._steps, DetectionSteps) else ""
 
     @overload
     def __call__(self, images: ImageLike) -> Detections | Any: ...  # type: ignore[overload-overlap]
@@ -224,7 +231,7 @@ class Predictor:
 
 
 _SETTINGS: dict[Task, tuple[str, ...]] = {
-    "detection": ("score_threshold", "nms", "iou_threshold", "max_detections"),
+    "detection": ("score_threshold", "calibrated", "nms", "iou_threshold", "max_detections"),
     "classification": ("top",),
 }
 _MODELS: dict[Task, str] = {"detection": "detector", "classification": "classifier"}

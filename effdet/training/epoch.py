@@ -30,7 +30,7 @@ def end_epoch(run: Run, state: TrainState, evaluating: bool) -> None:
         save_checkpoint(run.folder / "best.pt", state.evaluated.state_dict(), run.card)
     save_last(run, state, run.card)
     if evaluating:
-        card = replace(run.card, metrics=evaluate_and_keep(run, state))
+        card = evaluate_and_keep(run, state)
         state.evaluation_due = False
         save_last(run, state, card, again=True)
 
@@ -54,8 +54,11 @@ def save_last(run: Run, state: TrainState, card: ModelCard, again: bool = False)
     state.saved_step = state.step
 
 
-def evaluate_and_keep(run: Run, state: TrainState) -> dict[str, float]:
-    """Metrics of the weights that would be deployed now, logged and printed; best.pt gets them if none were better."""
+def evaluate_and_keep(run: Run, state: TrainState) -> ModelCard:
+    """The card of the weights that would be deployed now, with their metrics, which are logged and printed.
+
+    best.pt gets these weights if none were better. In other processes than the main one the card has only metrics.
+    """
     processes, epoch = run.processes, epoch_of(run, state)
     before = f", about {duration_text(run.evaluation_seconds[-1], rough=True)}" if run.evaluation_seconds else ""
     run.console.print(f"evaluating {count_of(run.task.data.num_validation, 'image')} after epoch {epoch}{before}")
@@ -77,18 +80,20 @@ def evaluate_and_keep(run: Run, state: TrainState) -> dict[str, float]:
     best = state.best is None or value >= state.best
     state.stale = 0 if state.best is None or value > state.best else state.stale + 1
     state.best = value if best else state.best
+    card = replace(run.card, metrics=metrics)
     if processes.is_main:
+        card = replace(card, **evaluator.card_values())
         run.log.write({"step": state.step, "epoch": epoch, "seconds": round(state.seconds, 2), **metrics})
         run.console.print(f"after epoch {epoch}:", metrics_table(metrics, evaluator.settings))
         for note in evaluator.notes(metrics):
             run.console.print(note, style="yellow")
         if best:
-            save_checkpoint(run.folder / "best.pt", state.evaluated.state_dict(), replace(run.card, metrics=metrics))
+            save_checkpoint(run.folder / "best.pt", state.evaluated.state_dict(), card)
             evaluator.write(run.folder, metrics)
         draw_curves(run.folder)
     give_back_freed_memory()
     run.evaluation_seconds.append(time.perf_counter() - started)
-    return metrics
+    return card
 
 
 def is_last(run: Run, state: TrainState) -> bool:

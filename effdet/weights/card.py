@@ -29,6 +29,9 @@ class ModelCard:
         postprocess: keyword arguments of `postprocess` with which a detector was evaluated.
         value_range: values of images with more than 8 bits that become black and white, see `data.value_range`.
         metrics: metrics of these weights; empty if they were never evaluated.
+        score_threshold: confidence threshold of the best F1 in that evaluation of a detector; None if there is none.
+        class_thresholds: the same of each class, K of them; empty if there are none.
+        temperature: by which to divide the logits of a detector's scores to calibrate them; None if there is none.
         config: the recipe as plain containers, for the record and for evaluating again.
         versions: of this package and of torch.
     """
@@ -39,6 +42,9 @@ class ModelCard:
     postprocess: dict[str, Any] = field(default_factory=dict)
     value_range: tuple[float, float] | None = None
     metrics: dict[str, float] = field(default_factory=dict)
+    score_threshold: float | None = None
+    class_thresholds: tuple[float, ...] = ()
+    temperature: float | None = None
     config: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
 

@@ -89,5 +89,6 @@ def test_calibrated_scores_keep_their_order_and_go_back():
     scores = np.linspace(0, 1, 1001)
     mapped = with_temperature(scores, 0.4)
     assert (np.diff(mapped) >= 0).all()
-    assert mapped[0] == pytest.approx(0) and mapped[-1] == pytest.approx(1)
+    assert mapped[0] == pytest.approx(0)
+    assert mapped[-1] == pytest.approx(1)
     np.testing.assert_allclose(with_temperature(mapped, 1 / 0.4)[1:-1], scores[1:-1], rtol=1e-6)

@@ -26,12 +26,12 @@ class Confidence:
     """The confidence thresholds of a prediction.
 
     Attributes:
-        by_class: [K] float32, in scores of the network.
+        by_class: [K] float64, in scores of the network.
         temperature: by which the logits of the scores are divided; None to leave the scores.
         text: the thresholds and where they are from, for people.
     """
 
-    by_class: NDArray[np.float32]
+    by_class: NDArray[np.float64]
     temperature: float | None
     text: str
 
@@ -79,10 +79,10 @@ def choose_confidence(
             reason += f", but {weights} has no detections below {lowest:g}"
         raw = np.maximum(stored, lowest)
         shown = raw if temperature is None else with_temperature(raw, temperature)
-        return Confidence(raw.astype(np.float32), temperature, f"{_numbers(card, shown)}: {reason}")
+        return Confidence(raw, temperature, f"{_numbers(card, shown)}: {reason}")
     value = np.full(len(card.class_names), choice, np.float64)
     raw = value if temperature is None else with_temperature(value, 1 / temperature)
-    return Confidence(raw.astype(np.float32), temperature, f"confidence threshold {choice:g}")
+    return Confidence(raw, temperature, f"confidence threshold {choice:g}")
 
 
 _HOW = "train it, or train on, with a validation split: an evaluation then stores it in best.pt"

@@ -88,6 +88,19 @@ def test_the_best_weights_are_those_of_the_best_evaluation(tiny_run):
     assert load_checkpoint(tiny_run / "last.pt").training["best"] == best
 
 
+def test_thresholds_of_the_evaluation_are_stored_with_the_weights(tiny_run):
+    card = load_checkpoint(tiny_run / "best.pt").card
+    assert 0 < card.score_threshold < 1
+    assert len(card.class_thresholds) == len(card.class_names)
+    assert card.temperature is None or card.temperature > 0
+
+
+def test_an_evaluation_changes_no_checkpoint(tiny_run, tmp_path):
+    before = (tiny_run / "last.pt").read_bytes()
+    assert main(["eval", "--weights", str(tiny_run / "last.pt"), "--out", str(tmp_path), "--device", "cpu"]) == 0
+    assert (tiny_run / "last.pt").read_bytes() == before
+
+
 def test_the_metrics_of_the_training_are_those_of_eval(tiny_run, tmp_path):
     assert main(["eval", "--weights", str(tiny_run / "best.pt"), "--out", str(tmp_path), "--device", "cpu"]) == 0
     for name in ("metrics.json", "predictions.json"):

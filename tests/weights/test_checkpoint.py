@@ -134,11 +134,21 @@ def test_everything_on_the_card_comes_back(tmp_path, model, card):
         card,
         postprocess={"iou_threshold": 0.4},
         metrics={"AP": 0.5},
+        score_threshold=0.37,
+        class_thresholds=(0.3, 0.4),
+        temperature=0.8,
         config={"version": 2, "a": {"b": [1, None]}},
         versions={"x": "1"},
     )
     save_checkpoint(tmp_path / "full.pt", model.state_dict(), full)
     assert load_checkpoint(tmp_path / "full.pt").card == full
+
+
+def test_a_card_from_before_thresholds_were_stored_has_none(card):
+    plain = card.to_dict()
+    for key in ("score_threshold", "class_thresholds", "temperature"):
+        del plain[key]
+    assert read_card(plain) == card
 
 
 def test_the_state_of_the_training_comes_back(tmp_path, model, card):

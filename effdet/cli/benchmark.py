@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from effdet.inference import BATCH_SIZE, SCORE_THRESHOLD
+from effdet.inference import BATCH_SIZE
 from effdet.text import count_of
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="of models in PyTorch; auto is float16 on CUDA and float32 elsewhere (%(default)s)",
     )
-    parser.add_argument("--conf", type=float, help=f"detectors: confidence threshold ({SCORE_THRESHOLD})")
+    parser.add_argument("--conf", type=float, help="detectors: confidence threshold (default: as in predict)")
     limit = parser.add_mutually_exclusive_group()
     limit.add_argument(
         "--seconds", type=float, default=10.0, help="per model for latency, and again for throughput (%(default)s)"
@@ -148,8 +148,9 @@ def _head(report: Mapping[str, Any]) -> Iterator[str]:
         f"{count_of(settings['warmup'], 'run')} of warm-up"
     )
     if any(model["task"] == "detection" for model in report["models"]):
-        threshold = SCORE_THRESHOLD if settings["score_threshold"] is None else settings["score_threshold"]
-        yield f"              confidence threshold {threshold:g}"
+        threshold = settings["score_threshold"]
+        text = "as in predict" if threshold is None else f"{threshold:g}"
+        yield f"              confidence threshold {text}"
     for warning in report["warnings"]:
         yield f"warning: {warning}"
 

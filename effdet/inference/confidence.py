@@ -19,6 +19,7 @@ from effdet.structures import Detections
 from effdet.weights.card import ModelCard
 
 _MOST_NAMED = 10  # classes whose thresholds are listed
+_HOW = "train it, or train on, with a validation split: an evaluation then stores it in best.pt"
 
 
 @dataclass(frozen=True)
@@ -85,9 +86,6 @@ def choose_confidence(
     return Confidence(raw, temperature, f"confidence threshold {choice:g}")
 
 
-_HOW = "train it, or train on, with a validation split: an evaluation then stores it in best.pt"
-
-
 def _stored(card: ModelCard, choice: str, weights: str) -> tuple[NDArray[np.float64], str]:
     """The thresholds [K] that the model has, and where they are from."""
     classes = len(card.class_names)
@@ -114,4 +112,4 @@ def _numbers(card: ModelCard, thresholds: NDArray[np.float64]) -> str:
 
 
 def _short(value: np.float64) -> str:
-    return f"{value:.3f}".rstrip("0")
+    return f"{value:.3g}"

@@ -169,7 +169,7 @@ def test_the_command_prints_the_threshold(weights, tmp_path, capsys):
     assert main(["predict", *common, "--out", str(tmp_path / "auto")]) == 0
     assert "confidence threshold 0.25: best F1 on the validation split\n" in capsys.readouterr().out
     assert main(["predict", *common, "--out", str(tmp_path / "class"), "--conf", "class", "--calibrated"]) == 0
-    assert "confidence thresholds red 0.004, white 0.078, platelet 0.033: " in capsys.readouterr().out
+    assert "confidence thresholds red 0.00389, white 0.0775, platelet 0.0326: " in capsys.readouterr().out
     with pytest.raises(SystemExit):
         main(["predict", *common, "--out", str(tmp_path / "none"), "--conf", "best"])
     assert "argument --conf: best is neither a number, auto nor class" in capsys.readouterr().err

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from effdet.data.images import read_image
 from effdet.devices import inference_dtype
-from effdet.inference import SCORE_THRESHOLD
 from effdet.inference.benchmark.settings import Settings
 from effdet.inference.predictor import Predictor
 from effdet.postprocess import classify, postprocess, postprocess_boxes
@@ -101,7 +100,7 @@ class MeasuredModel:
         self._predictor = Predictor(
             weights,
             settings.device,
-            score_threshold=SCORE_THRESHOLD if settings.score_threshold is None else settings.score_threshold,
+            score_threshold="auto" if settings.score_threshold is None else settings.score_threshold,
             batch_size=settings.batch_size,
             precision="auto" if Path(weights).suffix.lower() in RUNTIMES else settings.precision,
             threads=settings.threads or torch.get_num_threads(),

@@ -21,7 +21,7 @@ class Settings:
         precision: of models in PyTorch; exported files have their own.
         threads: CPU threads of the runtime and of OpenCV; None for as many as PyTorch uses.
         batch_size: images per forward pass when throughput is measured.
-        score_threshold: confidence threshold of detectors; None for the same 0.3 for all.
+        score_threshold: confidence threshold of detectors; None for that of prediction.
         runs: images per model, for latency and again for throughput; None to measure for `seconds`.
         seconds: time per model, for latency and again for throughput.
         warmup: runs before the first measured one.

@@ -32,8 +32,8 @@ from effdet.evaluation.matching import Matches, Objects
 from effdet.text import count_of
 
 # Standard deviation of AP between seeds, before anything measures it: that of EfficientDet-Lite0 at 192 x 256 pixels on
-# BCCD. It was 0.005 for the whole recipe of BCCD and 0.025 for three epochs of the demo, so it counts no more than if it
-# were measured from three runs.
+# BCCD. It was 0.005 for the whole recipe of BCCD and 0.025 for three epochs of the demo, so it counts no more than if
+# three runs had measured it.
 ASSUMED_NOISE = 0.012
 ASSUMED_DEGREES = 2
 METRICS = ("AP", "AP50", "AP75")

@@ -77,7 +77,7 @@ def choose_confidence(
     if isinstance(choice, str):
         stored, reason = _stored(card, choice, weights)
         if (stored < lowest).any():
-            reason += f", but {weights} has no detections below {lowest:g}"
+            reason += f", but at least {lowest:g}, the lowest score in {weights}"
         raw = np.maximum(stored, lowest)
         shown = raw if temperature is None else with_temperature(raw, temperature)
         return Confidence(raw, temperature, f"{_numbers(card, shown)}: {reason}")

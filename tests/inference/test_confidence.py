@@ -131,7 +131,7 @@ def test_a_higher_threshold_inside_a_file_is_said(weights):
     chosen = choose_confidence(card, "auto", False, 0.6, "best.onnx")
     assert chosen.lowest == pytest.approx(0.6)
     assert chosen.text == (
-        "confidence threshold 0.6: best F1 on the validation split, but best.onnx has no detections below 0.6"
+        "confidence threshold 0.6: best F1 on the validation split, but at least 0.6, the lowest score in best.onnx"
     )
     chosen = choose_confidence(card, "class", False, 0.25, "best.onnx")
     np.testing.assert_allclose(chosen.by_class, [0.25, 0.35, 0.3], rtol=1e-6)

@@ -156,11 +156,13 @@ def write_confusion(
     counts: NDArray[np.int64],
     names: Sequence[str],
     largest_matrix: int = LARGEST_MATRIX,
+    counted: str = "images",
 ) -> None:
     """Write the entries of a confusion matrix, as `AccuracyEvaluator.confusion` gives them, as a CSV file.
 
     Up to `largest_matrix` classes the file is the matrix: a row per true class, a column per predicted class, with the
-    class names in the first row and column. For more classes it lists the entries: true class, predicted class, images.
+    class names in the first row and column. For more classes it lists the entries: true class, predicted class and
+    how many; `counted` is the name of that column.
     """
     with atomic_write(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
@@ -169,7 +171,7 @@ def write_confusion(
             table.writerow(("true class", *names))
             table.writerows((name, *row.tolist()) for name, row in zip(names, matrix, strict=True))
         else:
-            table.writerow(("true class", "predicted class", "images"))
+            table.writerow(("true class", "predicted class", counted))
             entries = zip(rows.tolist(), columns.tolist(), counts.tolist(), strict=True)
             table.writerows((names[row], names[column], count) for row, column, count in entries)
 

@@ -1,4 +1,4 @@
-"""The confusion matrix of a classifier as a picture: which classes it predicts for the images of which class.
+"""A confusion matrix as a picture: which classes a model predicts for the images or objects of which class.
 
 It is drawn from the non-zero entries, so that memory does not grow with the square of the number of classes.
 """
@@ -32,18 +32,20 @@ def draw_confusion(
     columns: NDArray[np.int64],
     counts: NDArray[np.int64],
     class_names: Sequence[str],
+    counted: str = "images",
 ) -> None:
     """Draws a confusion matrix as a PNG file, written in one step: a row per true class, a column per predicted one.
 
-    The color of a cell is its fraction of the images of its row. Up to 30 classes have their names at the axes and
+    The color of a cell is its fraction of what is counted in its row. Up to 30 classes have their names at the axes and
     counts in the cells; more are a heat map, in which neighboring classes have a cell in common beyond 400.
 
     Args:
         path: the file.
         rows: [P], true class of each entry of the matrix that is not zero, 0..K-1.
         columns: [P], predicted class of each entry.
-        counts: [P], images of each entry.
+        counts: [P], images or objects of each entry.
         class_names: K names.
+        counted: what was counted, for the legend.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -54,7 +56,7 @@ def draw_confusion(
     FigureCanvasAgg(figure)
     axes = figure.add_axes((1.8 / (side + 3), 1.2 / (side + 2), side / (side + 3), side / (side + 2)))
     fractions = _fractions(rows, columns, counts, classes, min(classes, _MOST_CELLS))
-    _heat_map(figure, axes, fractions, classes)
+    _heat_map(figure, axes, fractions, classes, counted)
     if classes <= _MOST_WITH_NAMES:
         _names(axes, class_names)
         for row, column, count in zip(rows.tolist(), columns.tolist(), counts.tolist(), strict=True):
@@ -80,7 +82,7 @@ def _fractions(
     return fractions
 
 
-def _heat_map(figure: Figure, axes: Axes, fractions: NDArray[np.float64], classes: int) -> None:
+def _heat_map(figure: Figure, axes: Axes, fractions: NDArray[np.float64], classes: int, counted: str) -> None:
     from matplotlib.colors import PowerNorm
     from matplotlib.ticker import MaxNLocator
 
@@ -95,7 +97,7 @@ def _heat_map(figure: Figure, axes: Axes, fractions: NDArray[np.float64], classe
     bar = figure.colorbar(image, cax=bar_axes, format="{x:.0%}", ticks=[0, 0.01, 0.1, 0.25, 0.5, 1])
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=9, colors=_INK)
-    bar.set_label("of the images of the true class", color=_FAINT, fontsize=9)
+    bar.set_label(f"of the {counted} of the true class", color=_FAINT, fontsize=9)
     axes.set_xlabel("predicted class", color=_INK)
     axes.set_ylabel("true class", color=_INK)
     axes.set_title("Confusion matrix", loc="left", fontsize=11, fontweight="bold", color=_INK)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,13 +75,14 @@ def _match_any_class(
     objects: Objects, predictions: Predictions, object_rows: NDArray[np.int64], detection_rows: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Of some detections and objects, those that match without regard to class: their rows, [Q] and [Q]."""
-    some_objects = Objects(*(column[object_rows] for column in objects))
-    some = Predictions(*(column[detection_rows] for column in predictions))
-    images = 1 + max(int(some_objects.images.max(initial=0)), int(some.images.max(initial=0)))
+    columns: dict[str, NDArray[Any]] = {name: column[object_rows] for name, column in objects._asdict().items()}
+    some_objects = Objects(**{**columns, "labels": np.zeros_like(object_rows)})
+    columns = {name: column[detection_rows] for name, column in predictions._asdict().items()}
+    some = Predictions(**{**columns, "labels": np.zeros_like(detection_rows)})
     matches = match(
-        some_objects._replace(labels=np.zeros_like(some_objects.labels)),
-        some._replace(labels=np.zeros_like(some.labels)),
-        images,
+        some_objects,
+        some,
+        num_images=1 + max(int(some_objects.images.max(initial=0)), int(some.images.max(initial=0))),
         num_classes=1,
         iou_thresholds=(IOU_THRESHOLD,),
         size_ranges=((0.0, np.inf),),

@@ -1,13 +1,17 @@
 """Which kind of error each wrong detection is, and how much AP50 a data set loses by each kind.
 
-The kinds and how much they cost are those of TIDE (Bolya et al., ECCV 2020, arXiv:2008.08115), for boxes. Which class is
-taken for which is in `confusion.py`, the images with the worst errors are chosen in `worst.py`.
+Which class is predicted for which objects is in `confusion.py`; the images with the worst errors are chosen in
+`worst.py`.
+
+Source: TIDE (Bolya et al., ECCV 2020, arXiv:2008.08115) defines the kinds and how each is corrected. Its kinds overlap;
+`error_types` says which one comes first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,10 +45,10 @@ class ErrorTypes(NamedTuple):
 def error_types(objects: Objects, predictions: Predictions, matches: Matches) -> ErrorTypes:
     """The error of every detection that is wrong at IoU 0.5.
 
-    An object that the box meets at IoU 0.5 or more explains the error: the one of highest IoU if there are several. If
-    it is of the detection's class, it has a better detection already, and this one is a duplicate; else the error is one
-    of classification. Otherwise an object of its class at IoU 0.1 or more makes it an error of localization, and one of
-    another class an error of both. What is left is background. Crowds explain nothing.
+    An object that the box overlaps with IoU 0.5 or more explains the error: the one of highest IoU if there are several.
+    If it is of the detection's class, it has a better detection already, and this one is a duplicate; else the error is
+    one of classification. Otherwise an object of its class at IoU 0.1 or more makes it an error of localization, and one
+    of another class an error of both. What is left is background. Crowds explain nothing.
 
     Args:
         objects: of the data set.
@@ -81,6 +85,8 @@ def _overlapping(
     by_image = by_image[np.argsort(objects.images[by_image], kind="stable")]
     images = objects.images[by_image]
     start, stop = (np.searchsorted(images, matches.images[places], side) for side in ("left", "right"))
+    box_columns = np.ascontiguousarray(predictions.boxes[matches.rows].T)
+    object_columns = np.ascontiguousarray(objects.boxes.T)
     empty = np.empty(0, np.int64)
     pairs: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]] = [(empty, empty, np.empty(0))]
     for chunk in _chunks(stop - start):
@@ -88,6 +94,11 @@ def _overlapping(
         detections = np.repeat(places[chunk], counts)
         within = np.arange(len(detections)) - np.repeat(np.cumsum(counts) - counts, counts)
         rows = by_image[np.repeat(start[chunk], counts) + within]
+        for low, high in ((0, 2), (1, 3)):  # most pairs are apart; comparing single columns is quicker than IoU
+            meet = (box_columns[low][detections] < object_columns[high][rows]) & (
+                object_columns[low][rows] < box_columns[high][detections]
+            )
+            detections, rows = detections[meet], rows[meet]
         first = matches.rows[detections]
         overlaps = overlaps_of(
             predictions.boxes[first],
@@ -106,8 +117,7 @@ def _chunks(counts: NDArray[np.int64]) -> Iterator[slice]:
     """Slices of detections with about `_PAIRS_AT_ONCE` pairs each, so that memory does not grow with their number."""
     total = int(counts.sum())
     ends = np.searchsorted(np.cumsum(counts), np.arange(_PAIRS_AT_ONCE, total, _PAIRS_AT_ONCE), "right")
-    bounds = np.unique(np.r_[0, ends, len(counts)]).tolist()
-    for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
+    for start, stop in pairwise(np.unique(np.r_[0, ends, len(counts)]).tolist()):
         yield slice(start, stop)
 
 
@@ -120,7 +130,7 @@ def missed_objects(matches: Matches, types: ErrorTypes, score_threshold: float =
         score_threshold: detections of lower scores do not count.
     """
     is_explained = (types.kinds == CLASSIFICATION) | (types.kinds == LOCALIZATION) | matches.correct[0, _HALF]
-    missed = matches.counted[0].copy()
+    missed: NDArray[np.bool_] = matches.counted[0].copy()
     missed[types.objects[is_explained & (matches.scores >= score_threshold)]] = False
     return missed
 
@@ -130,10 +140,9 @@ def lost_ap(objects: Objects, matches: Matches, types: ErrorTypes) -> dict[str, 
 
     A wrong class or box becomes that of the object that explains the error; of all detections that are then correct for
     one object the best score stays, the others are removed. Errors of both, duplicates and background are removed.
-    Missed objects are taken out of the number of objects, as if they had been detected with the precision of the others.
-    "false_positive" removes all wrong detections, "false_negative" all objects without a correct one. Classes that have
-    no object left then have no correct detection either; their AP is 0. Errors hide each other, so the numbers need
-    not add up to 1.
+    Missed objects no longer count, as if they had been detected with the precision of the others. "false_positive"
+    removes all wrong detections, "false_negative" all objects without a correct one. A class that has no object left then
+    has no correct detection either; its AP is 0. Errors hide each other, so that the numbers need not add up to 1.
 
     Args:
         objects: of the data set, some of which count.
@@ -189,7 +198,7 @@ def _ap50(
     ignored: NDArray[np.bool_],
     counted: NDArray[np.bool_],
 ) -> NDArray[np.float64]:
-    """COCO's AP50 for each of F variants of which detections are correct [F, M] or ignored [F, M], and objects [F, N]."""
+    """COCO's AP50 of F variants of what is correct [F, M] and ignored [F, M] and of which objects count [F, N]: [F]."""
     variants = replace(matches, correct=correct[:, None], ignored=ignored[:, None], counted=counted)
     precision = tables(variants, objects.labels, caps=()).precision[:, :, 0].mean(axis=-1)
     present = np.bincount(objects.labels[matches.counted[0]], minlength=precision.shape[1]) > 0

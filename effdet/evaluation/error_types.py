@@ -45,10 +45,10 @@ class ErrorTypes(NamedTuple):
 def error_types(objects: Objects, predictions: Predictions, matches: Matches) -> ErrorTypes:
     """The error of every detection that is wrong at IoU 0.5.
 
-    An object that the box overlaps with IoU 0.5 or more explains the error: the one of highest IoU if there are several.
-    If it is of the detection's class, it has a better detection already, and this one is a duplicate; else the error is
-    one of classification. Otherwise an object of its class at IoU 0.1 or more makes it an error of localization, and one
-    of another class an error of both. What is left is background. Crowds explain nothing.
+    If the box overlaps objects with IoU 0.5 or more, the one of highest IoU explains the error. If it is of the
+    detection's class, it has a better detection already, and this one is a duplicate; else the error is one of
+    classification. Otherwise an object of its class at IoU 0.1 or more makes it an error of localization, and one of
+    another class an error of both. What is left is background. Crowds explain nothing.
 
     Args:
         objects: of the data set.
@@ -141,8 +141,8 @@ def lost_ap(objects: Objects, matches: Matches, types: ErrorTypes) -> dict[str, 
     A wrong class or box becomes that of the object that explains the error; of all detections that are then correct for
     one object the best score stays, the others are removed. Errors of both, duplicates and background are removed.
     Missed objects no longer count, as if they had been detected with the precision of the others. "false_positive"
-    removes all wrong detections, "false_negative" all objects without a correct one. A class that has no object left then
-    has no correct detection either; its AP is 0. Errors hide each other, so that the numbers need not add up to 1.
+    removes all wrong detections, "false_negative" all objects without a correct one. A class that has no object left
+    then has no correct detection either; its AP is 0. Errors hide each other, so that the numbers need not add up to 1.
 
     Args:
         objects: of the data set, some of which count.

@@ -92,14 +92,15 @@ def _match_any_class(
     return detection_rows[matches.rows[matched]], object_rows[matches.objects[0, matched]]
 
 
-def write_detector_confusion(folder: Path, entries: Confusion, class_names: Sequence[str]) -> None:
+def write_detector_confusion(folder: Path, entries: Sequence[Sequence[int]], class_names: Sequence[str]) -> None:
     """Write a detector's confusion matrix as confusion.csv and confusion.png, background last.
 
     Args:
         folder: of the evaluation.
-        entries: what `confusion` gives.
+        entries: true class, predicted class and count of the entries of a `Confusion`, as in analysis.json.
         class_names: K names.
     """
     names = (*class_names, BACKGROUND)
-    write_confusion(folder / "confusion.csv", *entries, names, counted="objects")
-    draw_confusion(folder / "confusion.png", *entries, names, counted="objects")
+    rows, columns, counts = np.array(entries, np.int64).reshape(-1, 3).T
+    write_confusion(folder / "confusion.csv", rows, columns, counts, names, counted="objects")
+    draw_confusion(folder / "confusion.png", rows, columns, counts, names, counted="objects")

@@ -100,10 +100,16 @@ def test_the_files_have_the_background_last(tmp_path):
     objects, predictions = random_data(3)
     matches = match(objects, predictions, IMAGES, CLASSES)
     entries = confusion(objects, predictions, matches, 0.3, CLASSES)
-    write_detector_confusion(tmp_path, entries, ("a", "b", "c", "d"))
+    write_detector_confusion(tmp_path, np.stack(entries, axis=1).tolist(), ("a", "b", "c", "d"))
     with (tmp_path / "confusion.csv").open(encoding="utf-8") as file:
         rows = list(csv.reader(file))
     assert rows[0] == ["true class", "a", "b", "c", "d", "background"]
     assert [row[0] for row in rows[1:]] == rows[0][1:]
     assert [[int(cell) for cell in row[1:]] for row in rows[1:]] == confusion_matrix(*entries, CLASSES + 1).tolist()
     assert (tmp_path / "confusion.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_matrix_without_entries_is_written_too(tmp_path):
+    write_detector_confusion(tmp_path, [], ("a",))
+    assert (tmp_path / "confusion.csv").read_text() == "true class,a,background\na,0,0\nbackground,0,0\n"
+    assert (tmp_path / "confusion.png").exists()

@@ -63,7 +63,8 @@ def error_types(objects: Objects, predictions: Predictions, matches: Matches) ->
     own = objects.labels[rows] == matches.labels[detections]
     is_near = overlaps >= FOREGROUND_IOU
     kind = np.where(is_near, np.where(own, DUPLICATE, CLASSIFICATION), np.where(own, LOCALIZATION, BOTH))
-    # The pair that explains a detection comes last: near before far, among far ones its own class, then higher IoU.
+    # Of the pairs of a detection the one that explains it comes last: near ones after far ones, among far ones those of
+    # its class after others, then by ascending IoU.
     order = np.lexsort((rows, own, overlaps, own & ~is_near, is_near, detections))
     detections, kind, rows = detections[order], kind[order], rows[order]
     last = np.flatnonzero(np.r_[detections[1:] != detections[:-1], True]) if len(detections) else order

@@ -132,6 +132,31 @@ def usable_reduction(shrink: float) -> int:
     return next(number for number in REDUCTIONS if number == 1 or number * REMAINING_SHRINK <= shrink)
 
 
+def small_image(
+    data: bytes, name: str, size: tuple[int, int], side: int, value_range: tuple[float, float] | None = None
+) -> Image:
+    """An encoded image made smaller, with the same aspect ratio, if its longer side has more than `side` pixels.
+
+    Args:
+        data: content of the file.
+        name: what to call the image in messages.
+        size: (H, W) of the image.
+        side: most pixels along the longer side.
+        value_range: see `decode_image`.
+
+    Raises:
+        DataError, ConfigError: see `decode_image`.
+    """
+    from effdet.opencv import cv2
+
+    shrink = max(size) / side
+    image = decode_image(data, name, usable_reduction(shrink), value_range)
+    if shrink <= 1:
+        return image
+    small = max(1, round(size[1] / shrink)), max(1, round(size[0] / shrink))
+    return np.asarray(cv2.resize(image, small, interpolation=cv2.INTER_AREA), np.uint8)
+
+
 def _is_cut_off(kind: str, data: bytes) -> bool:
     """Whether the end is missing, in formats whose decoders fill it with grey without an error."""
     if kind == "PNG":

@@ -6,7 +6,6 @@ It shows the plain values that `effdet check --json` writes; the same as text is
 from __future__ import annotations
 
 import base64
-import html
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from effdet.files import write_text
 from effdet.report.check_style import STYLE
 from effdet.report.check_text import first_line, place_text, used_bins, verdict
+from effdet.report.html_page import document, escaped
 from effdet.report.pictures import encode_image
 from effdet.text import count_of
 
@@ -55,23 +55,16 @@ def write_check_page(path: Path, report: Mapping[str, Any], pictures: Callable[[
         report: as `DataCheck.to_dict` gives it.
         pictures: the images of the finding of a number, in groups that belong together.
     """
-    write_text(path, "\n".join(_page(report, pictures)))
+    title = f"{Path(report['data']).absolute().name}: check"
+    write_text(path, document(title, STYLE, _body(report, pictures)))
 
 
-def _page(report: Mapping[str, Any], pictures: Callable[[int], list[list[Picture]]]) -> Iterator[str]:
-    name = html.escape(Path(report["data"]).absolute().name)
-    yield (
-        '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
-        "style-src 'unsafe-inline'\">"
-        f'<meta name="color-scheme" content="light dark"><title>{name}: check</title><style>{STYLE}</style></head>'
-        "<body><main>"
-    )
+def _body(report: Mapping[str, Any], pictures: Callable[[int], list[list[Picture]]]) -> Iterator[str]:
+    name = escaped(Path(report["data"]).absolute().name)
     state = "problem" if report["problems"] else "clean"
     yield f"<header><h1>{name}</h1>"
-    yield f'<p class="verdict {state}">{html.escape(verdict(report))}</p>'
-    yield f"<p>{html.escape(first_line(report))}<br>{html.escape(report['data'])}</p></header>"
+    yield f'<p class="verdict {state}">{escaped(verdict(report))}</p>'
+    yield f"<p>{escaped(first_line(report))}<br>{escaped(report['data'])}</p></header>"
     numbered = list(enumerate(report["findings"]))
     for severity, heading in (("problem", "Problems"), ("note", "Notes")):
         chosen = [(number, finding) for number, finding in numbered if finding["severity"] == severity]
@@ -82,17 +75,16 @@ def _page(report: Mapping[str, Any], pictures: Callable[[int], list[list[Picture
     if report["splits"]:
         yield "<h2>Contents</h2>"
         yield from _contents(report)
-    yield "</main></body></html>"
 
 
 def _contents(report: Mapping[str, Any]) -> Iterator[str]:
     """Table of the splits, classes and sizes."""
     columns = [key for key in report["splits"][0] if key not in ("name", "part")]
-    head = "".join(f"<th>{html.escape(column.replace('_', ' '))}</th>" for column in columns)
+    head = "".join(f"<th>{escaped(column.replace('_', ' '))}</th>" for column in columns)
     yield f'<section class="card wide"><h3>Splits</h3><div class="scroll"><table><tr><th>split</th>{head}</tr>'
     for split in report["splits"]:
         cells = "".join(f"<td>{split[column]}</td>" for column in columns)
-        yield f"<tr><th>{html.escape(split['name'])}</th>{cells}</tr>"
+        yield f"<tr><th>{escaped(split['name'])}</th>{cells}</tr>"
     yield '</table></div></section><div class="charts">'
     things = "Objects" if report["task"] == "detection" else "Images"
     classes = report["classes"]
@@ -108,7 +100,7 @@ def _contents(report: Mapping[str, Any]) -> Iterator[str]:
         yield "</details>"
     yield '</section><section class="card">'
     for histogram in report["box_sizes"]:
-        yield f"<h3>Objects by size</h3><p class='dim'>Square root of the area in {html.escape(histogram['title'])}</p>"
+        yield f"<h3>Objects by size</h3><p class='dim'>Square root of the area in {escaped(histogram['title'])}</p>"
         bins = [(each["name"], (each["count"],)) for each in used_bins(histogram)]
         yield from _bars(bins, max((counts[0] for _, counts in bins), default=0))
     yield "</section></div>"
@@ -117,7 +109,7 @@ def _contents(report: Mapping[str, Any]) -> Iterator[str]:
 def _legend(splits: Sequence[str]) -> str:
     if len(splits) < 2:
         return ""
-    items = (f'<span><i class="s{number % 4}"></i>{html.escape(name)}</span>' for number, name in enumerate(splits))
+    items = (f'<span><i class="s{number % 4}"></i>{escaped(name)}</span>' for number, name in enumerate(splits))
     return f'<p class="legend">{"".join(items)}</p>'
 
 
@@ -130,7 +122,7 @@ def _bars(rows: Sequence[tuple[str, Sequence[int]]], most: int) -> Iterator[str]
             width = 100 * count / most if most else 0
             rectangles += f'<rect class="s{number % 4}" x="{left:.3f}" width="{width:.3f}" height="10"/>'
             left += width
-        shown = html.escape(name)
+        shown = escaped(name)
         yield (
             f'<span title="{shown}">{shown}</span>'
             f'<svg viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">{rectangles}</svg>'
@@ -140,11 +132,11 @@ def _bars(rows: Sequence[tuple[str, Sequence[int]]], most: int) -> Iterator[str]
 
 
 def _finding(finding: Mapping[str, Any], groups: Sequence[Sequence[Picture]]) -> Iterator[str]:
-    split = f'<span class="split">{html.escape(finding["split"])}</span>' if finding["split"] else ""
+    split = f'<span class="split">{escaped(finding["split"])}</span>' if finding["split"] else ""
     count = "" if finding["kind"] == "unreadable-annotations" else f" <b>{finding['count']}</b>"
-    yield f'<section class="card finding {finding["severity"]}"><h3>{html.escape(finding["cause"])}{count}{split}</h3>'
+    yield f'<section class="card finding {finding["severity"]}"><h3>{escaped(finding["cause"])}{count}{split}</h3>'
     if finding["advice"]:
-        yield f"<p class='dim'>{html.escape(finding['advice'])}</p>"
+        yield f"<p class='dim'>{escaped(finding['advice'])}</p>"
     if groups:
         yield '<div class="pictures">'
         for group in groups:
@@ -152,7 +144,7 @@ def _finding(finding: Mapping[str, Any], groups: Sequence[Sequence[Picture]]) ->
         yield "</div>"
     places = finding["places"]
     if places:
-        items = "".join(f"<li>{html.escape(place_text(place))}</li>" for place in places[:_MOST_PLACES])
+        items = "".join(f"<li>{escaped(place_text(place))}</li>" for place in places[:_MOST_PLACES])
         rest = f"<p>and {len(places) - _MOST_PLACES} more, see --json</p>" if len(places) > _MOST_PLACES else ""
         opened = " open" if not groups and len(places) <= 20 else ""
         thing = "class" if "class" in places[0] else "box" if "box" in places[0] else "image"
@@ -162,7 +154,7 @@ def _finding(finding: Mapping[str, Any], groups: Sequence[Sequence[Picture]]) ->
 
 
 def _figure(picture: Picture) -> str:
-    caption = html.escape(picture.caption)
+    caption = escaped(picture.caption)
     if picture.pixels is None:
         return f'<figure><div class="nothing">no picture</div><figcaption>{caption}</figcaption></figure>'
     height, width = picture.size
@@ -206,7 +198,7 @@ def _boxes(picture: Picture, unit: float) -> Iterator[str]:
             continue
         x1, y1, x2, y2 = (min(max(side, -10.0 * max(height, width)), 10.0 * max(height, width)) for side in box)
         left, top, across, down = min(x1, x2), min(y1, y2), abs(x2 - x1), abs(y2 - y1)
-        kind, name = ("m" if picture.marked[number] else "o"), html.escape(picture.names[number])
+        kind, name = ("m" if picture.marked[number] else "o"), escaped(picture.names[number])
         yield (
             f'<rect class="{kind}" x="{left:.1f}" y="{top:.1f}" width="{max(across, unit / 10):.1f}" '
             f'height="{max(down, unit / 10):.1f}"><title>{name}</title></rect>'

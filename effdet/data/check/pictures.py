@@ -7,12 +7,10 @@ from __future__ import annotations
 
 from itertools import islice
 
-import numpy as np
-
 from effdet.data.annotations import Annotations
 from effdet.data.check.checking import DataCheck
 from effdet.data.check.findings import Finding, Place
-from effdet.data.images import Image, decode_image, usable_reduction
+from effdet.data.images import small_image
 from effdet.data.labels import ImageLabels
 from effdet.errors import DataError
 from effdet.report.check_page import Picture
@@ -67,22 +65,10 @@ def _picture(
     pixels = None
     if fact.readable:
         try:
-            pixels = _small(table.read(place.row), place.file, fact.size, value_range)
+            pixels = small_image(table.read(place.row), place.file, fact.size, _SIDE, value_range)
         except DataError:  # removed since the check
             pixels = None
     if place.detail and not marked:
         caption += f", {place.detail}"
     size = fact.size if fact.readable else (3, 4)
     return Picture(pixels, size, boxes, names, [box + 1 in marked for box in range(len(boxes))], caption)
-
-
-def _small(data: bytes, name: str, size: tuple[int, int], value_range: tuple[float, float] | None) -> Image:
-    """An image of `size`, made smaller if it is large, with the same aspect ratio."""
-    from effdet.opencv import cv2
-
-    shrink = max(size) / _SIDE
-    image = decode_image(data, name, usable_reduction(shrink), value_range)
-    if shrink <= 1:
-        return image
-    small = max(1, round(size[1] / shrink)), max(1, round(size[0] / shrink))
-    return np.asarray(cv2.resize(image, small, interpolation=cv2.INTER_AREA), np.uint8)

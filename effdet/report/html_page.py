@@ -1,0 +1,73 @@
+"""What all HTML pages have in common: escaped text, data and script inside the page, the head that forbids the network.
+
+Plots are in `plots.py`, the style sheet in `page_style.py`.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+import re
+from collections.abc import Iterable
+from typing import Any
+
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff]")  # not allowed in HTML
+
+
+def escaped(text: object) -> str:
+    """A text for the inside of an element or of a quoted attribute; control characters become U+FFFD."""
+    return html.escape(_CONTROL.sub("\ufffd", str(text)))
+
+
+def isolated(text: object) -> str:
+    """A text of the user for the inside of an element; its writing direction does not change that of its neighbors."""
+    return f"<bdi>{escaped(text)}</bdi>"
+
+
+def shortened(text: str, length: int) -> str:
+    """A text cut to so many letters."""
+    return text if len(text) <= length else f"{text[: length - 1]}\u2026"
+
+
+def percent(fraction: float | None, digits: int = 1) -> str:
+    """A fraction in percent without the sign; a dash for what was not measured (None or negative)."""
+    return "\u2013" if fraction is None or fraction < 0 else f"{100 * fraction:.{digits}f}"
+
+
+def with_sign(fraction: float | None) -> str:
+    """The same with the percent sign, if there is a number."""
+    number = percent(fraction)
+    return number if number == "\u2013" else f"{number}%"
+
+
+def json_script(identity: str, value: Any) -> str:
+    """Plain values inside the page, for `JSON.parse`; they can neither end the element nor start another one."""
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    for letter in "<>&":
+        text = text.replace(letter, f"\\u{ord(letter):04x}")
+    return f'<script type="application/json" id="{identity}">{text}</script>'
+
+
+def document(title: str, style: str, body: Iterable[str], script: str = "") -> str:
+    """A page that loads nothing: the browser refuses the network, and any script but this one.
+
+    Args:
+        title: plain text.
+        style: a style sheet.
+        body: HTML, in which all text of users is escaped.
+        script: JavaScript, which runs when the body has been read.
+    """
+    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    if script:
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        policy += f"; script-src 'sha256-{digest}'"
+    lines = "\n".join(body)
+    return (
+        '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+        f'<meta name="color-scheme" content="light dark"><title>{escaped(title)}</title><style>{style}</style></head>'
+        f"<body><main>\n{lines}\n</main>{f'<script>{script}</script>' if script else ''}</body></html>\n"
+    )

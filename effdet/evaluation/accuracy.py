@@ -16,6 +16,7 @@ from torch import Tensor
 
 from effdet.data.label_map import LabelMap
 from effdet.errors import DataError, WeightsError
+from effdet.evaluation.accuracy_analysis import analyze_accuracy
 from effdet.evaluation.tables import ACCURACY_MEANINGS
 from effdet.files import SCORE_DECIMALS, atomic_write, write_json
 from effdet.postprocess import rank_classes
@@ -132,10 +133,21 @@ class AccuracyEvaluator:
             for row, label, best, scores in columns
         ]
 
+    def analysis(self, metrics: dict[str, float]) -> dict[str, Any]:
+        """Intervals, classes, calibration and worst images as plain values, see `accuracy_analysis.py`.
+
+        Args:
+            metrics: what `metrics` gives.
+        """
+        rows, labels, best, scores = self.state()
+        names = [str(name) for name in np.asarray(self.file_names)[rows]]
+        return analyze_accuracy(self.label_map, rows, names, labels, best, scores, metrics)
+
     def write(self, folder: Path, metrics: dict[str, float]) -> None:
-        """Write metrics.json, predictions.json, and the confusion matrix as confusion.csv and confusion.png."""
+        """Write metrics.json, predictions.json, analysis.json, and the confusion matrix as CSV and PNG files."""
         write_json(folder / "metrics.json", metrics)
         write_json(folder / "predictions.json", self.results())
+        write_json(folder / "analysis.json", self.analysis(metrics))
         entries = self.confusion()
         write_confusion(folder / "confusion.csv", *entries, self.label_map.names)
         draw_confusion(folder / "confusion.png", *entries, self.label_map.names)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from effdet.report.html_page import escaped, isolated, shortened
+from effdet.report.html_page import escaped, heading, isolated, shortened
 
 MOST_WITH_COUNTS = 24  # classes; with more, cells have no numbers
 _MOST_CLASSES = 120  # with a row of their own; of more, those with most confusions
@@ -28,7 +28,7 @@ def confusion_card(entries: Entries, names: Sequence[str], background: bool, not
         note: which predictions are counted.
     """
     kept = _kept_classes(entries, len(names))
-    yield f'<section class="card"><h3>Confusion matrix</h3><p class="dim">{escaped(note)}</p>'
+    yield f'<section class="card">{heading("Confusion matrix", escaped(note))}'
     if len(kept) < len(names):
         yield f'<p class="dim">The {len(kept)} classes with most confusions of {len(names)}.</p>'
     yield '<div class="confusion"><div class="scroll">'
@@ -108,17 +108,16 @@ def _matrix(entries: Entries, names: Sequence[str], kept: Sequence[int], backgro
         x, y = left + column_at * cell, top + row_at * cell
         light = " light" if fraction > 0.3 else ""
         drawn.append(
-            f'<g>{_title(true, predicted, count, fraction, names)}<rect {_shade(true, predicted, fraction)} '
+            f"<g>{_title(true, predicted, count, fraction, names)}<rect {_shade(true, predicted, fraction)} "
             f'x="{x + 1:.1f}" y="{y + 1:.1f}" width="{cell - 2}" height="{cell - 2}" rx="3"/>'
             f'<text class="number{light}" x="{x + cell / 2:.1f}" y="{y + cell / 2 + 5:.1f}" '
             f'text-anchor="middle">{count}</text></g>'
         )
     width, height = left + side + (60 if top != 26.0 else 4), top + side + 26
-    drawn.append(f'<text class="name" x="{left + side / 2:.0f}" y="{height - 5:.0f}" text-anchor="middle">predicted</text>')
-    return (
-        f'<svg class="matrix{" fit" if size <= 8 else ""}" width="{width:.0f}" height="{height:.0f}" viewBox="0 0 {width:.0f} {height:.0f}" '
-        f'role="img" aria-label="confusion matrix">{"".join(drawn)}</svg>'
+    drawn.append(
+        f'<text class="name" x="{left + side / 2:.0f}" y="{height - 5:.0f}" text-anchor="middle">predicted</text>'
     )
+    return _svg(drawn, width, height, "matrix fit" if size <= 8 else "matrix")
 
 
 def _heat_map(entries: Entries, names: Sequence[str], kept: Sequence[int], background: bool) -> str:
@@ -144,15 +143,21 @@ def _heat_map(entries: Entries, names: Sequence[str], kept: Sequence[int], backg
         )
     caption = "predicted class; last column: missed, last row: background" if background else "predicted class"
     height = top + side + 22
-    drawn.append(f'<text class="name" x="{left + side / 2:.0f}" y="{height - 5:.0f}" text-anchor="middle">{caption}</text>')
+    drawn.append(
+        f'<text class="name" x="{left + side / 2:.0f}" y="{height - 5:.0f}" text-anchor="middle">{caption}</text>'
+    )
     if not named:
         middle = top + side / 2
         drawn.append(
-            f'<text class="name" transform="translate(13 {middle:.0f}) rotate(-90)" text-anchor="middle">true class</text>'
+            f'<text class="name" transform="translate(13 {middle:.0f}) rotate(-90)" text-anchor="middle">true</text>'
         )
     width = left + side + 4
+    return _svg(drawn, width, height, "matrix")
+
+
+def _svg(drawn: Sequence[str], width: float, height: float, style: str) -> str:
     return (
-        f'<svg class="matrix" width="{width:.0f}" height="{height:.0f}" viewBox="0 0 {width:.0f} {height:.0f}" '
+        f'<svg class="{style}" width="{width:.0f}" height="{height:.0f}" viewBox="0 0 {width:.0f} {height:.0f}" '
         f'role="img" aria-label="confusion matrix">{"".join(drawn)}</svg>'
     )
 

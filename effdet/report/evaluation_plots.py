@@ -1,4 +1,4 @@
-"""The plots of an evaluation on a page: curves, thresholds, decomposition of errors, calibration, accuracy over coverage.
+"""The plots of an evaluation on a page: curves, thresholds, errors, calibration, accuracy over coverage.
 
 They are made of `plots.py`; the sections around them are in `run_page.py`.
 """
@@ -9,15 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from effdet.report.gallery import KINDS
-from effdet.report.html_page import escaped, percent, shortened
+from effdet.report.html_page import escaped, heading, percent, shortened
 from effdet.report.plots import UNIT, Axis, Line, count_strip, legend, line_plot, reliability_plot
 
 _MOST_CURVES = 3000  # classes with curves on the page
 
 
-def curves_section(
-    curves: Mapping[str, Any], names: Sequence[str], best: Mapping[str, Any] | None
-) -> Iterator[str]:
+def curves_section(curves: Mapping[str, Any], names: Sequence[str], best: Mapping[str, Any] | None) -> Iterator[str]:
     """Precision over recall, and F1, precision and recall over the confidence, of all classes and of a chosen one."""
     chosen = curves["precision"].get("classes") or []
     options = "".join(
@@ -32,7 +30,7 @@ def curves_section(
     recall = Axis("recall", *UNIT)
     line = Line("all classes", _points(curves["recall"], curves["precision"]["all"]))
     yield '<section class="card"><h3>Precision over recall</h3><p class="dim small">IoU 0.50, mean over the classes</p>'
-    yield f'{legend([line])}{line_plot([line], recall, Axis("precision", *UNIT), name="precision")}</section>'
+    yield f"{legend([line])}{line_plot([line], recall, Axis('precision', *UNIT), name='precision')}</section>"
     score = Axis("confidence threshold", 0, 1)
     lines = [
         Line(title, _points(curves["score"], curves[key]["all"]), color, style)
@@ -46,7 +44,7 @@ def curves_section(
     marks = [(best["score"], best["F1"])] if best and best.get("score") is not None else []
     note = f"IoU 0.50; F1 is highest at {best['score']:.2f}" if best and marks else "IoU 0.50"
     yield f'<section class="card"><h3>F1 over confidence</h3><p class="dim small">{note}</p>{legend(lines)}'
-    yield f'{line_plot(lines, score, Axis("F1", *UNIT), marks, name="F1")}</section></div>'
+    yield f"{line_plot(lines, score, Axis('F1', *UNIT), marks, name='F1')}</section></div>"
 
 
 def _points(x: Sequence[float], y: Sequence[float | None]) -> list[tuple[float, float | None]]:
@@ -82,7 +80,8 @@ def thresholds_card(thresholds: Mapping[str, Any] | None) -> Iterator[str]:
         rows += [(f"{kind} {percent(each['wanted'], 0)}%", each) for each in thresholds.get(kind) or [] if each]
     if not rows:
         return
-    yield '<section class="card"><h3>Which threshold for what</h3><p class="dim">Precision: detections that are right. Recall: objects that are detected.</p><div class="scroll"><table class="wide">'
+    about = "Precision: detections that are right. Recall: objects that are detected. IoU 0.50."
+    yield f'<section class="card">{heading("Which threshold for what", about)}<div class="scroll"><table class="wide">'
     yield "<tr><th>wanted</th><th>confidence</th><th>precision</th><th>recall</th></tr>"
     for name, each in rows:
         reached = each.get("score") is not None
@@ -100,8 +99,9 @@ def errors_cards(analysis: Mapping[str, Any]) -> Iterator[str]:
     lost = {kind: errors.get(kind) for kind in KINDS}
     most = max((value for value in lost.values() if value), default=0)
     counts = errors.get("counts") or {}
-    yield '<section class="card"><h3>What costs AP</h3><p class="dim">Points of AP50 that the model would gain if all errors '
-    yield f"of a kind were corrected. AP50 is {percent(errors.get('AP50'))}%.</p>"
+    about = "Points of AP50 that the model would gain if all errors of a kind were corrected."
+    about += f" AP50 is {percent(errors.get('AP50'))}%."
+    yield f'<section class="card">{heading("What costs AP", about)}'
     yield '<div class="errors"><div class="row head"><span>kind</span><b>points</b><em>errors</em><div></div></div>'
     for kind, about in KINDS.items():
         value, count = lost[kind], counts.get(kind)
@@ -112,7 +112,9 @@ def errors_cards(analysis: Mapping[str, Any]) -> Iterator[str]:
             f'<div class="rail"><i class="k-{kind}" style="width:{width:.1f}%"></i></div></div>'
         )
     yield "</div>"
-    both = [(name, errors.get(key)) for name, key in (("false positives", "false_positive"), ("misses", "false_negative"))]
+    both = [
+        (name, errors.get(key)) for name, key in (("false positives", "false_positive"), ("misses", "false_negative"))
+    ]
     if any(value is not None for _, value in both):
         text = ", ".join(f"all {name} {_points_text(value)}" for name, value in both)
         yield f'<p class="dim small">For comparison, without {text} points.</p>'
@@ -129,15 +131,15 @@ def calibration_cards(analysis: Mapping[str, Any], measured: str) -> Iterator[st
     if not calibration:
         return
     bins, error = calibration["bins"], calibration.get("error")
-    yield f'<section class="card"><h3>Does a score mean what it says?</h3><p class="dim">Bars: {measured} of the '
-    yield "predictions in a range of scores. On the dashed line, a score of 0.8 means 80% are right."
+    about = f"Bars: {measured} in a range of scores. On the dashed line, 80% of those with a score of 0.8 are right."
     if error is not None:
-        yield f" Expected calibration error: <b>{percent(error)}%</b>."
+        about += f" Expected calibration error: <b>{percent(error)}%</b>."
     if calibration.get("temperature") is not None:
-        yield f" With a temperature of {calibration['temperature']:.2f}: "
-        yield f"<b>{percent(calibration.get('error_with_temperature'))}%</b>."
-    yield ' <span class="legend"><span><i class="over"></i>score too high</span><span><i class="under"></i>score too low</span>'
-    yield f'</span></p>{reliability_plot(bins, measured)}<p class="dim small">predictions per bin, log scale</p>'
+        about += f" With a temperature of {calibration['temperature']:.2f}: "
+        about += f"<b>{percent(calibration.get('error_with_temperature'))}%</b>."
+    yield f'<section class="card">{heading("Does a score mean what it says?", about)}<p class="legend">'
+    yield '<span><i class="over"></i>score too high</span><span><i class="under"></i>score too low</span></p>'
+    yield f'{reliability_plot(bins, measured)}<p class="dim small">predictions per bin, log scale</p>'
     yield f"{count_strip(bins)}</section>"
 
 
@@ -150,7 +152,7 @@ def coverage_cards(analysis: Mapping[str, Any]) -> Iterator[str]:
     points = sorted((coverage, accuracy) for coverage, accuracy in rows if accuracy is not None)
     low = min((accuracy for _, accuracy in points), default=0.0)
     axis = Axis("accuracy", min(0.9, int(10 * low) / 10), 1.0, percent=True)
-    yield '<section class="card"><h3>Accuracy over coverage</h3><p class="dim">Accuracy on the images with the highest scores: '
-    yield "how many images can be decided automatically at which accuracy.</p>"
+    about = "Accuracy on the images with the highest scores: how many can be decided automatically, how accurately."
+    yield f'<section class="card">{heading("Accuracy over coverage", about)}'
     line = Line("accuracy", points)
-    yield f'{legend([line])}{line_plot([line], Axis("fraction of the images", *UNIT), axis)}</section>'
+    yield f"{legend([line])}{line_plot([line], Axis('fraction of the images', *UNIT), axis)}</section>"

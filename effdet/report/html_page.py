@@ -42,6 +42,11 @@ def with_sign(fraction: float | None) -> str:
     return number if number == "\u2013" else f"{number}%"
 
 
+def heading(title: str, about: str = "") -> str:
+    """The head of a card, both plain text or HTML of ours: its title, and a sentence or two below it."""
+    return f'<h3>{title}</h3><p class="dim small">{about}</p>' if about else f"<h3>{title}</h3>"
+
+
 def json_script(identity: str, value: Any) -> str:
     """Plain values inside the page, for `JSON.parse`; they can neither end the element nor start another one."""
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)

@@ -60,7 +60,9 @@ class Axis(NamedTuple):
 UNIT = (0.0, 1.0, True)  # an axis of fractions
 
 
-def line_plot(lines: Sequence[Line], x: Axis, y: Axis, marks: Sequence[tuple[float, float]] = (), name: str = "") -> str:
+def line_plot(
+    lines: Sequence[Line], x: Axis, y: Axis, marks: Sequence[tuple[float, float]] = (), name: str = ""
+) -> str:
     """A plot of lines; `report/run_script.py` shows values at the pointer.
 
     Args:
@@ -106,14 +108,15 @@ def ticks(low: float, high: float, most: int = 6) -> list[float]:
 def log_ticks(low: float, high: float) -> list[float]:
     """1, 2 and 5 times powers of ten inside a range."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    every = [1, 2, 5] if len(powers) <= 3 else [1]
+    every = [1, 2, 5] if high < 100 * low else [1]
     return [value for power in powers for value in (factor * 10.0**power for factor in every) if low <= value <= high]
 
 
 def _axes(x: Axis, y: Axis) -> Iterator[str]:
     for value in ticks(x.low, x.high):
         place = _across(x, value)
-        yield f'<text class="tick" x="{place:.1f}" y="{HEIGHT - _BOTTOM + 17}" text-anchor="middle">{_text(x, value)}</text>'
+        low = HEIGHT - _BOTTOM + 17
+        yield f'<text class="tick" x="{place:.1f}" y="{low}" text-anchor="middle">{_text(x, value)}</text>'
     for value in log_ticks(y.low, y.high) if y.log else ticks(y.low, y.high, 5):
         place = _down(y, value)
         yield f'<path class="grid" d="M{_LEFT} {place:.1f}H{WIDTH - _RIGHT}"/>'
@@ -161,7 +164,8 @@ def interval_track(value: float | None, interval: Sequence[float] | None, color:
     bar = dot = ""
     if interval is not None:
         low, high = (100 * min(max(end, 0), 1) for end in interval)
-        bar = f'<rect class="span c{color % 8}" x="{low:.2f}%" y="3" width="{max(high - low, 0.4):.2f}%" height="8" rx="4"/>'
+        wide = max(high - low, 0.4)
+        bar = f'<rect class="span c{color % 8}" x="{low:.2f}%" y="3" width="{wide:.2f}%" height="8" rx="4"/>'
     if value is not None and value >= 0:
         dot = f'<circle class="dot c{color % 8}" cx="{100 * min(value, 1):.2f}%" cy="7" r="4"/>'
     return (
@@ -196,7 +200,10 @@ def reliability_plot(bins: Sequence[Mapping[str, Any]], title: str) -> str:
         )
     diagonal = f'<path class="line dashed ideal" d="M{_across(x, 0)} {_down(y, 0)}L{_across(x, 1)} {_down(y, 1)}"/>'
     label = escaped(f"{title} over score")
-    return f'<div class="plot"><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">{drawn}{diagonal}</svg></div>'
+    return (
+        f'<div class="plot"><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">{drawn}{diagonal}</svg>'
+        "</div>"
+    )
 
 
 def count_strip(bins: Sequence[Mapping[str, Any]]) -> str:

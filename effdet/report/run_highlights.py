@@ -40,7 +40,7 @@ def _detection(analysis: Mapping[str, Any]) -> Iterator[str]:
     best = (analysis.get("thresholds") or {}).get("best")
     if best and best.get("score") is not None:
         yield (
-            f"<b>Run at a confidence threshold of {best['score']:.2f}.</b> There F1 is highest ({percent(best['F1'])}%): "
+            f"<b>Run at a confidence threshold of {best['score']:.2f}.</b> F1 is highest ({percent(best['F1'])}%): "
             f"{percent(best['precision'])}% of the detections are right, {percent(best['recall'])}% of the objects are "
             "detected."
         )
@@ -48,7 +48,7 @@ def _detection(analysis: Mapping[str, Any]) -> Iterator[str]:
     yield from _weakest_class(analysis["classes"], "AP", "objects")
     yield from _confused(analysis.get("confusion") or {})
     yield from _uncertainty(analysis, "AP")
-    yield from _calibration(analysis.get("calibration"))
+    yield from _calibration(analysis.get("calibration"), "precision")
 
 
 def _largest_error(errors: Mapping[str, Any]) -> Iterator[str]:
@@ -91,15 +91,15 @@ def _uncertainty(analysis: Mapping[str, Any], metric: str) -> Iterator[str]:
     if interval and interval[0] is not None:
         half = 50 * (interval[1] - interval[0])
         yield (
-            f"On {count_of(analysis['images'], 'image')} {metric} is known to \u00b1{half:.1f} points. Compare two models "
+            f"On {count_of(analysis['images'], 'image')} {metric} is known to \u00b1{half:.1f} points. Compare models "
             "with <code>effdet report RUN RUN</code>, which pairs them over the images."
         )
 
 
-def _calibration(calibration: Mapping[str, Any] | None) -> Iterator[str]:
+def _calibration(calibration: Mapping[str, Any] | None, measured: str) -> Iterator[str]:
     if not calibration or calibration.get("error") is None or calibration["error"] < _POOR_CALIBRATION:
         return
-    text = f"A score is off from the measured precision by {100 * calibration['error']:.1f} points on average"
+    text = f"A score is off from the measured {measured} by {100 * calibration['error']:.1f} points on average"
     if calibration.get("temperature") is not None and calibration.get("error_with_temperature") is not None:
         text += (
             f"; with a temperature of {calibration['temperature']:.2f} by "
@@ -122,7 +122,7 @@ def _classification(analysis: Mapping[str, Any]) -> Iterator[str]:
     yield from _weakest_class(analysis["classes"], "accuracy", "images")
     yield from _confused(analysis.get("confusion") or {})
     yield from _uncertainty(analysis, "top1")
-    yield from _calibration(analysis.get("calibration"))
+    yield from _calibration(analysis.get("calibration"), "accuracy")
 
 
 def _coverage_at(curves: Mapping[str, Any], accuracy: float) -> tuple[float, float] | None:

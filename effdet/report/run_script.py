@@ -96,7 +96,8 @@ for (const plot of all(".plot")) {
     tip.textContent = lines.join("\n");
     tip.hidden = false;
     const place = nearest / scale, wide = tip.offsetWidth;
-    tip.style.left = `${Math.max(0, Math.min(bounds.width - wide, place + (place > bounds.width / 2 ? -wide - 12 : 12)))}px`;
+    const beside = place > bounds.width / 2 ? place - wide - 12 : place + 12;
+    tip.style.left = `${Math.max(0, Math.min(bounds.width - wide, beside))}px`;
   });
 }
 
@@ -116,7 +117,8 @@ if (curveData) {
       const down = (value) => frame.bottom - (frame.bottom - frame.top) * value / 1000;
       const group = element("g", { class: "curve own" });
       group.dataset.name = event.target.selectedOptions[0].textContent;
-      const steps = curve.map((value, place) => value === null ? "" : `L${across(x[place]).toFixed(1)} ${down(value).toFixed(1)}`);
+      const steps = curve.map((value, place) => value === null ? ""
+        : `L${across(x[place]).toFixed(1)} ${down(value).toFixed(1)}`);
       element("path", { class: "line c1", d: steps.join("").replace("L", "M") }, group);
       svg.insertBefore(group, one(".cursor", svg));
     }

@@ -34,7 +34,9 @@ def tiles(analysis: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _tile(name: str, number: str, about: str) -> str:
-    return f'<div class="tile"><span>{escaped(name)}</span><b>{escaped(number)}</b><small>{escaped(about)}</small></div>'
+    return (
+        f'<div class="tile"><span>{escaped(name)}</span><b>{escaped(number)}</b><small>{escaped(about)}</small></div>'
+    )
 
 
 def _interval_text(interval: Sequence[float] | None, level: float | None) -> str:
@@ -72,8 +74,8 @@ def metrics_card(analysis: Mapping[str, Any], meanings: Mapping[str, str]) -> It
     yield "</table></div>"
     if intervals.get("resamples"):
         yield (
-            f'<p class="dim small">Intervals: bootstrap over the images, {intervals["resamples"]} resamples. A dash: the '
-            "data has nothing to measure.</p>"
+            f'<p class="dim small">Intervals: bootstrap over the images, {intervals["resamples"]} resamples. A dash: '
+            "there is nothing to measure.</p>"
         )
     yield "</section>"
 
@@ -84,7 +86,9 @@ def settings_rows(analysis: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows = []
     if settings.get("max_detections") is not None:
         cap = settings.get("coco_cap")
-        rows.append(("max detections", f"{settings['max_detections']} per image" + (f"; COCO counts {cap}" if cap else "")))
+        rows.append(
+            ("max detections", f"{settings['max_detections']} per image" + (f"; COCO counts {cap}" if cap else ""))
+        )
     if settings.get("nms") is not None:
         overlap = f", IoU {settings['iou_threshold']:g}" if settings.get("iou_threshold") is not None else ""
         rows.append(("NMS", f"{_NMS.get(settings['nms'], settings['nms'])}{overlap}"))

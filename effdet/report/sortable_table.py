@@ -56,7 +56,7 @@ def sortable_table(columns: Sequence[Column], rows: Sequence[Sequence[object]], 
     yield "</tr></thead><tbody>"
     for row in shown:
         cells = "".join(_cell(column, value) for column, value in zip(columns[1:], row[1:], strict=True))
-        yield f'<tr>{_name(row[0])}{cells}</tr>'
+        yield f"<tr>{_name(row[0])}{cells}</tr>"
     yield "</tbody></table></div></div>"
 
 
@@ -69,7 +69,7 @@ def _name(value: object) -> str:
 
 def _cell(column: Column, value: object) -> str:
     if value is None:
-        return f'<td{" class=text" if column.kind == "name" else ""}>\u2013</td>'
+        return f"<td{' class=text' if column.kind == 'name' else ''}>\u2013</td>"
     if column.kind == "name":
         return f'<td class="text">{isolated(shortened(str(value), _LONGEST_NAME))}</td>'
     if column.kind == "interval":

@@ -28,7 +28,7 @@ def training_cards(training: Records, evaluations: Records) -> Iterator[str]:
     metrics, best = metric_lines(evaluations)
     if metrics:
         high = max((value for line in metrics for _, value in line.points if value is not None), default=1.0)
-        axis = Axis("validation metric", 0, max(_rounded_up(high), 0.01), percent=True)
+        axis = Axis("validation metric", 0, max(rounded_up(high), 0.01), percent=True)
         note = f"best {escaped(metrics[0].name)} {percent(best[1])}% after step {best[0]:.0f}" if best else ""
         yield _card("Metrics on the validation split", metrics, steps, axis, note, [best] if best else [])
     rates = Line("learning rate", series(training, "learning_rate"))
@@ -82,7 +82,7 @@ def series(records: Records, name: str, most: int | None = _MOST_POINTS) -> list
     return points
 
 
-def _rounded_up(fraction: float) -> float:
+def rounded_up(fraction: float) -> float:
     """An upper end of an axis of fractions: a multiple of 10%, or of 1% for small ones."""
     unit = 0.1 if fraction > 0.1 else 0.01
     return min(1.0, math.ceil(fraction / unit + 1e-9) * unit)

@@ -232,6 +232,13 @@ def write_export(path):
     assert main(["export", "--weights", str(checkpoint), "--out", str(path)]) == 0
 
 
+def write_analysis(folder):
+    """The analysis of a run such as runs/mine."""
+    made_up = runpy.run_path(str(REPOSITORY / "tests" / "report" / "analyses.py"))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "analysis.json").write_text(json.dumps(made_up["detection"]()))
+
+
 def write_debug_dump(path):
     """The debug dump of a step whose loss is Inf."""
     overrides = [*SMALL, "data.root=data/coco", "loss.box_weight=1e39", "output_dir=runs/failed"]
@@ -271,6 +278,8 @@ def stand_in(words):
             write_export(path)
         if path.name.startswith("debug-"):
             write_debug_dump(path)
+        if verb == "report" and path.parts[0] == "runs":
+            write_analysis(path)
     device = ["--device", "cpu"] if verb in CPU_VERBS and "--annotations" not in arguments else []
     return [verb, *arguments, *device]
 

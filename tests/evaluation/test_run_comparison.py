@@ -1,0 +1,109 @@
+import json
+import math
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from effdet.config import make_config
+from effdet.errors import ConfigError, DataError
+from effdet.evaluation.run_comparison import write_comparison
+
+ANALYSES = Path(__file__).resolve().parents[1] / "report" / "analyses.py"
+analyses = SimpleNamespace(**runpy.run_path(str(ANALYSES)))
+
+
+def folder_of(path, analysis, predictions=None, config=None):
+    path.mkdir(parents=True)
+    (path / "analysis.json").write_text(json.dumps(analysis))
+    if predictions is not None:
+        (path / "predictions.json").write_text(json.dumps(predictions))
+    if config is not None:
+        (path / "config.yaml").write_text(make_config(config).to_yaml())
+    return path
+
+
+def predictions_of(right):
+    """predictions.json of a classifier that is right or wrong about each image."""
+    classes = {True: [{"name": "rose"}], False: [{"name": "tulip"}]}
+    return [{"file_name": f"{n}.jpg", "label": "rose", "classes": classes[bool(hit)]} for n, hit in enumerate(right)]
+
+
+def classifiers(tmp_path, *right):
+    return [
+        folder_of(tmp_path / f"run{number}", analyses.classification(), predictions_of(each))
+        for number, each in enumerate(right)
+    ]
+
+
+def test_the_difference_of_classifiers_is_that_of_a_paired_test(tmp_path):
+    rng = np.random.default_rng(0)
+    first, second = rng.random(200) < 0.7, rng.random(200) < 0.75
+    paired = write_comparison(classifiers(tmp_path, first, second), tmp_path / "page.html")
+    (pair,) = paired["pairs"]
+    changes = second.astype(float) - first
+    reach = 1.96 * changes.std(ddof=1) / math.sqrt(200)
+    assert pair["difference"] == pytest.approx(changes.mean())
+    assert pair["interval"] == pytest.approx([changes.mean() - reach, changes.mean() + reach])
+    assert pair["verdict"] == ("different" if abs(changes.mean()) > reach else "not distinguishable")
+    assert (pair["a"], pair["b"], pair["metric"]) == ("run0", "run1", "top1")
+
+
+def test_equal_classifiers_are_not_different_and_clearly_better_ones_are(tmp_path):
+    right = np.arange(100) % 2 == 0
+    paired = write_comparison(classifiers(tmp_path, right, right, np.ones(100)), tmp_path / "page.html")
+    assert [pair["verdict"] for pair in paired["pairs"]] == ["not distinguishable", "different", "different"]
+
+
+def test_classifiers_of_other_images_are_not_paired_and_the_page_says_so(tmp_path):
+    folders = classifiers(tmp_path, [True, False, True], [True, False])
+    assert write_comparison(folders, tmp_path / "page.html") is None
+    assert "evaluate all runs on the same images" in (tmp_path / "page.html").read_text()
+
+
+def test_the_page_shows_what_differs_in_the_recipes(tmp_path):
+    recipe = {"task": "classification", "model": {"name": "efficientnet_lite0"}}
+    names = [
+        folder_of(
+            tmp_path / name / "eval",
+            analyses.classification(),
+            predictions_of([True]),
+            recipe | {"train": {"epochs": epochs}},
+        )
+        for name, epochs in (("first", 11), ("second", 22))
+    ]
+    write_comparison(names, tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert "train.epochs" in page
+    assert "train.batch_size" not in page
+    assert "first/eval" in page  # the folders have one name
+
+
+def test_other_numbers_of_images_and_other_settings_are_warned_of(tmp_path):
+    other = analyses.detection(images=21)
+    other["settings"]["max_detections"] = 300
+    folders = [folder_of(tmp_path / "a", analyses.detection()), folder_of(tmp_path / "b", other)]
+    write_comparison(folders, tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert "different numbers of images (a 20, b 21)" in page
+    assert "max detections differs: a 100, b 300" in page
+
+
+def test_a_folder_given_twice_has_two_names(tmp_path):
+    (folder,) = classifiers(tmp_path, [True, False])
+    paired = write_comparison([folder, folder], tmp_path / "page.html")
+    assert [paired["pairs"][0][key] for key in ("a", "b")] == ["run0 (1)", "run0 (2)"]
+
+
+def test_what_cannot_be_compared_is_refused(tmp_path):
+    detector = folder_of(tmp_path / "detector", analyses.detection())
+    classifier = folder_of(tmp_path / "classifier", analyses.classification())
+    with pytest.raises(ConfigError, match="needs two runs"):
+        write_comparison([detector], tmp_path / "page.html")
+    with pytest.raises(ConfigError, match="runs of one task"):
+        write_comparison([detector, classifier], tmp_path / "page.html")
+    with pytest.raises(DataError, match="no such folder"):
+        write_comparison([detector, tmp_path / "nowhere"], tmp_path / "page.html")
+    assert not (tmp_path / "page.html").exists()

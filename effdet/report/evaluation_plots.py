@@ -101,6 +101,8 @@ def errors_cards(analysis: Mapping[str, Any]) -> Iterator[str]:
     counts = errors.get("counts") or {}
     about = "Points of AP50 that the model would gain if all errors of a kind were corrected."
     about += f" AP50 is {percent(errors.get('AP50'))}%."
+    if errors.get("score_threshold") is not None:
+        about += f" Errors are counted among detections with a score of at least {errors['score_threshold']:.2f}."
     yield f'<section class="card">{heading("What costs AP", about)}'
     yield '<div class="errors"><div class="row head"><span>kind</span><b>points</b><em>errors</em><div></div></div>'
     for kind, about in KINDS.items():

@@ -105,6 +105,7 @@ def _errors(image: Mapping[str, Any]) -> list[tuple[str, int]]:
 
 def _detection_figure(image: Mapping[str, Any], names: Sequence[str], picture: Picture) -> str:
     counts = [f"{count} {kind}" for kind, count in image["counts"].items() if count]
+    counts += [f"{image['left_out']} more boxes are not drawn"] if image.get("left_out") else []
     caption = f"{isolated(image['file_name'])}<br>{escaped(', '.join(counts))}"
     errors = escaped(" ".join(f"{kind}/{label}" for kind, label in _errors(image)))
     pixels = _pixels(picture, image)

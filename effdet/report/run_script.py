@@ -17,8 +17,27 @@ const element = (name, attributes, root) => {
 
 /* Tables */
 const order = new Intl.Collator(undefined, { numeric: true, sensitivity: "base" });
+const CHUNK = 150; // rows in the page at a time; more follow when the table is scrolled
 for (const box of all(".sortable")) {
-  const body = one("tbody", box), rows = [...body.rows], heads = all("thead th", box);
+  const body = one("tbody", box), rows = [...body.rows], heads = all("thead th", box), scroll = one(".tall", box);
+  const search = one(".search", box);
+  let sorted = rows, matching = rows, shown = 0;
+  const more = () => {
+    body.append(...matching.slice(shown, shown + CHUNK));
+    shown = Math.min(shown + CHUNK, matching.length);
+  };
+  const show = () => {
+    const text = search ? search.value.trim().toLowerCase() : "";
+    matching = text ? sorted.filter((row) => row.cells[0].textContent.toLowerCase().includes(text)) : sorted;
+    if (search) one(".count", box).textContent = text ? `${matching.length} of ${rows.length}` : `${rows.length}`;
+    body.replaceChildren();
+    shown = 0;
+    scroll.scrollTop = 0;
+    more();
+  };
+  scroll.addEventListener("scroll", () => {
+    if (shown < matching.length && scroll.scrollTop + 2 * scroll.clientHeight > scroll.scrollHeight) more();
+  });
   heads.forEach((head, column) => one("button", head).addEventListener("click", () => {
     const words = head.classList.contains("text");
     const now = head.getAttribute("aria-sort");
@@ -33,18 +52,11 @@ for (const box of all(".sortable")) {
     const sign = up ? 1 : -1;
     keyed.sort((a, b) => a.none - b.none
       || (a.none ? 0 : sign * (words ? order.compare(a.value, b.value) : a.value - b.value)) || a.place - b.place);
-    body.append(...keyed.map((each) => each.row));
+    sorted = keyed.map((each) => each.row);
+    show();
   }));
-  const search = one(".search", box);
-  if (search) search.addEventListener("input", () => {
-    const text = search.value.trim().toLowerCase();
-    let shown = 0;
-    for (const row of rows) {
-      row.hidden = !row.cells[0].textContent.toLowerCase().includes(text);
-      shown += !row.hidden;
-    }
-    one(".count", box).textContent = text ? `${shown} of ${rows.length}` : `${rows.length}`;
-  });
+  if (search) search.addEventListener("input", show);
+  if (rows.length > CHUNK) show();
 }
 
 /* Values at the pointer */

@@ -29,6 +29,7 @@ _MOST_IMAGES = 72
 _MOST_BOXES = 120  # drawn in an image, errors first
 _MOST_TEXTS = 10  # boxes of an image with a text beside them
 _LONGEST_TEXT = 22  # letters
+_LETTER = 0.62  # mean width of a letter, in units of the font size
 
 Picture = Callable[[Mapping[str, Any]], NDArray[np.uint8] | None]
 
@@ -159,10 +160,10 @@ def _boxes(image: Mapping[str, Any], names: Sequence[str], unit: float) -> Itera
         yield _rectangle(drawn, unit)
     height, width = image["size"]
     for drawn in wrong[:_MOST_TEXTS]:
-        text = escaped(shortened(_text(drawn), _LONGEST_TEXT))
-        x = min(max(drawn.box[0], 0), 0.75 * width)
+        text, size = shortened(_text(drawn), _LONGEST_TEXT), 4.2 * unit
+        x = max(min(drawn.box[0], width - _LETTER * size * len(text)), 0)
         y = min(max(drawn.box[1] - unit, 4.5 * unit), height - unit)
-        yield f'<text class="b k-{drawn.error}" x="{x:.1f}" y="{y:.1f}" font-size="{4.2 * unit:.1f}">{text}</text>'
+        yield f'<text class="b k-{drawn.error}" x="{x:.1f}" y="{y:.1f}" font-size="{size:.1f}">{escaped(text)}</text>'
 
 
 def _text(drawn: _Drawn) -> str:

@@ -169,9 +169,12 @@ if (dialog) {
   let current = null;
   const show = (figure) => {
     current = figure;
-    place.replaceChildren(one(".open", figure).firstElementChild.cloneNode(true));
+    const small = one(".open", figure).firstElementChild, large = small.cloneNode(true);
+    place.replaceChildren(large);
     caption.textContent = one("figcaption", figure).innerText.replace("\n", ": ");
     if (!dialog.open) dialog.showModal();
+    const scale = Math.min(1, 1.25 * small.clientWidth / large.clientWidth); // texts grow less than the image
+    for (const text of all("text.b", large)) text.setAttribute("font-size", scale * text.getAttribute("font-size"));
   };
   const step = (by) => {
     const visible = all(".gallery figure").filter((figure) => !figure.hidden && one(".open", figure));

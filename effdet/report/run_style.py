@@ -92,7 +92,8 @@ select, input[type=search] { font: inherit; font-size: 14px; color: var(--ink); 
   fill: var(--card); }
 .matrix text.other { fill: var(--dim); font-style: italic; } .matrix text.fine { font-size: 11px; } .pairs {
   font-size: 14px; }
-.tall { contain: content; max-height: 620px; overflow: auto; margin-top: 8px; } .rows { font-size: 14px; margin: 0; width: 100%; }
+.tall { contain: content; max-height: 620px; overflow: auto; margin-top: 8px; }
+.rows { font-size: 14px; margin: 0; width: 100%; }
 .rows thead th { position: sticky; top: 0; z-index: 1; background: var(--card); padding: 0 12px 0 0; box-shadow: 0 1px
   var(--line); }
 .rows tbody th { position: sticky; left: 0; background: var(--card); max-width: 260px; overflow: hidden;

@@ -22,7 +22,7 @@ from effdet.data.image_table import ImageTable
 from effdet.data.images import read_file, small_image
 from effdet.data.validation_list import with_saved_list
 from effdet.errors import ConfigError, DataError, EffdetError
-from effdet.evaluation import accuracy, coco
+from effdet.evaluation.tables import MEANINGS
 from effdet.report.curves import read_log
 from effdet.report.run_page import RunContent, write_run_page
 from effdet.text import reason_of
@@ -31,14 +31,7 @@ REPORT = "report.html"
 ANALYSIS = "analysis.json"
 _SIDE = 480  # pixels along the longer side of an image on the page
 _NEEDED = ("task", "images", "metrics", "classes")  # keys of an analysis without which there is no report
-_MEANINGS = {
-    "detection": {
-        "AP50_VOC2007": "AP50 by the 11-point rule of Pascal VOC 2007",
-        "AP50_VOC2010": "AP50 by the area rule of Pascal VOC 2010",
-        **coco.MEANINGS,
-    },
-    "classification": accuracy.MEANINGS,
-}
+_TASKS = ("detection", "classification")
 
 
 def write_run_report(folder: Path, images: ImageTable | Path | None = None) -> Path:
@@ -83,7 +76,7 @@ def read_content(folder: Path) -> RunContent:
         folder=str(folder),
         written=datetime.datetime.now().strftime("%Y-%m-%d %H:%M"),
         analysis=analysis,
-        meanings=_MEANINGS[analysis["task"]],
+        meanings=MEANINGS,
         training=training,
         evaluations=evaluations,
         config=_recipe(folder, notes),
@@ -109,7 +102,7 @@ def read_analysis(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read ({reason_of(error)}); {advice}") from None
     missing = [key for key in _NEEDED if not isinstance(analysis, dict) or key not in analysis]
-    if missing or analysis["task"] not in _MEANINGS:
+    if missing or analysis["task"] not in _TASKS:
         what = f"it lacks {', '.join(missing)}" if missing else f"its task is {analysis['task']!r}"
         raise DataError(f"{path}: not an analysis of an evaluation, {what}; {advice}")
     return dict(analysis)

@@ -128,14 +128,17 @@ def _differences(paired: Mapping[str, Any]) -> Iterator[str]:
         yield (
             f'<tr><th>{first}</th><td class="text">{second}</td><td class="text">{escaped(pair["metric"])}</td>'
             f'<td><b>{number}</b></td><td class="track">{_difference_track(difference, interval, reach, real)}'
-            f'<small class="dim">{span}</small></td><td class="text {"different" if real else "dim"}">'
-            f"{escaped(pair['verdict'])}{_direction(difference) if real else ''}</td></tr>"
+            f'<small class="dim">{span}</small></td>{_verdict(pair["verdict"], difference if real else None)}</tr>'
         )
     yield f'</table></div><p class="dim small">{isolated(paired.get("note") or "")}</p></section>'
 
 
-def _direction(difference: float | None) -> str:
-    return "" if difference is None else ": second is higher" if difference > 0 else ": second is lower"
+def _verdict(text: str, difference: float | None) -> str:
+    """The cell of a verdict; with its direction if there is a real difference."""
+    if difference is None:
+        return f'<td class="text dim">{escaped(text)}</td>'
+    direction = "higher" if difference > 0 else "lower"
+    return f'<td class="text {direction}">{escaped(text)}: second is {direction}</td>'
 
 
 def _difference_track(difference: float | None, interval: Sequence[float] | None, reach: float, real: bool) -> str:

@@ -173,7 +173,7 @@ def _commonest(entries: Entries, names: Sequence[str]) -> Iterator[str]:
     yield '<div class="scroll"><table class="pairs"><tr><th>true</th><th class="text">predicted</th><th>count</th>'
     yield "<th>of the row</th></tr>"
     for true, predicted, count in sorted(both, key=lambda entry: -entry[2])[:_MOST_CONFUSIONS]:
-        pair = [isolated(shortened(names[label], 2 * _LONGEST_NAME)) for label in (true, predicted)]
+        pair = [isolated(shortened(names[label], _LONGEST_NAME)) for label in (true, predicted)]
         yield (
             f'<tr><th>{pair[0]}</th><td class="text">{pair[1]}</td><td>{count}</td>'
             f"<td>{100 * count / totals[true]:.0f}%</td></tr>"

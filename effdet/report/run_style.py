@@ -83,9 +83,9 @@ select, input[type=search] { font: inherit; font-size: 14px; color: var(--ink); 
 .errors i { display: block; height: 15px; border-radius: 3px; min-width: 2px; }
 .errors b, .errors em { text-align: right; font-weight: 500; font-style: normal; font-variant-numeric: tabular-nums; }
 .errors em, .errors .head > * { color: var(--dim); font-size: 13px; font-weight: 400; }
-.confusion { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 330px), max-content)); gap: 10px
-  44px; margin-top: 12px;
-  align-items: start; } .confusion > * { min-width: 0; max-width: 100%; } .matrix { display: block; } .matrix.fit {
+.confusion { display: flex; flex-wrap: wrap; gap: 10px 44px; margin-top: 12px; }
+.confusion > * { flex: 0 1 auto; min-width: 0; max-width: 100%; } .confusion > :first-child { flex-shrink: 0; }
+.matrix { display: block; } .matrix.fit {
     max-width: 100%; height: auto; }
 .matrix .frame { fill: var(--track); } .matrix .right { fill: var(--s0); } .matrix .wrong { fill: var(--problem); }
 .matrix .number { font-size: 13.5px; font-variant-numeric: tabular-nums; pointer-events: none; } .matrix .light {
@@ -136,10 +136,11 @@ dialog button { font: inherit; color: var(--ink); background: none; border: 1px 
 .key { list-style: none; margin: 8px 0 0; padding: 0; font-size: 14px; } .key li { margin: 3px 0; } .key i, .sides th
   i, .pairs th i {
   display: inline-block; width: 11px; height: 11px; border-radius: 3px; margin-right: 5px; }
-table.sides { width: 100%; table-layout: fixed; } .sides th:first-child { width: 120px; } td.side small { font-size:
+table.sides { width: 100%; table-layout: fixed; } .sides th:first-child { width: 136px; } td.side small { font-size:
   12.5px; } .zero { fill: var(--dim); opacity: .6; }
 .pairs td.track { min-width: 170px; width: 34%; } .pairs small { display: block; text-align: center; }
-.wide { width: 100%; } .verdict { white-space: normal; } .different { color: var(--clean); font-weight: 600; }
+.wide { width: 100%; } .higher, .lower { font-weight: 600; }
+.higher { color: var(--clean); } .lower { color: var(--problem); }
 [hidden] { display: none !important; }
 @media (max-width: 600px) { nav { margin: 0 -12px 14px; padding: 9px 12px; } .tiles { grid-template-columns: 1fr 1fr;
   gap: 8px; }

@@ -31,6 +31,7 @@ REPORT = "report.html"
 ANALYSIS = "analysis.json"
 _SIDE = 480  # pixels along the longer side of an image on the page
 _NEEDED = ("task", "images", "metrics", "classes")  # keys of an analysis without which there is no report
+_EVALUATION = "eval-"  # how the folder of an evaluation beside its checkpoint is called
 _TASKS = ("detection", "classification")
 
 
@@ -109,9 +110,10 @@ def read_analysis(folder: Path) -> dict[str, Any]:
 
 
 def _folder_of_training(folder: Path, analysis: Mapping[str, Any]) -> Path | None:
-    """The folder with the log of the training: this one, or that of the weights."""
+    """The folder with the log of the training: this one, that of the weights, or the one that an evaluation is in."""
     weights = analysis.get("weights")
     candidates = [folder, *([Path(weights).parent] if weights else [])]
+    candidates += [folder.resolve().parent] if folder.resolve().name.startswith(_EVALUATION) else []
     return next((place for place in candidates if (place / "log.jsonl").is_file()), None)
 
 

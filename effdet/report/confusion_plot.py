@@ -89,7 +89,7 @@ def _matrix(entries: Entries, names: Sequence[str], kept: Sequence[int], backgro
     cell = 72 if size <= 5 else 60 if size <= 7 else 46 if size <= 12 else 36
     longest = max((min(len(_name(label, names, True)), _LONGEST_NAME) for label in kept), default=4)
     left = min(150, 24 + 7.4 * max(longest, 10 if background else 4))
-    top = 26.0 if 7.2 * max(longest, 6) < cell else left * 0.8
+    top = 26.0 if 7.2 * max(longest, 6) < cell else left * 0.88
     side = size * cell
     last = [len(names)] if background else []
     drawn = []
@@ -106,11 +106,11 @@ def _matrix(entries: Entries, names: Sequence[str], kept: Sequence[int], backgro
     drawn.append(f'<rect class="frame" x="{left}" y="{top}" width="{side}" height="{side}" rx="4"/>')
     for true, predicted, row_at, column_at, count, fraction in _cells(entries, kept, len(names)):
         x, y = left + column_at * cell, top + row_at * cell
-        light = " light" if fraction > 0.3 else ""
+        style = " light" * (fraction > 0.3) + " long" * (count > 999)
         drawn.append(
             f"<g>{_title(true, predicted, count, fraction, names)}<rect {_shade(true, predicted, fraction)} "
             f'x="{x + 1:.1f}" y="{y + 1:.1f}" width="{cell - 2}" height="{cell - 2}" rx="3"/>'
-            f'<text class="number{light}" x="{x + cell / 2:.1f}" y="{y + cell / 2 + 5:.1f}" '
+            f'<text class="number{style}" x="{x + cell / 2:.1f}" y="{y + cell / 2 + 5:.1f}" '
             f'text-anchor="middle">{count}</text></g>'
         )
     width, height = left + side + (60 if top != 26.0 else 4), top + side + 26

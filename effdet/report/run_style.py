@@ -85,10 +85,12 @@ select, input[type=search] { font: inherit; font-size: 14px; color: var(--ink); 
 .errors em, .errors .head > * { color: var(--dim); font-size: 13px; font-weight: 400; }
 .confusion { display: flex; flex-wrap: wrap; gap: 10px 44px; margin-top: 12px; }
 .confusion > * { flex: 0 1 auto; min-width: 0; max-width: 100%; } .confusion > :first-child { flex-shrink: 0; }
+.confusion > :last-child:not(:first-child) { flex: 1 1 330px; }
 .matrix { display: block; } .matrix.fit {
     max-width: 100%; height: auto; }
 .matrix .frame { fill: var(--track); } .matrix .right { fill: var(--s0); } .matrix .wrong { fill: var(--problem); }
-.matrix .number { font-size: 13.5px; font-variant-numeric: tabular-nums; pointer-events: none; } .matrix .light {
+.matrix .number { font-size: 13.5px; font-variant-numeric: tabular-nums; pointer-events: none; } .matrix .long { font-size: 11px; }
+.matrix .light {
   fill: var(--card); }
 .matrix text.other { fill: var(--dim); font-style: italic; } .matrix text.fine { font-size: 11px; } .pairs {
   font-size: 14px; }

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from effdet.report.html_page import escaped, isolated, percent, shortened, with_sign
+from effdet.report.html_page import escaped, heading, isolated, percent, shortened, with_sign
 from effdet.report.plots import interval_track
 from effdet.text import count_of
 
@@ -59,7 +59,8 @@ def metrics_card(analysis: Mapping[str, Any], meanings: Mapping[str, str]) -> It
     """All metrics, each with its interval on a track, and below the settings that they depend on."""
     metrics, intervals = analysis["metrics"], analysis.get("intervals") or {}
     level = f"{100 * intervals.get('level', 0.95):.0f}% interval"
-    yield '<section class="card"><h3>Metrics</h3><div class="scroll"><table class="metrics">'
+    settings = "; ".join(f"{name}: {value}" for name, value in settings_rows(analysis))
+    yield f'<section class="card">{heading("Metrics", escaped(settings))}<div class="scroll"><table class="metrics">'
     yield f'<tr><th>metric</th><th>%</th><th class="text track">{level if intervals else ""}</th><th></th>'
     yield '<th class="text">meaning</th></tr>'
     for name, value in metrics.items():
@@ -87,7 +88,7 @@ def settings_rows(analysis: Mapping[str, Any]) -> list[tuple[str, str]]:
     if settings.get("max_detections") is not None:
         cap = settings.get("coco_cap")
         rows.append(
-            ("max detections", f"{settings['max_detections']} per image" + (f"; COCO counts {cap}" if cap else ""))
+            ("max detections", f"{settings['max_detections']} per image" + (f", of a class {cap} count" if cap else ""))
         )
     if settings.get("nms") is not None:
         overlap = f", IoU {settings['iou_threshold']:g}" if settings.get("iou_threshold") is not None else ""

@@ -97,15 +97,16 @@ def test_a_data_set_that_is_gone_is_named(run, images):
     assert "truth.json" in page
 
 
-def test_the_log_of_an_evaluation_is_that_of_its_weights(run, tmp_path):
+@pytest.mark.parametrize("place", ["elsewhere", "training/eval-best"])
+def test_the_log_of_an_evaluation_is_that_of_its_weights(run, tmp_path, place):
     training = tmp_path / "training"
     training.mkdir()
     records = [record for kind in analyses.log() for record in kind]
     (training / "log.jsonl").write_text("".join(f"{json.dumps(record)}\n" for record in records))
     (training / "manifest.json").write_text(json.dumps({"starts": [{"versions": {"torch": "2.345"}}]}))
-    analysis = analyses.detection() | {"weights": str(training / "best.pt")}
-    (run / "analysis.json").write_text(json.dumps(analysis))
-    page = report(run)
+    weights = str(training / "best.pt") if place == "elsewhere" else None
+    (run / "analysis.json").write_text(json.dumps(analyses.detection() | {"weights": weights}))
+    page = report(run.rename(tmp_path / place))
     assert "Training loss" in page
     assert "2.345" in page
 

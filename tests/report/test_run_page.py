@@ -79,7 +79,13 @@ def test_a_detectors_page_shows_every_subject(tmp_path):
     text = page.parsed.text()
     for shown in (
         *("54.3%", "50.0 to 60.0", "average precision", "runs/x/best.pt", "efficientdet_lite0", "/data/cells", "2.9"),
-        *("per class, IoU 0.5", "0.001", "100 per image; COCO counts 100", "Training loss", "Learning rate"),
+        *(
+            "NMS: per class, IoU 0.5",
+            "score threshold: 0.001",
+            "100 per image, of a class 100 count",
+            "Training loss",
+            "Learning rate",
+        ),
         *("Precision over recall", "F1 over confidence", "What costs AP", "Confusion matrix", "calibration error"),
         *("Which threshold for what", "not reached", "red", "platelet", "image-5.png", "log.jsonl: cannot be read"),
     ):

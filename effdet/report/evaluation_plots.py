@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from effdet.report.gallery import KINDS
-from effdet.report.html_page import escaped, heading, percent, shortened
+from effdet.report.html_page import escaped, heading, percent, score_text, shortened
 from effdet.report.plots import UNIT, Axis, Line, count_strip, legend, line_plot, reliability_plot
 
 _MOST_CURVES = 3000  # classes with curves on the page
@@ -42,7 +42,7 @@ def curves_section(curves: Mapping[str, Any], names: Sequence[str], best: Mappin
         if curves.get(key)
     ]
     marks = [(best["score"], best["F1"])] if best and best.get("score") is not None else []
-    note = f"IoU 0.50; F1 is highest at {best['score']:.2f}" if best and marks else "IoU 0.50"
+    note = f"IoU 0.50; F1 is highest at {score_text(best['score'])}" if best and marks else "IoU 0.50"
     yield f'<section class="card"><h3>F1 over confidence</h3><p class="dim small">{note}</p>{legend(lines)}'
     yield f"{line_plot(lines, score, Axis('F1', *UNIT), marks, name='F1')}</section></div>"
 
@@ -85,7 +85,7 @@ def thresholds_card(thresholds: Mapping[str, Any] | None) -> Iterator[str]:
     yield "<tr><th>wanted</th><th>confidence</th><th>precision</th><th>recall</th></tr>"
     for name, each in rows:
         reached = each.get("score") is not None
-        score = f"<b>{each['score']:.2f}</b>" if reached else "not reached"
+        score = f"<b>{score_text(each['score'])}</b>" if reached else "not reached"
         rest = (percent(each.get(key)) + "%" if reached else "\u2013" for key in ("precision", "recall"))
         yield f"<tr><th>{name}</th><td>{score}</td>{''.join(f'<td>{cell}</td>' for cell in rest)}</tr>"
     yield "</table></div></section>"
@@ -102,7 +102,7 @@ def errors_cards(analysis: Mapping[str, Any]) -> Iterator[str]:
     about = "Points of AP50 that the model would gain if all errors of a kind were corrected."
     about += f" AP50 is {percent(errors.get('AP50'))}%."
     if errors.get("score_threshold") is not None:
-        about += f" Errors are counted among detections with a score of at least {errors['score_threshold']:.2f}."
+        about += f" Errors are counted from a score of {score_text(errors['score_threshold'])} on."
     yield f'<section class="card">{heading("What costs AP", about)}'
     yield '<div class="errors"><div class="row head"><span>kind</span><b>points</b><em>errors</em><div></div></div>'
     for kind, about in KINDS.items():

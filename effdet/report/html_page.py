@@ -42,6 +42,11 @@ def with_sign(fraction: float | None) -> str:
     return number if number == "\u2013" else f"{number}%"
 
 
+def score_text(score: float) -> str:
+    """A score or a threshold of it with up to three decimals, such as 0.5 or 0.483."""
+    return f"{score:.3f}".rstrip("0").rstrip(".")
+
+
 def heading(title: str, about: str = "") -> str:
     """The head of a card, both plain text or HTML of ours: its title, and a sentence or two below it."""
     return f'<h3>{title}</h3><p class="dim small">{about}</p>' if about else f"<h3>{title}</h3>"

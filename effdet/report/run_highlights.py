@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from effdet.report.gallery import KINDS
-from effdet.report.html_page import isolated, percent, shortened
+from effdet.report.html_page import isolated, percent, score_text, shortened
 from effdet.text import count_of
 
 _FEW_OBJECTS = 5  # of a class, below which its AP says little
@@ -40,9 +40,9 @@ def _detection(analysis: Mapping[str, Any]) -> Iterator[str]:
     best = (analysis.get("thresholds") or {}).get("best")
     if best and best.get("score") is not None:
         yield (
-            f"<b>Run at a confidence threshold of {best['score']:.2f}.</b> F1 is highest ({percent(best['F1'])}%): "
-            f"{percent(best['precision'])}% of the detections are right, {percent(best['recall'])}% of the objects are "
-            "detected."
+            f"<b>Run at a confidence threshold of {score_text(best['score'])}.</b> F1 is highest there, "
+            f"{percent(best['F1'])}%: {percent(best['precision'])}% of the detections are right, "
+            f"{percent(best['recall'])}% of the objects are detected."
         )
     yield from _largest_error(analysis.get("errors") or {})
     yield from _weakest_class(analysis["classes"], "AP", "objects")
@@ -116,7 +116,7 @@ def _classification(analysis: Mapping[str, Any]) -> Iterator[str]:
     wanted = _coverage_at(curves, 0.99) if curves else None
     if wanted:
         yield (
-            f"<b>At a score of {wanted[0]:.2f} and above 99% of the predictions are right</b>; that holds for "
+            f"<b>At a score of {score_text(wanted[0])} and above 99% of the predictions are right</b>; that holds for "
             f"{percent(wanted[1])}% of the images."
         )
     yield from _weakest_class(analysis["classes"], "accuracy", "images")

@@ -20,7 +20,7 @@ from effdet.report.evaluation_plots import (
     thresholds_card,
 )
 from effdet.report.gallery import Picture, classification_gallery, detection_gallery
-from effdet.report.html_page import document, escaped, isolated, json_script
+from effdet.report.html_page import document, escaped, isolated, json_script, score_text
 from effdet.report.run_highlights import highlights
 from effdet.report.run_script import RUN_SCRIPT
 from effdet.report.run_style import RUN_STYLE
@@ -150,7 +150,7 @@ def _confusion(analysis: Mapping[str, Any], background: bool) -> Iterator[str]:
     note = "The most probable class of every image. Rows are true classes."
     if background:
         note = (
-            f"Detections with a score of at least {confusion['score_threshold']:.2f}, matched at IoU "
+            f"Detections with a score of at least {score_text(confusion['score_threshold'])}, matched at IoU "
             f"{confusion['iou_threshold']:g}. Rows are true classes."
         )
     yield from confusion_card(confusion["entries"], confusion["names"], background, note)

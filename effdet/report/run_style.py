@@ -89,7 +89,8 @@ select, input[type=search] { font: inherit; font-size: 14px; color: var(--ink); 
 .matrix { display: block; } .matrix.fit {
     max-width: 100%; height: auto; }
 .matrix .frame { fill: var(--track); } .matrix .right { fill: var(--s0); } .matrix .wrong { fill: var(--problem); }
-.matrix .number { font-size: 13.5px; font-variant-numeric: tabular-nums; pointer-events: none; } .matrix .long { font-size: 11px; }
+.matrix .number { font-size: 13.5px; font-variant-numeric: tabular-nums; pointer-events: none; }
+.matrix .long { font-size: 11px; }
 .matrix .light {
   fill: var(--card); }
 .matrix text.other { fill: var(--dim); font-style: italic; } .matrix text.fine { font-size: 11px; } .pairs {

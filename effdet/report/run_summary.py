@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from effdet.report.html_page import escaped, heading, isolated, percent, shortened, with_sign
+from effdet.report.html_page import escaped, heading, isolated, percent, score_text, shortened, with_sign
 from effdet.report.plots import interval_track
 from effdet.text import count_of
 
@@ -26,7 +26,7 @@ def tiles(analysis: Mapping[str, Any]) -> Iterator[str]:
         yield _tile(name.replace("_", " "), with_sign(metrics.get(name)), about)
     best = (analysis.get("thresholds") or {}).get("best") or {}
     if detection and best.get("score") is not None:
-        yield _tile("best confidence", f"{best['score']:.2f}", f"F1 {with_sign(best['F1'])}")
+        yield _tile("best confidence", f"{score_text(best['score'])}", f"F1 {with_sign(best['F1'])}")
     calibration = analysis.get("calibration") or {}
     if not detection and calibration.get("error") is not None:
         yield _tile("calibration error", with_sign(calibration["error"]), "expected, of the best class")
@@ -86,10 +86,9 @@ def settings_rows(analysis: Mapping[str, Any]) -> list[tuple[str, str]]:
     settings = analysis.get("settings") or {}
     rows = []
     if settings.get("max_detections") is not None:
-        cap = settings.get("coco_cap")
-        rows.append(
-            ("max detections", f"{settings['max_detections']} per image" + (f", of a class {cap} count" if cap else ""))
-        )
+        rows.append(("max detections", f"{settings['max_detections']} per image"))
+    if settings.get("coco_cap") is not None:
+        rows.append(("COCO counts", f"{settings['coco_cap']} per image and class"))
     if settings.get("nms") is not None:
         overlap = f", IoU {settings['iou_threshold']:g}" if settings.get("iou_threshold") is not None else ""
         rows.append(("NMS", f"{_NMS.get(settings['nms'], settings['nms'])}{overlap}"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from effdet.report.html_page import escaped, isolated, percent, shortened
+from effdet.report.html_page import escaped, isolated, percent, score_text, shortened
 
 MOST_ROWS = 3000  # on a page; analysis.json has all
 _SEARCH_FROM = 12  # rows
@@ -79,7 +79,7 @@ def _cell(column: Column, value: object) -> str:
         return f"<td>{value}</td>"
     assert isinstance(value, (int, float))
     if column.kind == "score":
-        return f"<td>{value:.2f}</td>"
+        return f"<td>{score_text(value)}</td>"
     if column.kind == "points":
         return f"<td>{100 * value:+.1f}</td>"
     text = percent(value)

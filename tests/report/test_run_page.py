@@ -82,7 +82,7 @@ def test_a_detectors_page_shows_every_subject(tmp_path):
         *(
             "NMS: per class, IoU 0.5",
             "score threshold: 0.001",
-            "100 per image, of a class 100 count",
+            "max detections: 100 per image; COCO counts: 100 per image and class",
             "Training loss",
             "Learning rate",
         ),

@@ -110,7 +110,7 @@ def errors_cards(analysis: Mapping[str, Any]) -> Iterator[str]:
         width = 100 * max(value or 0, 0) / most if most else 0
         yield (
             f'<div class="row"><span>{kind}<small>{about}</small></span><b>{_points_text(value)}</b>'
-            f"<em>{'' if count is None else count}</em>"
+            f"<em>{'' if count is None else escaped(count)}</em>"
             f'<div class="rail"><i class="k-{kind}" style="width:{width:.1f}%"></i></div></div>'
         )
     yield "</div>"

@@ -110,19 +110,19 @@ def _detection_figure(image: Mapping[str, Any], names: Sequence[str], picture: P
     caption = f"{isolated(image['file_name'])}<br>{escaped(', '.join(counts))}"
     errors = escaped(" ".join(f"{kind}/{label}" for kind, label in _errors(image)))
     pixels = _pixels(picture, image)
-    height, width = image["size"]
+    height, width = map(float, image["size"])
     unit = max(height, width) / 100
     background = (
-        f'<rect class="blank" width="{width}" height="{height}"/><text class="none" x="{width / 2:.0f}" '
+        f'<rect class="blank" width="{width:g}" height="{height:g}"/><text class="none" x="{width / 2:.0f}" '
         f'y="{height / 2:.0f}" font-size="{5 * unit:.1f}" text-anchor="middle">no picture</text>'
         if pixels is None
-        else f'<image width="{width}" height="{height}" preserveAspectRatio="none" href="{pixels}"/>'
+        else f'<image width="{width:g}" height="{height:g}" preserveAspectRatio="none" href="{pixels}"/>'
     )
     drawn = "".join(_boxes(image, names, unit))
     return (
         f'<figure data-errors="{errors}"><button type="button" class="open" aria-label="enlarge">'
-        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escaped(image["file_name"])}">{background}{drawn}'
-        f"</svg></button><figcaption>{caption}</figcaption></figure>"
+        f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escaped(image["file_name"])}">{background}'
+        f"{drawn}</svg></button><figcaption>{caption}</figcaption></figure>"
     )
 
 
@@ -147,11 +147,11 @@ def _boxes(image: Mapping[str, Any], names: Sequence[str], unit: float) -> Itera
         unit: a hundredth of the longer side, in pixels of the image.
     """
     objects = [
-        _Drawn(each["error"], names[each["label"]], None, each["box"], bool(each.get("crowd")))
+        _Drawn(_kind(each), names[each["label"]], None, each["box"], bool(each.get("crowd")))
         for each in image["objects"]
     ]
     detections = [
-        _Drawn(each["error"], names[each["label"]], each["score"], each["box"], False) for each in image["detections"]
+        _Drawn(_kind(each), names[each["label"]], each["score"], each["box"], False) for each in image["detections"]
     ]
     everything = [drawn for drawn in (*objects, *detections) if all(map(math.isfinite, drawn.box))]
     wrong = [drawn for drawn in everything if drawn.error]
@@ -164,6 +164,11 @@ def _boxes(image: Mapping[str, Any], names: Sequence[str], unit: float) -> Itera
         x = max(min(drawn.box[0], width - _LETTER * size * len(text)), 0)
         y = min(max(drawn.box[1] - unit, 4.5 * unit), height - unit)
         yield f'<text class="b k-{drawn.error}" x="{x:.1f}" y="{y:.1f}" font-size="{size:.1f}">{escaped(text)}</text>'
+
+
+def _kind(box: Mapping[str, Any]) -> str | None:
+    """The kind of error of an object or a detection; None if it is right."""
+    return box["error"] if box["error"] in KINDS else None
 
 
 def _text(drawn: _Drawn) -> str:

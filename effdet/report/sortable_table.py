@@ -76,7 +76,7 @@ def _cell(column: Column, value: object) -> str:
         assert isinstance(value, Sequence)
         return f"<td>{percent(value[0])} to {percent(value[1])}</td>"
     if column.kind == "count":
-        return f"<td>{value}</td>"
+        return f"<td>{escaped(value)}</td>"
     assert isinstance(value, (int, float))
     if column.kind == "score":
         return f"<td>{score_text(value)}</td>"

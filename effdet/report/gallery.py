@@ -20,7 +20,7 @@ from effdet.report.pictures import encode_image
 KINDS = {
     "classification": "right place, wrong class",
     "localization": "right class, IoU below 0.5",
-    "both": "wrong class and IoU below 0.5",
+    "both": "wrong class, IoU below 0.5",
     "duplicate": "object is detected already",
     "background": "no object there",
     "missed": "object without a detection",

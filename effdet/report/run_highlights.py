@@ -16,8 +16,8 @@ _FEW_OBJECTS = 5  # of a class, below which its AP says little
 _POOR_CALIBRATION = 0.05  # expected calibration error from which a sentence is worth it
 _PHRASES = {
     "classification": "detections with the wrong class",
-    "localization": "boxes that fit badly (IoU below 0.5)",
-    "both": "boxes with the wrong class that also fit badly",
+    "localization": "boxes of an IoU below 0.5",
+    "both": "boxes with the wrong class and an IoU below 0.5",
     "duplicate": "second detections of the same object",
     "background": "detections where there is no object",
     "missed": "objects that are not detected",
@@ -56,9 +56,11 @@ def _largest_error(errors: Mapping[str, Any]) -> Iterator[str]:
     if not lost:
         return
     first, *others = sorted(lost, key=lambda kind: -lost[kind])
-    text = f"<b>Most AP50 is lost to {_PHRASES[first]}</b>: {100 * lost[first]:.1f} points without them"
+    text = (
+        f"<b>Most AP50 is lost to {_PHRASES[first]}</b>: without them it would be {100 * lost[first]:.1f} points higher"
+    )
     if others:
-        text += f"; next are {_PHRASES[others[0]]} ({100 * lost[others[0]]:.1f} points)"
+        text += f"; next are {_PHRASES[others[0]]}, {100 * lost[others[0]]:.1f} points"
     yield f"{text}."
 
 

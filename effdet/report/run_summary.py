@@ -75,7 +75,7 @@ def metrics_card(analysis: Mapping[str, Any], meanings: Mapping[str, str]) -> It
     yield "</table></div>"
     if intervals.get("resamples"):
         yield (
-            f'<p class="dim small">Intervals: bootstrap over the images, {intervals["resamples"]} resamples. A dash: '
+            f'<p class="dim small">Intervals are over the images, from {intervals["resamples"]} resamples. A dash: '
             "there is nothing to measure.</p>"
         )
     yield "</section>"

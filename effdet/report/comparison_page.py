@@ -92,7 +92,7 @@ def _overview(runs: Sequence[RunContent], paired: Mapping[str, Any] | None, warn
 
 def _width(runs: Sequence[RunContent]) -> int:
     """Pixels that a table with a column per run needs at least."""
-    return 120 + 160 * len(runs)
+    return 100 + 112 * len(runs)
 
 
 def _head(number: int, run: RunContent) -> str:

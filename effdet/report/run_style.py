@@ -150,6 +150,7 @@ table.sides { width: 100%; table-layout: fixed; } .sides th:first-child { width:
   .tile { padding: 9px 13px; } .tile b { font-size: 25px; }
   .pictures { grid-template-columns: 1fr; } .errors .row { grid-template: "name points count" "bar bar bar" / 1fr 48px
     48px; }
+  td.side { min-width: 0; } td.side small { display: block; } .sides th:first-child { width: 104px; }
   table { font-size: 14px; } .tools { font-size: 14px; }
   table.metrics, .metrics tbody { display: block; } .metrics tr:first-child { display: none; }
   .metrics tr { display: grid; grid-template-columns: 104px 42px 1fr auto; align-items: center; gap: 0 8px; padding:

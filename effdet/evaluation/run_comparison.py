@@ -1,24 +1,22 @@
 """Writes the page that puts several runs side by side, from the files in their folders.
 
-The page itself is in `effdet/report/comparison_page.py`; that of one run is written by `run_report.py`.
+The page itself is in `effdet/report/comparison_page.py`, the differences are in `run_pairs.py`. The page of one run
+is written by `run_report.py`.
 """
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from effdet.errors import ConfigError, DataError
+from effdet.evaluation.run_pairs import pair_runs
 from effdet.evaluation.run_report import read_content
 from effdet.report.comparison_page import write_comparison_page
 from effdet.report.run_page import RunContent
-from effdet.text import count_of, reason_of
+from effdet.text import reason_of
 
-_QUANTILE = 1.96  # of the normal distribution, for 95%
 _IGNORED = ("version", "output_dir", "log")  # keys of recipes that change no result
 
 
@@ -45,7 +43,7 @@ def write_comparison(folders: Sequence[Path], path: Path) -> dict[str, Any] | No
     warnings = list(_warnings(runs))
     paired = None
     try:
-        paired = PAIR[tasks[0]](folders, runs)
+        paired = pair_runs(folders, runs)
     except DataError as error:
         warnings.append(f"the runs are not paired over images: {reason_of(error)}")
     write_comparison_page(path, runs, paired, _differing(runs), warnings)
@@ -93,61 +91,3 @@ def _flattened(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]
             yield from _flattened(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", "null" if value is None else str(value)
-
-
-def _pair_detectors(folders: Sequence[Path], runs: Sequence[RunContent]) -> dict[str, Any] | None:
-    """The differences of detectors over the same objects."""
-    return None
-
-
-def _pair_classifiers(folders: Sequence[Path], runs: Sequence[RunContent]) -> dict[str, Any]:
-    """The differences of the accuracy of classifiers over the same images.
-
-    The interval is that of the mean of paired differences, each -1, 0 or 1.
-
-    Raises:
-        DataError: predictions.json is missing or damaged, or is of other images.
-    """
-    right = [_correct_images(folder) for folder in folders]
-    if len({frozenset(images) for images in right}) > 1 or not right[0]:
-        raise DataError("predictions.json lists other images in each of them; evaluate all runs on the same images")
-    pairs = []
-    for first, second in combinations(range(len(runs)), 2):
-        changes = [right[second][name] - right[first][name] for name in right[first]]
-        mean = sum(changes) / len(changes)
-        variance = sum((change - mean) ** 2 for change in changes) / max(len(changes) - 1, 1)
-        reach = _QUANTILE * math.sqrt(variance / len(changes))
-        pairs.append(
-            {
-                "a": runs[first].name,
-                "b": runs[second].name,
-                "metric": "top1",
-                "difference": mean,
-                "interval": [mean - reach, mean + reach],
-                "noise": None,
-                "verdict": "different" if abs(mean) > reach else "not distinguishable",
-            }
-        )
-    images = count_of(len(right[0]), "image")
-    note = (
-        f"The intervals are over {images}. They do not include that a recipe gives another accuracy with another seed; "
-        "to see that, compare runs that differ by the seed alone."
-    )
-    return {"pairs": pairs, "note": note}
-
-
-def _correct_images(folder: Path) -> dict[str, bool]:
-    """Whether the most probable class of each image is the true one, by file name.
-
-    Raises:
-        DataError: predictions.json is missing or damaged.
-    """
-    path = folder / "predictions.json"
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-        return {row["file_name"]: row["classes"][0]["name"] == row["label"] for row in rows}
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-        raise DataError(f"{path}: cannot be read ({reason_of(error)}); evaluate the run again") from None
-
-
-PAIR = {"detection": _pair_detectors, "classification": _pair_classifiers}

@@ -1,3 +1,5 @@
+import contextlib
+import io
 import json
 import math
 import runpy
@@ -6,6 +8,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from effdet.config import make_config
 from effdet.errors import ConfigError, DataError
@@ -61,6 +65,87 @@ def test_classifiers_of_other_images_are_not_paired_and_the_page_says_so(tmp_pat
     folders = classifiers(tmp_path, [True, False, True], [True, False])
     assert write_comparison(folders, tmp_path / "page.html") is None
     assert "evaluate all runs on the same images" in (tmp_path / "page.html").read_text()
+
+
+@pytest.fixture
+def detectors(tmp_path):
+    """Function that writes runs on one data set; each gives the objects with a probability, and with another seed."""
+    rng = np.random.default_rng(0)
+    images = [{"id": n, "file_name": f"{n}.jpg", "height": 100, "width": 100} for n in range(1, 31)]
+    boxes = [
+        {"id": 1 + 3 * n + k, "image_id": n + 1, "category_id": 1 + k % 2, "bbox": [*rng.uniform(0, 50, 2), 40.0, 40.0]}
+        for n in range(30)
+        for k in range(3)
+    ]
+    annotations = [box | {"area": 1600.0, "iscrowd": 0} for box in boxes]
+    categories = [{"id": 1, "name": "red"}, {"id": 2, "name": "white"}]
+    (tmp_path / "images").mkdir()
+    for image in images:
+        (tmp_path / "images" / image["file_name"]).touch()
+    (tmp_path / "truth.json").write_text(
+        json.dumps({"images": images, "annotations": annotations, "categories": categories})
+    )
+    val = {"images": str(tmp_path / "images"), "annotations": str(tmp_path / "truth.json")}
+    config = {"model": {"name": "efficientdet_lite0"}, "data": {"format": "coco", "val": val}}
+
+    def write(*runs):
+        folders = []
+        for number, (probability, seed) in enumerate(runs):
+            found = [box for box in boxes if rng.random() < probability]
+            rows = [{key: box[key] for key in ("image_id", "category_id", "bbox")} | {"score": 0.9} for box in found]
+            folders.append(
+                folder_of(tmp_path / f"run{number}", analyses.detection(images=30), rows, config | {"seed": seed})
+            )
+        return folders
+
+    return write
+
+
+def test_the_difference_of_detectors_is_that_of_their_metrics(detectors, tmp_path):
+    folders = detectors((1.0, 0), (0.5, 1))
+    paired = write_comparison(folders, tmp_path / "page.html")
+    pair = next(pair for pair in paired["pairs"] if pair["metric"] == "AP")
+    scored = [read_results(tmp_path / "truth.json", folder / "predictions.json") for folder in folders]
+    assert pair["difference"] == pytest.approx(scored[1] - scored[0], abs=1e-5)
+    assert scored[0] == pytest.approx(1)
+    page = (tmp_path / "page.html").read_text()
+    assert "Which differences are real" in page
+    assert paired["note"][:40] in page
+
+
+def read_results(truth, predictions):
+    """AP by pycocotools."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO(str(truth))
+        evaluation = COCOeval(coco, coco.loadRes(str(predictions)), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return evaluation.stats[0]
+
+
+def test_the_noise_is_measured_from_runs_with_other_seeds_only(detectors, tmp_path):
+    measured = write_comparison(detectors((0.8, 0), (0.8, 1)), tmp_path / "page.html")
+    assert "measured from 2 of these runs" in measured["note"]
+
+
+def test_evaluations_of_one_training_do_not_measure_the_noise(detectors, tmp_path):
+    assumed = write_comparison(detectors((0.8, 0), (0.7, 0)), tmp_path / "page.html")
+    assert "are assumed to differ" in assumed["note"]
+
+
+@pytest.mark.parametrize("fault", ["images", "category", "damaged", "no recipe"])
+def test_detectors_that_cannot_be_paired_are_shown_without_verdicts(detectors, tmp_path, fault):
+    folders = detectors((1.0, 0), (0.9, 1))
+    path = folders[1] / "predictions.json"
+    rows = json.loads(path.read_text())
+    if fault == "no recipe":
+        (folders[1] / "config.yaml").unlink()
+    else:
+        rows[0]["image_id" if fault == "images" else "category_id"] = 999
+        path.write_text("[" if fault == "damaged" else json.dumps(rows))
+    assert write_comparison(folders, tmp_path / "page.html") is None
+    assert "the runs are not paired over images: " in (tmp_path / "page.html").read_text()
 
 
 def test_the_page_shows_what_differs_in_the_recipes(tmp_path):

@@ -152,7 +152,8 @@ def evaluate(
         for line in lines:
             show(line)
         console.print(f"reading the data set {place_of(config.data)} to evaluate {weights}")
-        evaluator, metrics = evaluate_model(model.start(own_device, precision), config, folder, show, processes)
+        runtime = model.start(own_device, precision)
+        evaluator, metrics = evaluate_model(runtime, weights, config, folder, show, processes)
         console.print(metrics_table(metrics, evaluator.settings))
         if processes.is_main and isinstance(evaluator, CocoEvaluator):
             if pycocotools:
@@ -160,7 +161,7 @@ def evaluate(
             if save_predictions is not None:
                 evaluator.save_results(Path(save_predictions).expanduser())
                 console.print(f"results for COCO's server are in {save_predictions}")
-        console.print(f"{count_of(len(evaluator), 'image')}; {' and '.join(RESULTS)} are in {folder}")
+        console.print(f"{count_of(len(evaluator), 'image')}; {', '.join(RESULTS)} and more are in {folder}")
     return metrics
 
 

@@ -5,8 +5,7 @@ Running a model over a data set is done in `evaluate.py`, drawing the matrix in 
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +16,14 @@ from torch import Tensor
 from effdet.data.label_map import LabelMap
 from effdet.errors import DataError, WeightsError
 from effdet.evaluation.accuracy_analysis import analyze_accuracy
+from effdet.evaluation.confusion_file import write_confusion
 from effdet.evaluation.tables import ACCURACY_MEANINGS
-from effdet.files import SCORE_DECIMALS, atomic_write, write_json
+from effdet.files import SCORE_DECIMALS, write_json
 from effdet.postprocess import rank_classes
 from effdet.report.confusion import draw_confusion
 from effdet.text import count_of
 
 TOP = 5  # classes stored per image
-LARGEST_MATRIX = 1000  # classes K up to which confusion.csv is a K x K matrix
 METRIC_NAMES = tuple(ACCURACY_MEANINGS)
 
 
@@ -133,21 +132,25 @@ class AccuracyEvaluator:
             for row, label, best, scores in columns
         ]
 
-    def analysis(self, metrics: dict[str, float]) -> dict[str, Any]:
+    def analysis(self, metrics: Mapping[str, float], weights: str | None = None) -> dict[str, Any]:
         """Intervals, classes, calibration and worst images as plain values, see `accuracy_analysis.py`.
 
         Args:
             metrics: what `metrics` gives.
+            weights: name of the weights; None if that is not known.
         """
         rows, labels, best, scores = self.state()
         names = [str(name) for name in np.asarray(self.file_names)[rows]]
-        return analyze_accuracy(self.label_map, rows, names, labels, best, scores, metrics)
+        return {
+            **analyze_accuracy(self.label_map, rows, names, labels, best, scores, dict(metrics)),
+            "weights": weights,
+        }
 
-    def write(self, folder: Path, metrics: dict[str, float]) -> None:
+    def write(self, folder: Path, metrics: Mapping[str, float], weights: str | None = None) -> None:
         """Write metrics.json, predictions.json, analysis.json, and the confusion matrix as CSV and PNG files."""
         write_json(folder / "metrics.json", metrics)
         write_json(folder / "predictions.json", self.results())
-        write_json(folder / "analysis.json", self.analysis(metrics))
+        write_json(folder / "analysis.json", self.analysis(metrics, weights))
         entries = self.confusion()
         write_confusion(folder / "confusion.csv", *entries, self.label_map.names)
         draw_confusion(folder / "confusion.png", *entries, self.label_map.names)
@@ -159,42 +162,6 @@ class AccuracyEvaluator:
 
     def _count(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
         return np.bincount(labels, minlength=len(self.label_map))
-
-
-def write_confusion(
-    path: Path,
-    rows: NDArray[np.int64],
-    columns: NDArray[np.int64],
-    counts: NDArray[np.int64],
-    names: Sequence[str],
-    largest_matrix: int = LARGEST_MATRIX,
-    counted: str = "images",
-) -> None:
-    """Write the entries of a confusion matrix, as `AccuracyEvaluator.confusion` gives them, as a CSV file.
-
-    Up to `largest_matrix` classes the file is the matrix: a row per true class, a column per predicted class, with the
-    class names in the first row and column. For more classes it lists the entries: true class, predicted class and
-    how many; `counted` is the name of that column.
-    """
-    with atomic_write(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
-        table = csv.writer(file, lineterminator="\n")
-        if len(names) <= largest_matrix:
-            matrix = confusion_matrix(rows, columns, counts, len(names))
-            table.writerow(("true class", *names))
-            table.writerows((name, *row.tolist()) for name, row in zip(names, matrix, strict=True))
-        else:
-            table.writerow(("true class", "predicted class", counted))
-            entries = zip(rows.tolist(), columns.tolist(), counts.tolist(), strict=True)
-            table.writerows((names[row], names[column], count) for row, column, count in entries)
-
-
-def confusion_matrix(
-    rows: NDArray[np.int64], columns: NDArray[np.int64], counts: NDArray[np.int64], classes: int
-) -> NDArray[np.int64]:
-    """The whole confusion matrix [K, K] of its entries: a row per true class, a column per predicted class."""
-    matrix = np.zeros((classes, classes), np.int64)
-    matrix[rows, columns] = counts
-    return matrix
 
 
 def not_finite(file_name: str, outputs: str) -> str:

@@ -5,9 +5,9 @@ Each section of it is computed in a module of its own; here they are put togethe
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Mapping
 from math import ceil
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,24 +17,21 @@ from effdet.errors import DataError
 from effdet.evaluation.average_precision import Tables, class_metrics
 from effdet.evaluation.bootstrap import FEWEST_IMAGES, class_intervals, intervals, sample
 from effdet.evaluation.calibration import calibration
-from effdet.evaluation.coco import CocoEvaluator
 from effdet.evaluation.confusion import IOU_THRESHOLD, Confusion, confusion
 from effdet.evaluation.error_types import error_types, errors_analysis
-from effdet.evaluation.matching import COCO_CAP, Matches, Objects
+from effdet.evaluation.matching import Matches, Objects
 from effdet.evaluation.thresholds import Counts, class_operating_points, count, curves, thresholds
 from effdet.evaluation.worst import worst_images
-from effdet.types import PostprocessOptions
+
+if TYPE_CHECKING:
+    from effdet.evaluation.coco import CocoEvaluator
 
 FALLBACK_THRESHOLD = 0.3  # where no detection is correct, so that no confidence threshold is best
-_SETTINGS = ("score_threshold", "nms", "iou_threshold", "max_detections")
 _DECIMALS = 5
 
 
 def detection_analysis(
-    evaluator: CocoEvaluator,
-    metrics: dict[str, float],
-    options: PostprocessOptions | None = None,
-    weights: str | None = None,
+    evaluator: CocoEvaluator, metrics: Mapping[str, float], weights: str | None = None
 ) -> dict[str, Any]:
     """Everything that the detections of a data set say about a model, as plain values.
 
@@ -43,7 +40,6 @@ def detection_analysis(
     Args:
         evaluator: with the detections of all images.
         metrics: those that it gave.
-        options: with which the detections were made; None if that is not known.
         weights: name of the weights; None if that is not known.
     """
     objects, predictions, matches = evaluator.truth(), evaluator.predicted(), evaluator.matches()
@@ -61,8 +57,8 @@ def detection_analysis(
         "objects": int(np.count_nonzero(~objects.crowd)),
         "crowds": int(np.count_nonzero(objects.crowd)),
         "detections": len(predictions.scores),
-        "settings": _settings(options),
-        "metrics": metrics,
+        "settings": evaluator.settings,
+        "metrics": dict(metrics),
         "intervals": interval,
         "classes": _classes(evaluator, tables, counts, objects, of_classes),
         "thresholds": summary,
@@ -72,12 +68,6 @@ def detection_analysis(
         "calibration": calibration(matches),
         "worst": [_with_size(image, table) for image in worst],
     }
-
-
-def _settings(options: PostprocessOptions | None) -> dict[str, Any]:
-    """Of the options those that change AP, and how many detections per image and class COCO counts."""
-    given = asdict(options) if options else {}
-    return {**{name: given.get(name) for name in _SETTINGS}, "coco_cap": COCO_CAP}
 
 
 def _intervals(

@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 from effdet.data.annotations import Annotations
 from effdet.data.formats.coco_writer import coco_image_ids, write_coco_file
 from effdet.errors import DataError
+from effdet.evaluation.analysis import detection_analysis
 from effdet.evaluation.average_precision import Tables, class_metrics, coco_metrics, mean_of_measured, tables
 from effdet.evaluation.calibration import fit_temperature
+from effdet.evaluation.confusion import write_detector_confusion
 from effdet.evaluation.matching import COCO_CAP, SIZE_RANGES, Matches, Objects, Predictions, match
 from effdet.evaluation.result_rows import result_rows, write_results
 from effdet.evaluation.thresholds import best_threshold, class_thresholds, count
@@ -242,11 +244,11 @@ class CocoEvaluator:
         pairs = (truth.images * len(self.label_map) + truth.labels)[~truth.crowd]
         return int(np.unique(pairs, return_counts=True)[1].max()) if len(pairs) else 0
 
-    def write(self, folder: Path, metrics: Mapping[str, float]) -> None:
-        """Write metrics.json and predictions.json, a COCO results file with file names.
+    def write(self, folder: Path, metrics: Mapping[str, float], weights: str | None = None) -> None:
+        """Write metrics.json, analysis.json, the confusion matrix as CSV and PNG files, and predictions.json.
 
-        The ids of its images are those of the data set, or of truth.json, the objects as a COCO file, which is written
-        if the data set has another format.
+        predictions.json is a COCO results file with file names. The ids of its images are those of the data set, or of
+        truth.json, the objects as a COCO file, which is written if the data set has another format.
         """
         write_json(folder / "metrics.json", metrics)
         names = self.annotations.file_names.tolist()
@@ -254,6 +256,9 @@ class CocoEvaluator:
         write_results(folder / "predictions.json", *self._result_columns(), self.label_map, ids, names)
         if self.annotations.format != "coco":
             write_coco_file(folder / "truth.json", self.annotations)
+        analysis = detection_analysis(self, metrics, weights)
+        write_json(folder / "analysis.json", analysis)
+        write_detector_confusion(folder, analysis["confusion"]["entries"], self.label_map.names)
 
     def save_results(self, file: Path) -> None:
         """Write the results file that COCO's server takes: image_id, category_id, bbox and score alone.

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from effdet.evaluation.accuracy import write_confusion
+from effdet.evaluation.confusion_file import write_confusion
 from effdet.evaluation.matching import IOU_THRESHOLDS, Matches, Objects, Predictions, match
 from effdet.report.confusion import draw_confusion
 

@@ -6,7 +6,7 @@ The metrics themselves are in `coco.py` and `accuracy.py`; choosing recipe, data
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -56,8 +56,14 @@ class Evaluator(Protocol):
     def results(self) -> list[dict[str, Any]]:
         """The predictions as rows of predictions.json."""
 
-    def write(self, folder: Path, metrics: dict[str, float]) -> None:
-        """Write metrics.json, predictions.json and the other files of the task."""
+    def write(self, folder: Path, metrics: Mapping[str, float], weights: str | None = None) -> None:
+        """Write metrics.json, predictions.json, analysis.json and the other files of the task.
+
+        Args:
+            folder: of the evaluation.
+            metrics: what `metrics` gives.
+            weights: name of the weights, for the report; None if that is not known.
+        """
 
 
 def evaluate(

@@ -21,11 +21,12 @@ from effdet.data.validation_list import with_saved_list
 from effdet.distributed import SINGLE, Processes
 from effdet.errors import ConfigError
 from effdet.evaluation.evaluate import Evaluator, evaluate
+from effdet.evaluation.run_report import write_run_report
 from effdet.files import write_text
 from effdet.runtimes.runtime import Runtime
 from effdet.weights.card import ModelCard
 
-RESULTS = ("metrics.json", "predictions.json")
+RESULTS = ("report.html", "metrics.json", "predictions.json")
 # Keys with which the recipe must describe the model of the checkpoint, as far as it gives them.
 MODEL_KEYS = (
     *("model.name", "model.backbone", "model.num_classes", "model.phi", "model.width", "model.depth"),
@@ -139,6 +140,7 @@ def unused_folder(out: Path) -> Path:
 
 def evaluate_model(
     runtime: Runtime,
+    weights: str | Path,
     config: DetectionConfig | ClassificationConfig,
     folder: Path,
     show: Callable[[str], None],
@@ -146,11 +148,12 @@ def evaluate_model(
 ) -> tuple[Evaluator, dict[str, float]]:
     """Evaluates a model on the validation split of a recipe; the evaluator, and its metrics in every process.
 
-    The main process writes metrics.json, predictions.json, the recipe as config.yaml, for detectors truth.json if the
-    data set is not in COCO's format, and for classifiers confusion.csv and confusion.png.
+    The main process writes metrics.json, predictions.json, analysis.json, confusion.csv and confusion.png, the recipe
+    as config.yaml, report.html, and for detectors truth.json if the data set is not in COCO's format.
 
     Args:
         runtime: what runs the model.
+        weights: name of the weights, for the report.
         config: see `evaluation_config`.
         folder: see `results_folder`; it is created if missing.
         show: shows a line about what was repaired or left out of the data; the main process calls it.
@@ -174,8 +177,9 @@ def evaluate_model(
     if processes.is_main:
         for note in evaluator.notes(metrics):
             show(note)
-        evaluator.write(folder, metrics)
+        evaluator.write(folder, metrics, str(weights))
         write_text(folder / "config.yaml", config.to_yaml())
+        write_run_report(folder, table)
     return evaluator, metrics
 
 

@@ -48,6 +48,7 @@ def evaluate_results(
     folder = None
     if output_dir is not None:
         from effdet.evaluation.evaluate_checkpoint import check_writable, unused_folder
+        from effdet.evaluation.run_report import write_run_report
 
         folder = unused_folder(Path(output_dir))
         check_writable(folder)
@@ -57,6 +58,7 @@ def evaluate_results(
         console.print(line, style="yellow")
     if folder is not None:
         evaluator.write(folder, metrics)
+        write_run_report(folder)
     console.print(metrics_table(metrics, evaluator.settings))
     console.print(class_table(evaluator.label_map.names, evaluator.class_objects(), evaluator.class_metrics()))
     if pycocotools:
@@ -64,5 +66,5 @@ def evaluate_results(
 
         console.print(comparison_line(evaluator))
     counts = f"{count_of(len(evaluator), 'image')}, {count_of(len(evaluator.predicted().scores), 'detection')}"
-    console.print(counts if folder is None else f"{counts}; metrics.json and predictions.json are in {folder}")
+    console.print(counts if folder is None else f"{counts}; report.html, metrics.json and more are in {folder}")
     return metrics

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from effdet.evaluation.accuracy import SCORE_DECIMALS
 from effdet.evaluation.error_types import KINDS, MISSED, ErrorTypes, missed_objects
 from effdet.evaluation.matching import Matches, Objects, Predictions
+from effdet.files import SCORE_DECIMALS
 
 MOST_IMAGES = 12  # per kind of error
 MOST_BOXES = 60  # per image

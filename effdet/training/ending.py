@@ -19,7 +19,7 @@ from effdet.training.setup import Run
 from effdet.training.state import TrainState
 from effdet.training.stopping import Ending
 
-FILES = ("metrics.json", "predictions.json", "confusion.png", "curves.png", "log.csv")  # besides best.pt
+FILES = ("report.html", "metrics.json", "predictions.json", "confusion.png", "curves.png", "log.csv")  # besides best.pt
 
 
 @dataclass(frozen=True)

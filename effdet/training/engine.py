@@ -21,6 +21,7 @@ from effdet.data.loader import Prefetch
 from effdet.data.validation_list import with_saved_list, write_validation_list
 from effdet.distributed import SINGLE, Processes
 from effdet.errors import ConfigError, DataError, EffdetError
+from effdet.evaluation.run_report import ANALYSIS, write_run_report
 from effdet.files import write_text
 from effdet.text import count_of
 from effdet.training.debug.out_of_memory import is_out_of_memory, out_of_memory_error
@@ -92,8 +93,11 @@ def train(
         if line is not None:
             console.print(line)
         raise
-    for line in ending_lines(run, state, ending, start) if processes.is_main else ():
-        console.print(line)
+    if processes.is_main:
+        if ending == "finished" and (run.folder / ANALYSIS).exists():
+            write_run_report(run.folder, run.task.data.val_table)
+        for line in ending_lines(run, state, ending, start):
+            console.print(line)
     return ending
 
 

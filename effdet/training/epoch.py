@@ -89,7 +89,7 @@ def evaluate_and_keep(run: Run, state: TrainState) -> ModelCard:
             run.console.print(note, style="yellow")
         if best:
             save_checkpoint(run.folder / "best.pt", state.evaluated.state_dict(), card)
-            evaluator.write(run.folder, metrics)
+            evaluator.write(run.folder, metrics, str(run.folder / "best.pt"))
         draw_curves(run.folder)
     give_back_freed_memory()
     run.evaluation_seconds.append(time.perf_counter() - started)

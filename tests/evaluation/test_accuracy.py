@@ -9,12 +9,8 @@ from rich.console import Console
 
 from effdet.data.label_map import LabelMap
 from effdet.errors import DataError, WeightsError
-from effdet.evaluation.accuracy import (
-    METRIC_NAMES,
-    AccuracyEvaluator,
-    confusion_matrix,
-    write_confusion,
-)
+from effdet.evaluation.accuracy import METRIC_NAMES, AccuracyEvaluator
+from effdet.evaluation.confusion_file import confusion_matrix, write_confusion
 from effdet.evaluation.tables import metrics_table
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from effdet.evaluation.accuracy import confusion_matrix
 from effdet.evaluation.confusion import confusion, write_detector_confusion
+from effdet.evaluation.confusion_file import confusion_matrix
 from effdet.evaluation.matching import match
 
 SMALL = runpy.run_path(str(Path(__file__).with_name("small_data.py")))

@@ -10,7 +10,7 @@ from effdet.boxes import decode_boxes, pairwise_iou
 from effdet.errors import NotFiniteError
 from effdet.models.anchors import anchor_boxes
 from effdet.postprocess import Candidates, classify, hard_nms, postprocess, rank_classes, soft_nms
-from effdet.postprocess.candidates import best_candidates
+from effdet.postprocess.candidates import best_candidates, best_pairs, group_size
 from effdet.postprocess.nms import suppress_by_rounds
 from effdet.postprocess.packed import pack_detections, unpack_detections
 from effdet.structures import Outputs
@@ -80,6 +80,32 @@ def test_candidates_are_the_best_pairs_sorted_by_descending_score():
         torch.testing.assert_close(
             candidates.boxes, decode_boxes(outputs.box_deltas[image, anchor], outputs.anchors[anchor])
         )
+
+
+def test_groups_have_a_size_that_divides_their_number_and_compares_fewer_values():
+    assert group_size(90 * 5000, 5000) == 9  # 50,000 maxima and 45,000 values
+    assert group_size(3 * 5000, 5000) == 1
+    assert group_size(89 * 4999, 4999) == 1  # both are prime
+    assert group_size(89 * 5000, 5000) == 10  # groups do not end where rows of classes do
+
+
+@pytest.mark.parametrize("in_groups", [False, True])
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize(
+    ("anchors", "classes", "count"),
+    [(700, 90, 50), (700, 89, 48), (700, 41, 700), (40, 60, 200), (300, 1, 300), (9, 2, 18), (500, 3, 10), (1, 1, 1)],
+)
+def test_best_pairs_are_those_of_a_full_sort(anchors, classes, count, ties, in_groups):
+    logits = torch.randn(3, anchors, classes, generator=torch.Generator().manual_seed(classes))
+    logits = (logits * 2).round() if ties else logits
+    expected = logits.flatten(1).sort(dim=1, descending=True).values[:, :count]
+    values, anchor, label = best_pairs(logits, count, in_groups=in_groups)
+    assert values.equal(expected)
+    for image, pairs in enumerate(zip(anchor, label, strict=True)):
+        assert logits[image][pairs].equal(values[image])
+        assert len(set(zip(*(indices.tolist() for indices in pairs), strict=True))) == count
+    unsorted, _, _ = best_pairs(logits, count, logits.amax(2), sort=False, in_groups=in_groups)
+    assert unsorted.sort(dim=1, descending=True).values.equal(expected)
 
 
 def test_an_anchor_may_give_detections_of_several_classes():

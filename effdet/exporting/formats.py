@@ -83,7 +83,7 @@ def _write_openvino(
 
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         float_path = Path(folder, "float.onnx")
-        write_onnx(model, export, float_path)
+        write_onnx(model, export, float_path, for_openvino=True)
         _show_lines(quantize_openvino(float_path, path, calibration).lines(), show)
     return export
 

@@ -49,16 +49,18 @@ class SuppressingDetector(nn.Module):
 
     names = ("boxes", "scores", "labels", "counts")
 
-    def __init__(self, model: EfficientDet, options: PostprocessOptions, suppress: Suppression) -> None:
+    def __init__(
+        self, model: EfficientDet, options: PostprocessOptions, suppress: Suppression, in_groups: bool = True
+    ) -> None:
         super().__init__()
-        self.network, self.options, self.suppress = fold(model), options, suppress
+        self.network, self.options, self.suppress, self.in_groups = fold(model), options, suppress, in_groups
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Outputs of images [B, H, W, 3] uint8 RGB."""
         outputs = self.network(images.permute(0, 3, 1, 2))
         num_anchors, num_classes = outputs.class_logits.shape[1:]
         count = min(self.options.max_candidates, num_anchors * num_classes)
-        values, anchor, label = best_pairs(outputs.class_logits, count)
+        values, anchor, label = best_pairs(outputs.class_logits, count, in_groups=self.in_groups)
         boxes = decode_boxes(select_rows(outputs.box_deltas, anchor), outputs.anchors[anchor])
         scores = values.sigmoid() * (values >= logit(self.options.score_threshold))
         boxes, scores, label, counts = self.suppress(boxes, scores, label, self.options)
@@ -100,7 +102,7 @@ class ExportedBackbone(nn.Module):
 
 
 def exported_network(
-    model: EfficientDet | EfficientNet, export: ExportCard, suppress: Suppression
+    model: EfficientDet | EfficientNet, export: ExportCard, suppress: Suppression, in_groups: bool = True
 ) -> RawDetector | SuppressingDetector | ExportedClassifier | ExportedBackbone:
     """The network with the outputs of a face, whose anchors of the exported image size are constants.
 
@@ -108,6 +110,7 @@ def exported_network(
         model: a detector or a classifier, which stays as it is.
         export: the face, its options and the image size.
         suppress: NMS of the face "detections".
+        in_groups: how its candidates are searched, see `best_pairs`.
 
     Raises:
         ConfigError: the model has no such face, or the NMS is soft.
@@ -130,7 +133,7 @@ def exported_network(
                 raise ConfigError(
                     "soft-NMS cannot be inside an exported file; export with --nms class or agnostic, or --face raw"
                 )
-            network = SuppressingDetector(model, export.postprocess, suppress)
+            network = SuppressingDetector(model, export.postprocess, suppress, in_groups)
         inner = network.network
         inner.anchors, inner.image_size = inner.anchors_at(export.image_size), export.image_size
     return network.eval()

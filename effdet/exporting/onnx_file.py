@@ -33,7 +33,7 @@ LARGEST_HALF = 65504.0  # of float16
 _WEIGHTED = ("Conv", "Gemm", "MatMul")
 
 
-def write_onnx(model: EfficientDet | EfficientNet, export: ExportCard, path: Path) -> None:
+def write_onnx(model: EfficientDet | EfficientNet, export: ExportCard, path: Path, for_openvino: bool = False) -> None:
     """Writes an ONNX file of a model. Its input is `images`, uint8 [B, H, W, C]; its outputs are those of the face.
 
     With the precision float16 the weights are stored as float16 and the arithmetic is float32, so that it runs
@@ -43,13 +43,15 @@ def write_onnx(model: EfficientDet | EfficientNet, export: ExportCard, path: Pat
         model: a detector or a classifier, which stays as it is.
         export: what the file says about itself: face, batch size, image size and options are read from it.
         path: the file.
+        for_openvino: whether the operators that find the candidates are those which are fastest in OpenVINO, not in
+            ONNX Runtime.
 
     Raises:
         ConfigError: packages are missing, or the model has no such face.
         ExportError: ONNX has no such operator, or the file cannot be written.
     """
     check_installed("onnx", "onnxscript")
-    content = onnx_model(model, export)
+    content = onnx_model(model, export, for_openvino)
     write_content(content, path)
 
 
@@ -78,9 +80,9 @@ def check_installed(*packages: str, extra: str = "onnx") -> None:
         )
 
 
-def onnx_model(model: EfficientDet | EfficientNet, export: ExportCard) -> Any:
+def onnx_model(model: EfficientDet | EfficientNet, export: ExportCard, for_openvino: bool = False) -> Any:
     """The content of the file, an `onnx.ModelProto`; see `write_onnx`."""
-    network = exported_network(model, export, suppression(len(export.model.class_names)))
+    network = exported_network(model, export, suppression(len(export.model.class_names)), in_groups=not for_openvino)
     height, width = export.image_size
     batch = export.batch_size or 2
     images = torch.zeros(batch, height, width, model.spec.in_channels, dtype=torch.uint8)

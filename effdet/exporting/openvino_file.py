@@ -33,7 +33,7 @@ def write_openvino(model: EfficientDet | EfficientNet, export: ExportCard, path:
     """
     check_installed("openvino", extra="openvino")
     with folder_beside(path) as folder:
-        write_onnx(model, export, folder / "model.onnx")
+        write_onnx(model, export, folder / "model.onnx", for_openvino=True)
         convert_onnx(folder / "model.onnx", metadata_of(export), path)
 
 

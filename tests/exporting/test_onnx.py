@@ -15,7 +15,7 @@ from effdet.exporting.onnx_nms import suppression, translations
 from effdet.exporting.openvino_file import convert_onnx
 from effdet.exporting.plain_metadata import metadata_of
 from effdet.models import ModelOptions, make_spec
-from effdet.postprocess import postprocess
+from effdet.postprocess import best_pairs, postprocess
 from effdet.runtimes import onnx_file, openvino_file
 from effdet.runtimes.exported import ExportedRuntime
 from effdet.types import PostprocessOptions
@@ -218,6 +218,34 @@ def test_nms_selects_the_same_in_onnx_as_in_pytorch(tmp_path, method, most):
     for values, expected in zip(session.run(None, feeds), network(*inputs), strict=True):
         assert values.shape == expected.shape
         assert np.array_equal(values, expected.numpy())
+
+
+class Pairs(nn.Module):
+    """The choice of candidates alone, of so many classes that they are searched in groups."""
+
+    def forward(self, class_logits):
+        return best_pairs(class_logits, 60, in_groups=True)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_candidates_of_many_classes_are_the_same_in_files(tmp_path, kind):
+    logits = torch.randn(3, 200, 50, generator=torch.Generator().manual_seed(0))
+    batch = {0: torch.export.Dim("batch", min=1)}
+    program = torch.onnx.export(Pairs(), (logits,), dynamo=True, dynamic_shapes={"class_logits": batch}, verbose=False)
+    path = tmp_path / "pairs.onnx"
+    program.save(path)
+    assert sum(node.op_type == "TopK" for node in onnx.load(path).graph.node) == 3
+    import onnxruntime
+
+    for count in (1, 3):
+        expected = Pairs()(logits[:count])
+        if kind == "onnx":
+            results = onnxruntime.InferenceSession(path).run(None, {"class_logits": logits[:count].numpy()})
+        else:
+            openvino = pytest.importorskip("openvino", reason="needs the extra openvino")
+            results = openvino.Core().compile_model(path, "CPU")([logits[:count].numpy()]).values()
+        for values, wanted in zip(results, expected, strict=True):
+            assert np.array_equal(values, wanted.numpy())
 
 
 def test_nms_in_pytorch_equals_the_postprocessing(detecting):

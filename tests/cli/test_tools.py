@@ -17,6 +17,7 @@ from effdet.cli import main
 from effdet.data.synthetic import write_video
 from effdet.data.train_order import TrainOrder
 from effdet.training.run_folder import run_folder
+from effdet.version import __version__
 from effdet.weights.checkpoint import load_checkpoint
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
@@ -41,6 +42,16 @@ def refused(capsys, *arguments):
 
 def read(path):
     return json.loads(path.read_text())
+
+
+def test_the_package_runs_as_a_module():
+    done = subprocess.run(
+        [sys.executable, "-m", "effdet", "models", "--nothing"], cwd=REPOSITORY, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("usage: effdet models")
+    done = subprocess.run([sys.executable, "-m", "effdet", "--version"], cwd=REPOSITORY, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, f"effdet {__version__}\n")
 
 
 def test_a_closed_pipe_ends_a_verb_without_a_message(monkeypatch):

@@ -18,6 +18,8 @@ from effdet.weights.card import ModelCard
 from effdet.weights.create import open_checkpoint
 from effdet.weights.exported import ExportCard, read_export_card
 
+EXPECTED = "give --metadata the checkpoint that was exported, such as best.pt, or a JSON file with the metadata"
+
 # The faces that can be recognised by the names of their outputs.
 _FACES: dict[Face, set[str]] = {
     "detections": {"boxes", "scores", "labels", "counts"},
@@ -31,17 +33,25 @@ def read_description(metadata: str | Path) -> ExportCard | ModelCard:
     """The card in a JSON file, or that of a checkpoint or of public weights.
 
     Raises:
-        ConfigError: it is an exported file, or there is no such JSON file.
-        WeightsError: it is damaged, or there is no such checkpoint.
+        ConfigError: there is no such JSON file.
+        WeightsError: it is damaged or another kind of file, or there is no such checkpoint.
     """
     path = Path(metadata).expanduser()
     if path.suffix.lower() != ".json":
-        return open_checkpoint(metadata).card
+        try:
+            return open_checkpoint(metadata).card
+        except WeightsError as error:
+            if not path.is_file() or path.suffix in (".pt", ".pth"):
+                raise
+            raise WeightsError(f"{error}; {EXPECTED}") from None
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error}); give a JSON file or a checkpoint") from None
-    return read_export_card(text, path)
+    try:
+        return read_export_card(text, path)
+    except WeightsError as error:
+        raise WeightsError(f"{str(error).removesuffix('; export the file again')}; {EXPECTED}") from None
 
 
 def describe_graph(graph: Graph, card: ModelCard, name: str) -> ExportCard:

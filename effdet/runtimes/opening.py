@@ -18,7 +18,7 @@ import torch
 from effdet.devices import inference_dtype
 from effdet.errors import ConfigError, WeightsError
 from effdet.runtimes.exported import ExportedRuntime, Graph
-from effdet.runtimes.metadata import describe_graph, read_description
+from effdet.runtimes.metadata import EXPECTED, describe_graph, read_description
 from effdet.runtimes.pytorch import TorchRuntime
 from effdet.runtimes.runtime import Runtime
 from effdet.types import Precision
@@ -96,6 +96,8 @@ def _exported(path: Path, threads: int | None, metadata: str | Path | None) -> M
         raise WeightsError(f"{path}: no such file; {held}")
     module = runtime_module(path)
     text = module.read_metadata(path) if metadata is None else None
+    if metadata is not None and Path(metadata).suffix.lower() in EXPORTED:
+        raise ConfigError(f"{metadata}: is an exported file; {EXPECTED}")
     if metadata is not None:
         described = read_description(metadata)
     elif text is not None:

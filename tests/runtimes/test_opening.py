@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from effdet.errors import ConfigError, WeightsError
+from effdet.errors import ConfigError, EffdetError, WeightsError
 from effdet.inference.predictor import Predictor
 from effdet.runtimes.opening import open_model
 from effdet.types import PostprocessOptions
@@ -121,3 +121,22 @@ def test_files_that_cannot_be_opened_are_named(tmp_path, checkpoint):
         open_model(checkpoint, threads=0)
     with pytest.raises(ConfigError, match=r"card\.json: cannot be read"):
         open_model(tmp_path / "best.onnx", metadata=tmp_path / "card.json")
+
+
+def test_metadata_in_a_wrong_file_names_it_and_the_files_that_can_be_given(made_up, card, tmp_path):
+    path, _ = made_up(card.to_json())
+    remedy = "; give --metadata the checkpoint that was exported, such as best.pt, or a JSON file with the metadata$"
+    for name, content in {
+        "best.onnx": b"",
+        "best.XML": b"",
+        "picture.jpg": b"\xff\xd8\xff",
+        "notes": b"text",
+        "other.json": b'{"a": 1}',
+    }.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(EffdetError, match=f"{name}: .*{remedy}"):
+            open_model(path, metadata=tmp_path / name)
+    with pytest.raises(ConfigError, match=f"gone.onnx: is an exported file{remedy}"):
+        open_model(path, metadata="gone.onnx")
+    with pytest.raises(WeightsError, match=r"gone\.pt: no such weights file"):
+        open_model(path, metadata=tmp_path / "gone.pt")

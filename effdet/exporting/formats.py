@@ -6,12 +6,14 @@ The order of an export is in `pipeline.py`. A new format is a row in `FORMATS` a
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from effdet.data.images import Image
+from effdet.exporting.disk import folder_beside
+from effdet.exporting.sensitivity import Quantization
 from effdet.models import EfficientDet, EfficientNet
 from effdet.types import ExportFormat, Face, StoredPrecision, Task
 from effdet.weights.exported import ExportCard
@@ -57,35 +59,42 @@ def _write_onnx(
     model: EfficientDet | EfficientNet, export: ExportCard, path: Path, calibration: Iterable[Image], show: Show
 ) -> ExportCard:
     from effdet.exporting.onnx_file import write_onnx
-
-    if export.precision != "int8":
-        write_onnx(model, export, path)
-        return export
     from effdet.exporting.quantize_onnx import quantize_onnx
 
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        float_path = Path(folder, "float.onnx")
-        write_onnx(model, export, float_path)
-        _show_lines(quantize_onnx(float_path, path, calibration).lines(), show)
+    if export.precision == "int8":
+        _write_int8(quantize_onnx, partial(write_onnx, model, export), path, calibration, show)
+    else:
+        write_onnx(model, export, path)
     return export
 
 
 def _write_openvino(
     model: EfficientDet | EfficientNet, export: ExportCard, path: Path, calibration: Iterable[Image], show: Show
 ) -> ExportCard:
-    if export.precision != "int8":
-        from effdet.exporting.openvino_file import write_openvino
-
-        write_openvino(model, export, path)
-        return export
     from effdet.exporting.onnx_file import write_onnx
+    from effdet.exporting.openvino_file import write_openvino
     from effdet.exporting.quantize_openvino import quantize_openvino
 
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        float_path = Path(folder, "float.onnx")
-        write_onnx(model, export, float_path, for_openvino=True)
-        _show_lines(quantize_openvino(float_path, path, calibration).lines(), show)
+    if export.precision == "int8":
+        write_float = partial(write_onnx, model, export, for_openvino=True)
+        _write_int8(quantize_openvino, write_float, path, calibration, show)
+    else:
+        write_openvino(model, export, path)
     return export
+
+
+def _write_int8(
+    quantize: Callable[[Path, Path, Iterable[Image]], Quantization],
+    write_float: Callable[[Path], None],
+    path: Path,
+    calibration: Iterable[Image],
+    show: Show,
+) -> None:
+    """Writes an int8 file by a function that reads a float ONNX file, and shows what it says about the result."""
+    with folder_beside(path) as folder:
+        write_float(folder / "float.onnx")
+        for line in quantize(folder / "float.onnx", path, calibration).lines():
+            show(line)
 
 
 def _write_litert(
@@ -103,11 +112,6 @@ def _write_program(
 
     write_program(model, export, path)
     return export
-
-
-def _show_lines(lines: Iterable[str], show: Show) -> None:
-    for line in lines:
-        show(line)
 
 
 def _store_in_onnx(path: Path, export: ExportCard) -> None:

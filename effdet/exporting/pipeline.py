@@ -89,7 +89,7 @@ def export_model(
         show(f"calibrating with {export.calibration}")
     with folder_beside(path) as folder:
         partial = folder / path.name
-        show(f"writing {path}")
+        show(f"writing {path}" + (", which replaces the file of that name" if path.exists() else ""))
         export = _as_written(export, chosen.write(checkpoint.model, export, partial, images, show), show)
         runtime = open_model(partial, threads=threads).start(torch.device("cpu"), "auto")
         assert isinstance(runtime, ExportedRuntime)

@@ -83,7 +83,7 @@ def test_an_export_that_disagrees_leaves_nothing_behind(detector, tmp_path, monk
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_error_while_writing_leaves_an_older_file_as_it_is(detector, tmp_path, monkeypatch):
+def test_an_error_while_writing_leaves_an_older_file_as_it_is(detector, tmp_path, monkeypatch, capsys):
     (tmp_path / "best.pt2").write_text("older")
 
     def write(model, card, path, calibration, show):
@@ -95,6 +95,7 @@ def test_an_error_while_writing_leaves_an_older_file_as_it_is(detector, tmp_path
         export(detector, "torch", output=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["best.pt2"]
     assert (tmp_path / "best.pt2").read_text() == "older"
+    assert f"writing {tmp_path / 'best.pt2'}, which replaces the file of that name" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -169,7 +169,7 @@ def test_eval_gives_the_metrics_of_the_training(shapes_run, shapes_recipe, tmp_p
     for name in ("metrics.json", "predictions.json", "confusion.csv"):
         assert (tmp_path / name).read_text() == (shapes_run / name).read_text()
     output = capsys.readouterr().out
-    assert f"9 images; metrics.json and predictions.json are in {tmp_path}\n" in output
+    assert f"9 images; report.html, metrics.json, predictions.json and more are in {tmp_path}\n" in output
     assert "top1" in output
 
 

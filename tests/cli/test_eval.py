@@ -47,7 +47,7 @@ def test_saved_predictions_are_evaluated_like_the_model(evaluated, tiny_data, ca
     assert any(line.startswith("pycocotools gives AP ") for line in lines)
     rows = read(evaluated / "results.json")
     assert lines[-1] == (
-        f"4 images, {len(rows)} detections; metrics.json and predictions.json are in {evaluated / 'again'}"
+        f"4 images, {len(rows)} detections; report.html, metrics.json and more are in {evaluated / 'again'}"
     )
     assert read(evaluated / "again/predictions.json") == read(evaluated / "out/predictions.json")
     assert all(set(row) == {"image_id", "category_id", "bbox", "score"} for row in rows)

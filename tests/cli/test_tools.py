@@ -149,7 +149,7 @@ def test_a_run_of_tools_train_is_evaluated_and_predicts(tiny_recipe, tiny_data, 
     assert lines[-2] == f"next: python {script} YOUR_IMAGES --weights runs/tiny/best.pt"
     monkeypatch.chdir(tmp_path)
     assert run("eval", tiny_recipe, "--weights", "runs/tiny/best.pt", "--out", "eval", "--device", "cpu") == 0
-    assert "4 images; metrics.json and predictions.json are in eval\n" in capsys.readouterr().out
+    assert "4 images; report.html, metrics.json, predictions.json and more are in eval\n" in capsys.readouterr().out
     assert read(Path("eval/metrics.json")) == pytest.approx(read(Path("runs/tiny/metrics.json")), abs=1e-6)
     assert run("predict", tiny_data / "val2017", "--weights", "runs/tiny/best.pt", "--device", "cpu") == 0
     assert len(list(Path("runs/predict").glob("*.jpg"))) == 4

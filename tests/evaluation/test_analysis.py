@@ -37,8 +37,8 @@ def table_of(objects, size=(100, 120), folder=Path("."), images=IMAGES):
     )
 
 
-def evaluator_of(table, predictions):
-    evaluator = CocoEvaluator(table)
+def evaluator_of(table, predictions, options=None):
+    evaluator = CocoEvaluator(table, options)
     for image in range(len(table)):
         rows = predictions.images == image
         boxes, scores = (
@@ -65,9 +65,8 @@ SECTIONS = (
 @pytest.mark.parametrize("seed", range(4))
 def test_the_sections_agree_with_each_other(seed):
     objects, predictions = random_data(seed)
-    analysis = analysis_of(
-        evaluator_of(table_of(objects), predictions), options=PostprocessOptions(nms="soft"), weights="best.pt"
-    )
+    evaluator = evaluator_of(table_of(objects), predictions, PostprocessOptions(nms="soft"))
+    analysis = analysis_of(evaluator, weights="best.pt")
     assert tuple(analysis) == SECTIONS
     assert (analysis["task"], analysis["weights"], analysis["images"]) == ("detection", "best.pt", IMAGES)
     assert analysis["objects"] + analysis["crowds"] == len(objects.labels)

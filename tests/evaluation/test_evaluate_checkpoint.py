@@ -27,7 +27,8 @@ def refused(capsys, *arguments):
 
 
 def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    """The files of a folder but the report, which says when it was written."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.suffix != ".html"}
 
 
 @pytest.fixture
@@ -42,7 +43,9 @@ def own_run(tiny_run, tmp_path):
 def test_an_evaluation_writes_to_a_folder_of_its_own_and_says_where(own_run, tiny_run, capsys):
     before = contents(own_run)
     assert run("eval", "--weights", own_run / "last.pt") == 0
-    assert capsys.readouterr().out.endswith(f"metrics.json and predictions.json are in {own_run / 'eval-last'}\n")
+    assert capsys.readouterr().out.endswith(
+        f"report.html, metrics.json, predictions.json and more are in {own_run / 'eval-last'}\n"
+    )
     assert contents(own_run) == before
     assert set(contents(own_run / "eval-last")) == {"metrics.json", "predictions.json", "config.yaml"}
     assert load_config(own_run / "eval-last/config.yaml") == load_config(tiny_run / "config.yaml")

@@ -126,7 +126,7 @@ def read_results(truth, predictions):
 
 def test_the_noise_is_measured_from_runs_with_other_seeds_only(detectors, tmp_path):
     measured = write_comparison(detectors((0.8, 0), (0.8, 1)), tmp_path / "page.html")
-    assert "measured from 2 of these runs" in measured["note"]
+    assert "as 2 of these runs show" in measured["note"]
 
 
 def test_evaluations_of_one_training_do_not_measure_the_noise(detectors, tmp_path):

@@ -75,6 +75,7 @@ def test_a_run_leaves_all_its_files(shapes_run, shapes_recipe):
     assert {path.name for path in shapes_run.iterdir()} == {
         *("best.pt", "config.yaml", "confusion.csv", "confusion.png", "last.pt", "previous.pt"),
         *("log.csv", "log.jsonl", "metrics.json", "predictions.json", "manifest.json", "curves.png"),
+        *("analysis.json", "report.html"),
     }
     config = load_config(shapes_run / "config.yaml")
     assert config == load_config(shapes_recipe, [f"output_dir={shapes_run}"])

@@ -99,7 +99,7 @@ def test_arguments_that_do_not_fit_are_refused(evaluated, tiny_data, shapes_run,
     assert refused(capsys, *files, "--weights", "x.pt", "eval.batch_size=2") == (
         "--weights, RECIPE: for models alone; a results file is evaluated without"
     )
-    assert "holds the metrics.json of another evaluation" in refused(capsys, *files, "--out", evaluated / "out")
+    assert "holds the report.html of another evaluation" in refused(capsys, *files, "--out", evaluated / "out")
     message = refused(capsys, "--weights", shapes_run / "best.pt", "--pycocotools")
     assert message.endswith("is a classifier; COCO results and pycocotools are for detectors alone")
 

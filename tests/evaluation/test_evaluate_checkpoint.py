@@ -47,7 +47,9 @@ def test_an_evaluation_writes_to_a_folder_of_its_own_and_says_where(own_run, tin
         f"report.html, metrics.json, predictions.json and more are in {own_run / 'eval-last'}\n"
     )
     assert contents(own_run) == before
-    assert set(contents(own_run / "eval-last")) == {"metrics.json", "predictions.json", "config.yaml"}
+    written = {"metrics.json", "predictions.json", "analysis.json", "confusion.csv", "confusion.png", "config.yaml"}
+    assert set(contents(own_run / "eval-last")) == written
+    assert "eval-last" in (own_run / "eval-last" / "report.html").read_text(encoding="utf-8")
     assert load_config(own_run / "eval-last/config.yaml") == load_config(tiny_run / "config.yaml")
 
 

@@ -35,7 +35,7 @@ def test_a_finished_run_names_its_files_and_the_next_commands(tiny_recipe, tiny_
     assert re.fullmatch(rf"done: step 6 of 6, epoch 2 of 2; {durations}", done)
     assert re.fullmatch(rf"weights to use: {tmp_path}/best.pt \(AP \d+\.\d% after epoch [12]\)", weights)
     names = others.removeprefix(f"also in {tmp_path}: ").split(", ")
-    assert names == ["metrics.json", "predictions.json", "curves.png", "log.csv"]
+    assert names == ["report.html", "metrics.json", "predictions.json", "confusion.png", "curves.png", "log.csv"]
     assert all((tmp_path / name).is_file() for name in names)
     words = shlex.split(predict.removeprefix("next: effdet "))
     out = ["--out", str(tmp_path / "out")]

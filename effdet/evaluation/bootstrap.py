@@ -84,7 +84,7 @@ def sample(matches: Matches, objects: Objects, num_images: int, seed: int = 0, c
     if count is None:
         count = num_halves([classes])
     rows = max((len(own.images) for own in classes), default=0)
-    block = max(1, _CELLS_AT_ONCE // max(rows, num_images))
+    block = max(1, _CELLS_AT_ONCE // max(rows, num_images, 1))
 
     def of_block(chosen: NDArray[np.bool_]) -> NDArray[np.float64]:
         return np.stack([_average_precision(own, chosen) for own in classes], axis=1)

@@ -55,10 +55,10 @@ class ComparedRun:
     recipe: Hashable = None
 
 
-class _Spread(NamedTuple):
+class _StandardError(NamedTuple):
     """The standard error of a difference over images, and its degrees of freedom."""
 
-    error: float
+    value: float
     degrees: float
 
 
@@ -100,13 +100,13 @@ def compare_runs(runs: Sequence[ComparedRun], objects: Objects, num_images: int,
     groups, pairs = _groups(runs), list[dict[str, Any]]()
     for metric in METRICS:
         values = [float(mean_over_classes(metrics_by_class(one.whole[None])[metric])[0]) for one in sampled]
-        spreads = _spreads(sampled, metric)
-        noise = _noise(groups, values, spreads, ASSUMED_DEGREES if metric == "AP" else 0)
+        errors = _errors_over_images(sampled, metric)
+        noise = _noise(groups, values, errors, ASSUMED_DEGREES if metric == "AP" else 0)
         if noise is None:
             continue
-        for pair, spread in spreads.items():
+        for pair, error in errors.items():
             first, second = pair
-            row = _verdict(values[second] - values[first], spread, noise)
+            row = _verdict(values[second] - values[first], error, noise)
             pairs.append({"a": runs[first].name, "b": runs[second].name, "metric": metric, **row})
     return {"pairs": pairs, "note": _note(groups, pairs[0]["noise"])}
 
@@ -125,13 +125,13 @@ def _check(runs: Sequence[ComparedRun], objects: Objects, num_images: int) -> No
             )
 
 
-def _spreads(sampled: Sequence[Sampled], metric: str) -> dict[tuple[int, int], _Spread]:
+def _errors_over_images(sampled: Sequence[Sampled], metric: str) -> dict[tuple[int, int], _StandardError]:
     """How uncertain the difference of a metric is over images, for each pair of runs."""
     halves = [metrics_by_class(one.halves)[metric] for one in sampled]
     means = [mean_over_classes(values) for values in halves]
     images, class_images = sampled[0].images, sampled[0].class_images
     return {
-        (first, second): _Spread(
+        (first, second): _StandardError(
             standard_error(means[second] - means[first], images),
             degrees_of_freedom(halves[second] - halves[first], class_images),
         )
@@ -149,14 +149,14 @@ def _groups(runs: Sequence[ComparedRun]) -> list[list[int]]:
 
 
 def _noise(
-    groups: list[list[int]], values: list[float], spreads: dict[tuple[int, int], _Spread], assumed: int
+    groups: list[list[int]], values: list[float], errors: dict[tuple[int, int], _StandardError], assumed: int
 ) -> _Noise | None:
     """The noise of a metric, pooled over the groups and with the assumed one; None if there is neither.
 
     Args:
         groups: rows of the runs that differ by the seed alone.
         values: the metric of each run.
-        spreads: of the differences of all pairs.
+        errors: of the differences of all pairs.
         assumed: degrees of freedom of `ASSUMED_NOISE`.
     """
     degrees = assumed + sum(len(group) - 1 for group in groups)
@@ -165,23 +165,23 @@ def _noise(
         return None
     total = (sum(squares) + assumed * ASSUMED_NOISE**2) / degrees
     # Each of two runs of a recipe has half of the variance of their difference over images.
-    images = [spreads[pair].error ** 2 / 2 for group in groups for pair in combinations(group, 2)]
+    images = [errors[pair].value ** 2 / 2 for group in groups for pair in combinations(group, 2)]
     model = max(total - float(np.mean(images)), 0.0) if images else total
     return _Noise(sqrt(total), sqrt(model), degrees)
 
 
-def _verdict(difference: float, spread: _Spread, noise: _Noise) -> dict[str, Any]:
+def _verdict(difference: float, error: _StandardError, noise: _Noise) -> dict[str, Any]:
     """The interval of a difference, and whether it excludes 0.
 
     The degrees of freedom of the sum of two estimated variances are those of Welch and Satterthwaite.
     """
-    variance = spread.error**2 + 2 * noise.model**2
+    variance = error.value**2 + 2 * noise.model**2
     if not np.isfinite(variance) or not np.isfinite(difference):
         return {"difference": None, "interval": None, "noise": noise.total, "verdict": "not distinguishable"}
-    doubt = spread.error**4 / spread.degrees
+    doubt = error.value**4 / error.degrees
     if noise.model:
         doubt += (2 * noise.total**2) ** 2 / noise.degrees
-    reach = student(max(variance**2 / doubt, 1.0) if doubt else spread.degrees) * sqrt(variance)
+    reach = student(max(variance**2 / doubt, 1.0) if doubt else error.degrees) * sqrt(variance)
     return {
         "difference": round(difference, _DECIMALS),
         "interval": [round(difference - reach, _DECIMALS), round(difference + reach, _DECIMALS)],

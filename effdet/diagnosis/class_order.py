@@ -1,11 +1,12 @@
 """The class that each predicted class stands for: numbers shifted by one, or any other order.
 
 A mapping is an array [K]: the true label of every predicted label. Boxes are not changed here, see `box_faults.py`.
+Classifiers have the same checks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -14,9 +15,63 @@ from numpy.typing import NDArray
 from effdet.boxes import pairwise_iou
 from effdet.data.annotations import Annotations
 from effdet.diagnosis.scoring import Predictions
+from effdet.diagnosis.verdict import Check
 
 MATCH_IOU = 0.5
+FEWEST_MOVED = 3  # objects that must have boxes of another class before another order of the classes is tried
 _MOST_NAMED = 6  # classes in a sentence
+
+
+def class_checks(
+    score: Callable[[NDArray[np.int64], NDArray[np.bool_]], float],
+    counts: NDArray[np.int64],
+    objects: NDArray[np.int64],
+    names: Sequence[str],
+    before: float,
+) -> Iterator[Check]:
+    """Labels shifted by one in both directions, and the best order of the classes.
+
+    Args:
+        score: the metric with a mapping, of some true classes alone, a mask [K].
+        counts: see `confusion`.
+        objects: of each class, [K].
+        names: of the classes, K names.
+        before: the metric.
+    """
+    classes = len(names)
+    for offset, word in ((-1, "high"), (1, "low")):
+        mapping = shift(classes, offset)
+        yield Check(
+            f"labels {offset:+d}",
+            score(mapping, np.ones(classes, np.bool_)),
+            before,
+            f"the predicted labels are one too {word}, {describe(mapping, names)}",
+            "count the classes from 0 in the order of the category ids, without a class for the background",
+        )
+        if classes == 2:  # the other direction and the other order are the same
+            return
+    mapping = best_mapping(counts, objects)
+    moved = _moved(mapping, counts)
+    if not moved.any():
+        yield Check("classes in their best order (the one they have)", before, before, "", "")
+        return
+    # With many classes, those in their place would hide the others; so the metric is that of the classes that move.
+    yield Check(
+        f"classes in another order ({int(moved.sum())} of {classes})",
+        score(mapping, moved),
+        score(np.arange(classes), moved),
+        f"the predicted classes are in the wrong order, {describe(mapping, names)}",
+        "give the class names in the order of the labels that the model was trained with",
+    )
+
+
+def _moved(mapping: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """The true classes, [K], that a mapping gives to other predicted ones; none if too few objects say so."""
+    predicted = np.flatnonzero(mapping != np.arange(len(mapping)))
+    moved = np.zeros(len(mapping), np.bool_)
+    if counts[mapping[predicted], predicted].sum() >= FEWEST_MOVED:
+        moved[mapping[predicted]] = True
+    return moved
 
 
 def shift(classes: int, offset: int) -> NDArray[np.int64]:

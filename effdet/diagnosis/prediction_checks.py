@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from effdet.data.annotations import Annotations
 from effdet.diagnosis.box_faults import BOX_FAULTS, USUAL_INPUTS, BoxFault
-from effdet.diagnosis.class_order import best_mapping, confusion, describe, shift
+from effdet.diagnosis.class_order import class_checks, confusion
 from effdet.diagnosis.scoring import (
     Predictions,
     average_precision,
@@ -29,7 +29,6 @@ from effdet.evaluation.coco import CocoEvaluator
 from effdet.text import count_of
 
 MOST_IMAGES = 200  # that are looked at; evenly spaced among those with objects
-FEWEST_MOVED = 3  # objects of a class that must have boxes of another before it counts as moved
 PERFECT = 0.999  # AP of the truth as predictions
 _TRIED_IMAGES = 30  # for the choice of an unknown input size
 
@@ -119,44 +118,13 @@ def _class_checks(table: Annotations, predictions: Predictions, ap: float) -> It
     classes = len(table.label_map)
     if classes < 2:
         return
-    for offset, word in ((-1, "high"), (1, "low")):
-        moved = predictions._replace(labels=shift(classes, offset)[predictions.labels])
-        yield Check(
-            f"labels {offset:+d}",
-            average_precision(table, moved),
-            ap,
-            f"the predicted labels are one too {word}",
-            "count the classes from 0 in the order of the category ids, without a class for the background",
-        )
-        if classes == 2:  # the other direction is the same
-            return
-    counts = confusion(table, predictions)
+
+    def score(mapping: NDArray[np.int64], chosen: NDArray[np.bool_]) -> float:
+        mapped = predictions._replace(labels=mapping[predictions.labels])
+        return average_precision(*of_classes(table, mapped, chosen))
+
     objects = np.bincount(table.labels[~table.crowd], minlength=classes)
-    mapping = best_mapping(counts, objects)
-    moved_classes = _moved(mapping, counts)
-    if not moved_classes.any():
-        yield Check("classes in their best order (the one they have)", ap, ap, "", "")
-        return
-    names = table.label_map.names
-    reordered = predictions._replace(labels=mapping[predictions.labels])
-    # With many classes, those in their place would hide the others; so AP is that of the classes that move.
-    yield Check(
-        f"classes in another order ({int(moved_classes.sum())} of {classes})",
-        average_precision(*of_classes(table, reordered, moved_classes)),
-        average_precision(*of_classes(table, predictions, moved_classes)),
-        f"the predicted classes are in the wrong order, {describe(mapping, names)}",
-        "give the class names in the order of the labels that the model was trained with",
-    )
-
-
-def _moved(mapping: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """The true classes, [K], that a mapping gives to other predicted ones; none if too few objects say so."""
-    changed = mapping != np.arange(len(mapping))
-    predicted = np.flatnonzero(changed)
-    moved = np.zeros(len(mapping), np.bool_)
-    if counts[mapping[predicted], predicted].sum() >= FEWEST_MOVED:
-        moved[mapping[predicted]] = True
-    return moved
+    yield from class_checks(score, confusion(table, predictions), objects, table.label_map.names, ap)
 
 
 def _box_checks(
@@ -170,6 +138,8 @@ def _box_checks(
             continue
         size = image_size or (_likely_input(table, predictions, fault) if fault.by_input else (1, 1))
         changed = undone(table, predictions, fault, size)
+        if len(changed.boxes) == len(predictions.boxes) and np.allclose(changed.boxes, predictions.boxes):
+            continue  # such as the padding of images that have the aspect of the input
         yield Check(fault.undone, average_precision(table, changed), ap, fault.cause, fault.remedy)
 
 
@@ -215,4 +185,5 @@ def _without_classes(table: Annotations, predictions: Predictions) -> Check:
         average_precision(*pooled(table, predictions)),
         "objects are detected, but in no order of the classes do their classes fit",
         "compare the class names of the training and the validation annotations, then train longer",
+        "without classes",
     )

@@ -26,6 +26,7 @@ class Check:
         before: metric without it, of the same images and classes.
         cause: what is wrong if the metric jumps, the beginning of a sentence.
         remedy: what to do then, its end.
+        how: how the metric was measured, in the middle of the sentence.
     """
 
     change: str
@@ -33,6 +34,7 @@ class Check:
     before: float
     cause: str
     remedy: str
+    how: str = "with this undone"
 
     @property
     def jumps(self) -> bool:
@@ -44,9 +46,7 @@ class Check:
         """The cause in one sentence."""
         assert self.value is not None
         before = max(self.before, 0.0)
-        return (
-            f"{self.cause}: {metric} is {self.value:.1%} with this undone instead of {before:.1%}; {self.remedy}"
-        )
+        return f"{self.cause}: {metric} is {self.value:.1%} {self.how} instead of {before:.1%}; {self.remedy}"
 
 
 @dataclass(frozen=True)

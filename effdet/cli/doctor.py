@@ -1,0 +1,48 @@
+"""Name the cause when AP is near zero.
+
+  effdet doctor runs/mine
+  effdet doctor runs/mine/best.onnx mine.yaml data.root=/data/mine
+  effdet doctor --annotations truth.json --predictions results.json
+
+RUN is the folder of a run, a checkpoint, an exported file, or a name of public weights. Predictions and model are
+changed in one way after the other: classes shifted or in another order, x and y exchanged, boxes in another convention
+or scale, weights without EMA, red and blue exchanged, other normalizations, training images, and more. The first change
+that makes AP jump is named in one sentence; a table lists them all. Nothing is written.
+
+With --annotations and --predictions, both COCO files, no model is needed. The exit status is 0 if no fault is found,
+else 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from effdet.cli.recipes import add_recipe_arguments, overrides, recipe_path
+from effdet.errors import ConfigError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `doctor` to a parser."""
+    parser.add_argument("run", nargs="?", metavar="RUN", help="folder of a run, checkpoint, exported file or weights")
+    add_recipe_arguments(parser, optional=True)
+    parser.add_argument("--annotations", type=Path, metavar="FILE", help="the truth, a COCO file")
+    parser.add_argument("--predictions", type=Path, metavar="FILE", help="predictions for it, a COCO results file")
+    parser.add_argument(
+        "--images", type=int, default=100, metavar="N", help="images of each split that are looked at (default: 100)"
+    )
+    parser.add_argument("--device", help="such as cpu or cuda:0 (default: a GPU if there is one)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Diagnoses; the exit status is 0 if no fault was found, else 1.
+
+    Raises:
+        EffdetError: run, recipe, data or files cannot be used.
+    """
+    from effdet.diagnosis.verdict import checks_table
+
+    if args.images < 1:
+        raise ConfigError(f"--images is {args.images}; expected at least 1")
+    if (args.annotations is None) != (args.predictions is None):
+        raise ConfigError("--annotations and --predictions go together: a COCO file, and a COCO results file for it")

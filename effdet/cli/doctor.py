@@ -17,9 +17,15 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from effdet.cli.recipes import add_recipe_arguments, overrides, recipe_path
 from effdet.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from effdet.diagnosis.verdict import Diagnosis
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,9 +46,43 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         EffdetError: run, recipe, data or files cannot be used.
     """
-    from effdet.diagnosis.verdict import checks_table
-
     if args.images < 1:
         raise ConfigError(f"--images is {args.images}; expected at least 1")
     if (args.annotations is None) != (args.predictions is None):
         raise ConfigError("--annotations and --predictions go together: a COCO file, and a COCO results file for it")
+    if (args.run is None) == (args.annotations is None):
+        raise ConfigError("give the folder of a run or a model file; or --annotations and --predictions, without a run")
+    from rich.console import Console
+
+    from effdet.diagnosis.verdict import checks_table
+
+    console = Console(soft_wrap=True, markup=False, highlight=False)
+    if args.annotations is not None:
+        from effdet.diagnosis.doctor import diagnose_results
+
+        diagnosis = diagnose_results(args.annotations, args.predictions)
+    else:
+        diagnosis = _of_run(args, console)
+    if diagnosis.checks:
+        console.print(checks_table(diagnosis.checks, diagnosis.metric))
+    for fact in diagnosis.facts:
+        console.print(fact)
+    console.print(f"\n{diagnosis.sentence}")
+    return 0 if diagnosis.healthy else 1
+
+
+def _of_run(args: argparse.Namespace, console: Console) -> Diagnosis:
+    """The diagnosis of a run."""
+    from effdet.devices import pick_device
+    from effdet.diagnosis.doctor import diagnose_run
+
+    if "=" in args.run:
+        raise ConfigError(f"'{args.run}' is a change of the recipe; give the folder of a run or a model file before it")
+    return diagnose_run(
+        args.run,
+        recipe_path(args),
+        overrides(args),
+        device=pick_device(args.device),
+        images=args.images,
+        show=console.print,
+    )

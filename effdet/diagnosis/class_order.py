@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from effdet.boxes import pairwise_iou
 from effdet.data.annotations import Annotations
-from effdet.diagnosis.scoring import Predictions
 from effdet.diagnosis.verdict import Check
+from effdet.evaluation.matching import Predictions
 
 MATCH_IOU = 0.5
 FEWEST_MOVED = 3  # objects that must have boxes of another class before another order of the classes is tried
@@ -85,11 +85,12 @@ def confusion(table: Annotations, predictions: Predictions) -> NDArray[np.int64]
     The best box is the one of the highest score among those with an IoU of at least 0.5. Crowds are left out.
     """
     counts = np.zeros((len(table.label_map), len(table.label_map)), np.int64)
-    bounds = np.searchsorted(predictions.images, np.arange(len(table) + 1))
+    order = np.argsort(predictions.images, kind="stable")
+    bounds = np.searchsorted(predictions.images[order], np.arange(len(table) + 1))
     for row in range(len(table)):
-        own, objects = slice(bounds[row], bounds[row + 1]), table.rows(row)
+        own, objects = order[bounds[row] : bounds[row + 1]], table.rows(row)
         plain = ~table.crowd[objects]
-        if own.start == own.stop or not plain.any():
+        if not len(own) or not plain.any():
             continue
         boxes = torch.from_numpy(table.boxes[objects][plain].astype(np.float64))
         overlaps = pairwise_iou(boxes, torch.from_numpy(predictions.boxes[own])).numpy() >= MATCH_IOU

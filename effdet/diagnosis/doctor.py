@@ -19,13 +19,8 @@ from effdet.diagnosis.exif import exif_checks
 from effdet.diagnosis.model_checks import NORM_BATCH, model_checks
 from effdet.diagnosis.patient import Patient, evenly, open_patient
 from effdet.diagnosis.prediction_checks import plain_fault, prediction_checks, sample, truth_check
-from effdet.diagnosis.scoring import (
-    Predictions,
-    average_precision,
-    in_images,
-    of_classes,
-    predictions_of,
-)
+from effdet.diagnosis.results import id_checks, predictions_by_id, read_results, read_truth
+from effdet.diagnosis.scoring import average_precision, in_images
 from effdet.diagnosis.training_checks import (
     FEW_STEPS,
     LEARNS,
@@ -41,6 +36,8 @@ from effdet.diagnosis.training_checks import (
 )
 from effdet.diagnosis.verdict import NEAR_ZERO, Check, Diagnosis, first_jump
 from effdet.evaluation.accuracy import AccuracyEvaluator, confusion_matrix
+from effdet.evaluation.coco import CocoEvaluator
+from effdet.evaluation.matching import Predictions
 from effdet.text import count_of
 
 IMAGES = 100  # of each split
@@ -86,31 +83,37 @@ def diagnose_run(
     return diagnose(patient, whole, train, images, show)
 
 
-def diagnose_predictions(table: Annotations, predictions: Predictions) -> Diagnosis:
-    """Why predictions have a low AP, from the checks that need no model.
+def diagnose_results(annotations: Path, predictions: Path) -> Diagnosis:
+    """Why the predictions of a results file have a low AP, from the checks that need no model.
 
     Args:
-        table: the truth.
-        predictions: of its images.
+        annotations: a COCO file, the truth.
+        predictions: a COCO results file.
+
+    Raises:
+        DataError: a file cannot be read.
     """
-    fault = plain_fault(table, predictions)
-    if fault is not None:
-        return Diagnosis(fault, healthy=False)
-    fault = truth_check(sample(table, predictions)[0])
-    checks = tuple(prediction_checks(table, predictions))
+    table, results = read_truth(annotations), read_results(predictions)
+    own, facts = predictions_by_id(table, results)
+    fault = plain_fault(table, own)
+    if not (~table.crowd).any():
+        return Diagnosis(str(fault), healthy=False, facts=tuple(facts))
+    ap = average_precision(table, own)
+    checks = [*id_checks(table, results, ap), *(prediction_checks(table, own) if len(own.scores) else [])]
     jump = first_jump(checks)
     if jump is not None:
-        return Diagnosis(jump.sentence("AP"), False, checks)
+        return Diagnosis(jump.sentence("AP"), False, tuple(checks), tuple(facts))
+    fault = facts[-1] if facts and not len(own.scores) else fault or truth_check(table)
     if fault is not None:
-        return Diagnosis(fault, False, checks)
-    ap = max(checks[0].before, 0.0)
+        return Diagnosis(fault, False, tuple(checks), tuple(facts))
     if ap > NEAR_ZERO:
-        return Diagnosis(f"no fault was found: AP is {ap:.1%}, and none of {len(checks)} checks raises it", True, checks)
+        sentence = f"no fault was found: AP is {ap:.1%}, and none of {len(checks)} checks raises it"
+        return Diagnosis(sentence, True, tuple(checks), tuple(facts))
     sentence = (
         f"AP is {ap:.1%}, and neither another order of the classes nor another convention or scale of the boxes raises "
         "it; check that the predictions are of these images, or run `effdet doctor` on the run's folder"
     )
-    return Diagnosis(sentence, False, checks)
+    return Diagnosis(sentence, False, tuple(checks), tuple(facts))
 
 
 def _diagnose_detector(patient: Patient, whole: Annotations, train: Any, images: int, show: Show) -> Diagnosis:
@@ -119,10 +122,10 @@ def _diagnose_detector(patient: Patient, whole: Annotations, train: Any, images:
     if not len(table.boxes):
         return Diagnosis(str(plain_fault(table, _nothing())), healthy=False)
     show(f"running the model on {count_of(len(table), 'validation image')}")
-    predictions = predictions_of(patient.evaluate(table))  # type: ignore[arg-type]
+    predictions = _detections(patient, table)
     ap = average_precision(table, predictions)
     facts = [*log_facts(patient), *filter(None, [small_objects(patient, table), truth_check(table)])]
-    checks = []
+    checks: list[Check] = []
     if len(predictions.scores):
         size = patient.config.model.image_size or patient.runtime.image_size
         checks += prediction_checks(table, predictions, size)
@@ -137,6 +140,13 @@ def _diagnose_detector(patient: Patient, whole: Annotations, train: Any, images:
     return _with_model_checks(patient, few, train, images, (ap, average_precision(few, own)), checks, facts, show)
 
 
+def _detections(patient: Patient, table: Annotations) -> Predictions:
+    """The detections of a table."""
+    evaluator = patient.evaluate(table)
+    assert isinstance(evaluator, CocoEvaluator)
+    return evaluator.predicted()
+
+
 def _untrained_check(
     table: Annotations, predictions: Predictions, ap: float, untrained: NDArray[np.bool_]
 ) -> list[Check]:
@@ -148,7 +158,7 @@ def _untrained_check(
     return [
         Check(
             f"without {count_of(len(names), 'class', 'classes')} that training images lack",
-            average_precision(*of_classes(table, predictions, ~untrained)),
+            average_precision(table, predictions, ~untrained),
             ap,
             f"no training image has objects of {listed}, which validation images have",
             "split the data set anew with `effdet split`, or check the class names",
@@ -166,9 +176,7 @@ def _diagnose_classifier(patient: Patient, whole: Any, train: Any, images: int, 
     checks = _order_checks(evaluator, accuracy)
     few = evenly(table, CHANGED_IMAGES)
     before = patient.measure(few)
-    return _with_model_checks(
-        patient, few, train, images, (accuracy, before), checks, log_facts(patient), show
-    )
+    return _with_model_checks(patient, few, train, images, (accuracy, before), checks, log_facts(patient), show)
 
 
 def _order_checks(evaluator: AccuracyEvaluator, accuracy: float) -> list[Check]:
@@ -228,7 +236,7 @@ def _with_model_checks(
     steps = steps_done(patient)
     if steps is not None:
         facts = [*facts, f"steps of the training: {steps}"]
-    return Diagnosis(sentence, healthy, tuple(checks), tuple(facts))
+    return Diagnosis(sentence, healthy, tuple(checks), tuple(facts), patient.metric)
 
 
 def _train_check(patient: Patient, value: float, before: float) -> Check:
@@ -267,7 +275,10 @@ def _verdict(
     steps = steps_done(patient)
     after = steps_text(steps)
     if losses is None:
-        return f"{reached}, and no check raises it: train longer, or compare the images with those of the training", False
+        return (
+            f"{reached}, and no check raises it: train longer, or compare the images with those of the training",
+            False,
+        )
     if not losses[1] <= LEARNS * losses[0]:
         return (
             f"{reached}, and the model cannot learn a single batch: its loss is {losses[0]:.3g} and after "
@@ -291,4 +302,4 @@ def _rows(table: Any, few: Any) -> NDArray[np.int64]:
 def _nothing() -> Predictions:
     """No predictions."""
     none = np.empty(0, np.int64)
-    return Predictions(none, np.empty((0, 4)), np.empty(0), none)
+    return Predictions(none, none, np.empty((0, 4)), np.empty(0), np.empty(0))

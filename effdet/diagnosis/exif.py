@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from effdet.data.annotations import Annotations
 from effdet.data.image_header import read_header
-from effdet.diagnosis.scoring import Predictions, average_precision, in_images
+from effdet.diagnosis.scoring import average_precision, in_images, with_boxes
 from effdet.diagnosis.verdict import Check
 from effdet.errors import DataError
+from effdet.evaluation.matching import Predictions
 
 # Coordinates in the file of (left, top, right, bottom) of the upright image, by the EXIF orientation: `-` counts from
 # the other side of the upright image.
@@ -40,7 +41,7 @@ def exif_checks(table: Annotations, predictions: Predictions) -> Iterator[Check]
     boxes = stored_boxes(own.boxes, turned.sizes[own.images], orientations[rows][own.images])
     yield Check(
         f"boxes without EXIF rotation ({len(rows)} of {len(table)} images)",
-        average_precision(turned, own._replace(boxes=boxes)),
+        average_precision(turned, with_boxes(own, boxes)),
         average_precision(turned, own),
         f"the {len(rows)} images with EXIF rotation were annotated without it",
         "annotate the upright images, or remove the EXIF orientation from the files",
@@ -57,7 +58,7 @@ def stored_boxes(
         sizes: (H, W) of the upright image of each box, [M, 2].
         orientations: EXIF orientation of it, [M], 1..8.
     """
-    stored = boxes.copy()
+    stored: NDArray[np.float64] = boxes.copy()
     limits = sizes[:, [1, 0, 1, 0]]
     for orientation, places in _STORED.items():
         rows = orientations == orientation

@@ -14,21 +14,19 @@ from effdet.data.annotations import Annotations
 from effdet.diagnosis.box_faults import BOX_FAULTS, USUAL_INPUTS, BoxFault
 from effdet.diagnosis.class_order import class_checks, confusion
 from effdet.diagnosis.scoring import (
-    Predictions,
     average_precision,
-    by_image,
+    classless_precision,
     in_images,
-    of_classes,
-    pooled,
-    predictions_of,
+    pooled_precision,
     truth_as_predictions,
-    without_classes,
+    with_boxes,
 )
 from effdet.diagnosis.verdict import NEAR_ZERO, Check, first_jump
 from effdet.evaluation.coco import CocoEvaluator
+from effdet.evaluation.matching import Predictions
 from effdet.text import count_of
 
-MOST_IMAGES = 200  # that are looked at; evenly spaced among those with objects
+MOST_IMAGES = 500  # that are looked at; evenly spaced among those with objects
 PERFECT = 0.999  # AP of the truth as predictions
 _TRIED_IMAGES = 30  # for the choice of an unknown input size
 
@@ -45,7 +43,7 @@ def quick_diagnosis(evaluator: CocoEvaluator, image_size: Size | None = None) ->
     ap = evaluator.metrics()["AP"]
     if ap > NEAR_ZERO:
         return None
-    table, predictions = evaluator.annotations, predictions_of(evaluator)
+    table, predictions = evaluator.annotations, evaluator.predicted()
     fault = plain_fault(table, predictions)
     if fault is not None:
         return fault
@@ -58,9 +56,7 @@ def quick_diagnosis(evaluator: CocoEvaluator, image_size: Size | None = None) ->
     )
 
 
-def sample(
-    table: Annotations, predictions: Predictions, most: int = MOST_IMAGES
-) -> tuple[Annotations, Predictions]:
+def sample(table: Annotations, predictions: Predictions, most: int = MOST_IMAGES) -> tuple[Annotations, Predictions]:
     """At most so many of the images that have objects, evenly spaced, and their predictions; all if none has any."""
     rows = np.flatnonzero(np.diff(table.offsets) > 0)
     if not len(rows):
@@ -84,9 +80,7 @@ def plain_fault(table: Annotations, predictions: Predictions) -> str | None:
     return None
 
 
-def prediction_checks(
-    table: Annotations, predictions: Predictions, image_size: Size | None = None
-) -> Iterator[Check]:
+def prediction_checks(table: Annotations, predictions: Predictions, image_size: Size | None = None) -> Iterator[Check]:
     """All checks of predictions, from the certain to the speculative, on at most `MOST_IMAGES` images.
 
     Args:
@@ -121,15 +115,13 @@ def _class_checks(table: Annotations, predictions: Predictions, ap: float) -> It
 
     def score(mapping: NDArray[np.int64], chosen: NDArray[np.bool_]) -> float:
         mapped = predictions._replace(labels=mapping[predictions.labels])
-        return average_precision(*of_classes(table, mapped, chosen))
+        return average_precision(table, mapped, chosen)
 
     objects = np.bincount(table.labels[~table.crowd], minlength=classes)
     yield from class_checks(score, confusion(table, predictions), objects, table.label_map.names, ap)
 
 
-def _box_checks(
-    table: Annotations, predictions: Predictions, ap: float, image_size: Size | None
-) -> Iterator[Check]:
+def _box_checks(table: Annotations, predictions: Predictions, ap: float, image_size: Size | None) -> Iterator[Check]:
     """Every fault of `BOX_FAULTS` undone; those that need the size of the images only where it is known."""
     sized = bool((table.sizes > 0).all())
     for fault in BOX_FAULTS:
@@ -146,8 +138,7 @@ def _box_checks(
 def undone(table: Annotations, predictions: Predictions, fault: BoxFault, size: Size) -> Predictions:
     """Predictions with a fault undone; boxes that have no area then are left out."""
     sizes = table.sizes[predictions.images].astype(np.float64)
-    boxes = fault.undo(predictions.boxes, sizes, size)
-    return predictions._replace(boxes=boxes).select((boxes[:, 2:] > boxes[:, :2]).all(axis=1))
+    return with_boxes(predictions, fault.undo(predictions.boxes, sizes, size))
 
 
 def _likely_input(table: Annotations, predictions: Predictions, fault: BoxFault) -> Size:
@@ -167,7 +158,7 @@ def _image_checks(table: Annotations, predictions: Predictions, ap: float) -> It
     if len(table) < 3:
         return
     for offset, word in ((1, "next"), (-1, "previous")):
-        moved = by_image(predictions._replace(images=(predictions.images + offset) % len(table)))
+        moved = predictions._replace(images=(predictions.images + offset) % len(table))
         yield Check(
             f"predictions given to the {word} image",
             average_precision(*sample(table, moved)),
@@ -181,8 +172,8 @@ def _without_classes(table: Annotations, predictions: Predictions) -> Check:
     """All classes merged, compared with all objects pooled."""
     return Check(
         "without classes",
-        average_precision(*without_classes(table, predictions)),
-        average_precision(*pooled(table, predictions)),
+        classless_precision(table, predictions),
+        pooled_precision(table, predictions),
         "objects are detected, but in no order of the classes do their classes fit",
         "compare the class names of the training and the validation annotations, then train longer",
         "without classes",

@@ -81,7 +81,8 @@ def untrained_classes(train: Any, val: Any) -> NDArray[np.bool_]:
     """The classes, [K], that have validation objects but no training objects."""
     classes = len(val.label_map)
     counts = [np.bincount(table.labels[_plain(table)], minlength=classes) for table in (train, val)]
-    return (counts[0] == 0) & (counts[1] > 0)
+    untrained: NDArray[np.bool_] = (counts[0] == 0) & (counts[1] > 0)
+    return untrained
 
 
 def _plain(table: Any) -> Any:
@@ -125,7 +126,9 @@ def log_facts(patient: Patient) -> list[str]:
 def steps_done(patient: Patient) -> int | None:
     """Steps of the training; None if neither last.pt nor the log says."""
     step = patient.training.get("step")
-    return step if step is not None else max((record.get("step", 0) for record in _records(patient.folder)), default=None)
+    return (
+        step if step is not None else max((record.get("step", 0) for record in _records(patient.folder)), default=None)
+    )
 
 
 def _records(folder: Path | None) -> list[dict[str, Any]]:

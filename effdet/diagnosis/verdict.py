@@ -58,12 +58,14 @@ class Diagnosis:
         healthy: whether no fault was found.
         checks: all that was measured, in order.
         facts: what else was noticed, one line each.
+        metric: name of the metric of the checks.
     """
 
     sentence: str
     healthy: bool
     checks: tuple[Check, ...] = ()
     facts: tuple[str, ...] = ()
+    metric: str = "AP"
 
 
 def first_jump(checks: Sequence[Check]) -> Check | None:
@@ -83,7 +85,7 @@ def checks_table(checks: Sequence[Check], metric: str) -> Table:
     table.add_column("before", justify="right")
     table.add_column("")
     for check in checks:
-        value = "–" if check.value is None or check.value < 0 else f"{100 * check.value:.1f}"
-        before = "–" if check.before < 0 else f"{100 * check.before:.1f}"
+        value = "\u2013" if check.value is None or check.value < 0 else f"{100 * check.value:.1f}"
+        before = "\u2013" if check.before < 0 else f"{100 * check.before:.1f}"
         table.add_row(check.change, value, before, "jumps" if check.jumps else "")
     return table

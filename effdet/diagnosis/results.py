@@ -1,0 +1,177 @@
+"""A COCO file with the truth and a COCO results file, read leniently, and checks of the ids in the results.
+
+A results file with faults is what is diagnosed here, so rows are kept as far as they can be understood.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from effdet.data.annotations import Annotations
+from effdet.data.formats.coco import read_coco
+from effdet.data.formats.coco_values import IdLookup, as_integer
+from effdet.data.formats.split_files import SplitFiles
+from effdet.data.formats.table import repair_boxes
+from effdet.diagnosis.scoring import average_precision
+from effdet.diagnosis.verdict import Check
+from effdet.errors import DataError
+from effdet.evaluation.matching import Predictions
+from effdet.text import count_of
+
+
+class Results(NamedTuple):
+    """The rows of a results file.
+
+    Attributes:
+        image_ids: as in the file, D ids.
+        category_ids: as in the file, D ids.
+        boxes: [D, 4] float64, xyxy of a `bbox` of x, y, width and height.
+        scores: [D] float64.
+        unusable: rows left out, because a value is missing or no number.
+    """
+
+    image_ids: list[Any]
+    category_ids: list[Any]
+    boxes: NDArray[np.float64]
+    scores: NDArray[np.float64]
+    unusable: int
+
+
+def read_truth(path: Path) -> Annotations:
+    """The table of a COCO file; its images need not be there.
+
+    Raises:
+        DataError: see `read_coco`.
+    """
+    return repair_boxes(read_coco(SplitFiles(path, path.parent)))
+
+
+def read_results(path: Path) -> Results:
+    """The rows of a COCO results file.
+
+    Raises:
+        DataError: the file is missing, or is no list of predictions.
+    """
+    try:
+        rows = json.loads(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); give a COCO results file") from None
+    except (ValueError, RecursionError):
+        raise DataError(f"{path}: is no JSON file; expected a COCO results file") from None
+    if isinstance(rows, dict):
+        rows = rows.get("annotations")
+    if not isinstance(rows, list):
+        raise DataError(f"{path}: has no list of predictions; expected rows of image_id, category_id, bbox and score")
+    usable = [row for row in rows if isinstance(row, dict) and _numbers(row) is not None]
+    if rows and not usable:
+        raise DataError(
+            f"{path}: no row has image_id, category_id, bbox (four numbers) and score; expected them in each"
+        )
+    values = np.array([_numbers(row) for row in usable], np.float64).reshape(-1, 5)
+    boxes = np.concatenate([values[:, :2], values[:, :2] + values[:, 2:4]], axis=1)
+    return Results(
+        [row["image_id"] for row in usable],
+        [row["category_id"] for row in usable],
+        boxes,
+        values[:, 4],
+        len(rows) - len(usable),
+    )
+
+
+def _numbers(row: dict[str, Any]) -> list[float] | None:
+    """Bbox and score of a row; None if one is missing or no finite number."""
+    box, score = row.get("bbox"), row.get("score")
+    if "image_id" not in row or "category_id" not in row or not isinstance(box, list) or len(box) != 4:
+        return None
+    values = [*box, score]
+    if not all(isinstance(value, (int, float)) and np.isfinite(value) for value in values):
+        return None
+    return [float(value) for value in values]
+
+
+def predictions_by_id(table: Annotations, results: Results) -> tuple[Predictions, list[str]]:
+    """The predictions of known images and classes, and a line on each kind of row that is left out."""
+    images, labels = _image_rows(table, results), _labels(table, results)
+    facts = []
+    if results.unusable:
+        facts.append(
+            f"{count_of(results.unusable, 'prediction')} with a missing value or one that is no number left out"
+        )
+    for rows, ids, what, own in (
+        (images, results.image_ids, "image_id", table.image_ids.tolist()),
+        (labels, results.category_ids, "category_id", list(table.label_map.category_ids)),
+    ):
+        unknown = [str(ids[row]) for row in np.flatnonzero(rows < 0)]
+        if unknown:
+            facts.append(
+                f"{len(unknown)} of {count_of(len(ids), 'prediction')} left out, because the annotations do not have "
+                f"their {what}: {_listed(unknown)}; the annotations have {_listed(list(map(str, own)))}"
+            )
+    return _predictions(results, images, labels), facts
+
+
+def id_checks(table: Annotations, results: Results, before: float) -> Iterator[Check]:
+    """AP with the ids of categories, and of images, read as positions that are counted from 0 or from 1."""
+    images, labels = _image_rows(table, results), _labels(table, results)
+    for first in (0, 1):
+        positions = _positions(results.category_ids, first, len(table.label_map))
+        if not np.array_equal(positions, labels):
+            yield Check(
+                f"category_id read as the class counted from {first}",
+                average_precision(table, _predictions(results, images, positions)),
+                before,
+                f"category_id in the predictions is not the annotations' id but the number of the class, from {first}",
+                f"write the category ids of the annotations, {_listed(list(map(str, table.label_map.category_ids)))}",
+            )
+    for first in (0, 1):
+        positions = _positions(results.image_ids, first, len(table))
+        if not np.array_equal(positions, images):
+            yield Check(
+                f"image_id read as the image counted from {first}",
+                average_precision(table, _predictions(results, positions, labels)),
+                before,
+                f"image_id in the predictions is not the annotations' id but the number of the image, from {first}",
+                "write the image ids of the annotations",
+            )
+
+
+def _image_rows(table: Annotations, results: Results) -> NDArray[np.int64]:
+    """Row of the image of every prediction, [D]; -1 if it is unknown. File names are ids too."""
+    rows = np.array(IdLookup(table.image_ids.tolist()).rows_of(results.image_ids), np.int64)
+    names = table.file_names.tolist()
+    row_of = {key: row for row, name in enumerate(names) for key in (name, Path(name).name, Path(name).stem)}
+    for place in np.flatnonzero(rows < 0).tolist():
+        rows[place] = row_of.get(str(results.image_ids[place]), -1)
+    return rows
+
+
+def _labels(table: Annotations, results: Results) -> NDArray[np.int64]:
+    """Label of every prediction, [D]; -1 if its category is unknown."""
+    return np.array(IdLookup(table.label_map.category_ids).rows_of(results.category_ids), np.int64)
+
+
+def _positions(ids: list[Any], first: int, length: int) -> NDArray[np.int64]:
+    """Ids as positions of a list whose first entry has the number `first`; -1 beyond its ends."""
+    numbers = [as_integer(value) for value in ids]
+    places = np.array([-1 if number is None else number - first for number in numbers], np.float64)
+    return np.where((places >= 0) & (places < length), places, -1).astype(np.int64)
+
+
+def _predictions(results: Results, images: NDArray[np.int64], labels: NDArray[np.int64]) -> Predictions:
+    """The predictions of known images and labels."""
+    known = (images >= 0) & (labels >= 0)
+    boxes = results.boxes[known]
+    sides = boxes[:, 2:] - boxes[:, :2]
+    return Predictions(images[known], labels[known], boxes, sides.prod(axis=1), results.scores[known])
+
+
+def _listed(texts: list[str]) -> str:
+    """Up to six different texts."""
+    different = list(dict.fromkeys(texts))
+    return ", ".join(different[:6]) + (", ..." if len(different) > 6 else "")

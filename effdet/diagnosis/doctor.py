@@ -163,6 +163,7 @@ def _untrained_check(
             f"no training image has objects of {listed}, which validation images have",
             "split the data set anew with `effdet split`, or check the class names",
             "without these classes",
+            last=True,
         )
     ]
 
@@ -248,6 +249,7 @@ def _train_check(patient: Patient, value: float, before: float) -> Check:
         "the model knows its training images but not the validation images",
         "it overfits or the splits differ: compare them with `effdet check`, add images or augmentation",
         "on training images",
+        last=True,
     )
 
 

@@ -102,8 +102,8 @@ def truth_check(table: Annotations) -> str | None:
     if ap >= PERFECT or ap < 0:
         return None
     return (
-        f"the annotated boxes themselves, given as predictions, have AP {ap:.1%} instead of 100%, so no model can reach "
-        "more: images have over 100 objects of a class, or boxes without area; run `effdet check`"
+        f"the annotated boxes themselves, given as predictions, have AP {ap:.1%} instead of 100%, so no model can "
+        "reach more: images have over 100 objects of a class, or boxes without area; run `effdet check`"
     )
 
 
@@ -177,4 +177,5 @@ def _without_classes(table: Annotations, predictions: Predictions) -> Check:
         "objects are detected, but in no order of the classes do their classes fit",
         "compare the class names of the training and the validation annotations, then train longer",
         "without classes",
+        last=True,
     )

@@ -57,7 +57,7 @@ def truth_as_predictions(table: Annotations) -> Predictions:
     """The objects of a table, crowds left out, as predictions with the score 1."""
     truth = CocoEvaluator(table).truth()
     every = Predictions(truth.images, truth.labels, truth.boxes, truth.box_areas, np.ones(len(truth.labels)))
-    return select(every, np.flatnonzero(~truth.crowd))
+    return select(every, np.asarray(~truth.crowd))
 
 
 def select(predictions: Predictions, kept: NDArray[Any]) -> Predictions:

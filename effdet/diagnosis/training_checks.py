@@ -32,8 +32,8 @@ MOST = 0.5  # fraction of the objects from which on a fact is about the data set
 def overfit(patient: Patient, train: Any) -> tuple[float, float]:
     """The loss of a few training images before and after 20 steps on them, of a copy of the network.
 
-    BatchNorm statistics stay fixed, so that the losses are those of the network that is evaluated. AdamW with a learning
-    rate of its own is used, so that a wrong one in the recipe does not hide whether the network can learn.
+    BatchNorm statistics stay fixed, so that the losses are those of the network that is evaluated. AdamW with a
+    learning rate of its own is used, so that a wrong one in the recipe does not hide whether the network can learn.
     """
     task: Any = TASKS[patient.card.task]
     device = patient.runtime.device

@@ -12,7 +12,7 @@ from rich.table import Table
 
 JUMP_FACTOR = 1.5  # a check names a cause if it raises the metric by this factor
 JUMP_MARGIN = 0.05  # and by this much
-NEARLY_BEST = 0.9  # of checks that jump, the first within this fraction of the highest names the cause
+NEARLY_BEST = 0.9  # of checks that jump, the first that reaches this fraction of the highest names the cause
 NEAR_ZERO = 0.05  # AP below which an evaluation needs an explanation
 
 
@@ -27,6 +27,7 @@ class Check:
         cause: what is wrong if the metric jumps, the beginning of a sentence.
         remedy: what to do then, its end.
         how: how the metric was measured, in the middle of the sentence.
+        last: whether it names the cause only if no other check jumps; its metric is not of the same task.
     """
 
     change: str
@@ -35,6 +36,7 @@ class Check:
     cause: str
     remedy: str
     how: str = "with this undone"
+    last: bool = False
 
     @property
     def jumps(self) -> bool:
@@ -71,10 +73,13 @@ class Diagnosis:
 def first_jump(checks: Sequence[Check]) -> Check | None:
     """The check that names the cause: the first that jumps and whose metric is within a tenth of the highest such one.
 
-    So a change that undoes the fault by half does not come before the one that undoes it.
+    So a change that undoes the fault by half does not come before the one that undoes it. The checks marked as `last`
+    count only if no other jumps, and then the first of them.
     """
-    jumping = [check for check in checks if check.jumps]
-    best = max((check.value or 0.0 for check in jumping), default=0.0)
+    jumping = [check for check in checks if check.jumps and not check.last]
+    if not jumping:
+        return next((check for check in checks if check.jumps), None)
+    best = max(check.value or 0.0 for check in jumping)
     return next((check for check in jumping if (check.value or 0.0) >= NEARLY_BEST * best), None)
 
 

@@ -226,7 +226,7 @@ def _with_model_checks(
         show(f"running the model on {count_of(len(trained_on), 'training image')}")
         train_metric = patient.measure(trained_on)
         checks.append(_train_check(patient, train_metric, metrics[0]))
-        if patient.model is not None:
+        if patient.model is not None and first_jump(checks) is None:
             show(f"training a copy on one batch for {OVERFIT_STEPS} steps")
             losses = overfit(patient, training_images(train, images))
     # Without classes is the most speculative check: a model that has learned little knows places before classes.

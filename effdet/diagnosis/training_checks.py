@@ -21,7 +21,7 @@ from effdet.errors import EffdetError
 from effdet.text import count_of
 from effdet.training.tasks import TASKS
 
-OVERFIT_STEPS, OVERFIT_IMAGES, OVERFIT_RATE = 20, 4, 1e-3
+OVERFIT_STEPS, OVERFIT_IMAGES, OVERFIT_RATE = 20, 2, 1e-3
 LEARNS = 0.7  # a model learns if the loss of one batch falls to this fraction
 FEW_STEPS = 500  # fewer steps are named as such where a model has learned little
 FINEST_STRIDE = 8
@@ -46,7 +46,7 @@ def overfit(patient: Patient, train: Any) -> tuple[float, float]:
     losses: list[float] = []
     for _ in range(OVERFIT_STEPS + 1):
         loss = task.compute_loss(criterion, network(micro_batch.images), micro_batch)["loss"]
-        losses.append(float(loss))
+        losses.append(loss.item())
         if not math.isfinite(losses[-1]):
             break
         optimizer.zero_grad()

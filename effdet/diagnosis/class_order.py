@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from effdet.boxes import pairwise_iou
 from effdet.data.annotations import Annotations
 from effdet.diagnosis.verdict import Check
+from effdet.evaluation.accuracy import AccuracyEvaluator, confusion_matrix
 from effdet.evaluation.matching import Predictions
 
 MATCH_IOU = 0.5
@@ -63,6 +64,21 @@ def class_checks(
         f"the predicted classes are in the wrong order, {describe(mapping, names)}",
         "give the class names in the order of the labels that the model was trained with",
     )
+
+
+def accuracy_checks(evaluator: AccuracyEvaluator, accuracy: float) -> list[Check]:
+    """Labels shifted or in another order; the metric is top-1 accuracy of the images of the classes concerned."""
+    names = evaluator.label_map.names
+    if len(names) < 2:
+        return []
+    true, predicted, images = evaluator.confusion()
+
+    def score(mapping: NDArray[np.int64], chosen: NDArray[np.bool_]) -> float:
+        own = chosen[true]
+        return float(images[own & (mapping[predicted] == true)].sum() / max(images[own].sum(), 1))
+
+    counts = confusion_matrix(true, predicted, images, len(names))
+    return list(class_checks(score, counts, counts.sum(axis=1), names, accuracy))
 
 
 def _moved(mapping: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.bool_]:

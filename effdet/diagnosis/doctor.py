@@ -14,11 +14,11 @@ import torch
 from numpy.typing import NDArray
 
 from effdet.data.annotations import Annotations
-from effdet.diagnosis.class_order import class_checks
+from effdet.diagnosis.class_order import accuracy_checks
 from effdet.diagnosis.exif import exif_checks
 from effdet.diagnosis.model_checks import NORM_BATCH, model_checks
 from effdet.diagnosis.patient import Patient, evenly, open_patient
-from effdet.diagnosis.prediction_checks import plain_fault, prediction_checks, sample, truth_check
+from effdet.diagnosis.prediction_checks import image_checks, plain_fault, prediction_checks, sample, truth_check
 from effdet.diagnosis.results import id_checks, predictions_by_id, read_results, read_truth
 from effdet.diagnosis.scoring import average_precision, in_images
 from effdet.diagnosis.training_checks import (
@@ -34,8 +34,7 @@ from effdet.diagnosis.training_checks import (
     training_images,
     untrained_classes,
 )
-from effdet.diagnosis.verdict import NEAR_ZERO, Check, Diagnosis, first_jump
-from effdet.evaluation.accuracy import AccuracyEvaluator, confusion_matrix
+from effdet.diagnosis.verdict import NEAR_CHANCE, NEAR_ZERO, Check, Diagnosis, first_jump
 from effdet.evaluation.coco import CocoEvaluator
 from effdet.evaluation.matching import Predictions
 from effdet.text import count_of
@@ -43,7 +42,6 @@ from effdet.text import count_of
 IMAGES = 100  # of each split
 CHANGED_IMAGES = 24  # on which the model is run once more for every change of it
 NORM_IMAGES = 4 * NORM_BATCH
-NEAR_CHANCE = 1.5  # times the accuracy of guessing, below which a classifier has learned nothing
 
 Show = Callable[[str], None]
 
@@ -99,7 +97,9 @@ def diagnose_results(annotations: Path, predictions: Path) -> Diagnosis:
     if not (~table.crowd).any():
         return Diagnosis(str(fault), healthy=False, facts=tuple(facts))
     ap = average_precision(table, own)
-    checks = [*id_checks(table, results, ap), *(prediction_checks(table, own) if len(own.scores) else [])]
+    checks = list(id_checks(table, results, ap))
+    if len(own.scores):
+        checks += [*prediction_checks(table, own), *image_checks(table, own, ap)]
     jump = first_jump(checks)
     if jump is not None:
         return Diagnosis(jump.sentence("AP"), False, tuple(checks), tuple(facts))
@@ -174,25 +174,10 @@ def _diagnose_classifier(patient: Patient, whole: Any, train: Any, images: int, 
     show(f"running the model on {count_of(len(table), 'validation image')}")
     evaluator: Any = patient.evaluate(table)
     accuracy = evaluator.metrics()[patient.metric]
-    checks = _order_checks(evaluator, accuracy)
+    checks = accuracy_checks(evaluator, accuracy)
     few = evenly(table, CHANGED_IMAGES)
     before = patient.measure(few)
     return _with_model_checks(patient, few, train, images, (accuracy, before), checks, log_facts(patient), show)
-
-
-def _order_checks(evaluator: AccuracyEvaluator, accuracy: float) -> list[Check]:
-    """Labels shifted or in another order; the metric is top-1 accuracy of the images of the classes concerned."""
-    names = evaluator.label_map.names
-    if len(names) < 2:
-        return []
-    true, predicted, images = evaluator.confusion()
-
-    def score(mapping: NDArray[np.int64], chosen: NDArray[np.bool_]) -> float:
-        own = chosen[true]
-        return float(images[own & (mapping[predicted] == true)].sum() / max(images[own].sum(), 1))
-
-    counts = confusion_matrix(true, predicted, images, len(names))
-    return list(class_checks(score, counts, counts.sum(axis=1), names, accuracy))
 
 
 def _with_model_checks(

@@ -1,11 +1,12 @@
 """Checks that need only truth and predictions: classes shifted or permuted, boxes in another convention or scale.
 
-`quick_diagnosis` is called after every evaluation of a detector; checks that run the model are in `model_checks.py`.
+Checks that run the model are in `model_checks.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +22,7 @@ from effdet.diagnosis.scoring import (
     truth_as_predictions,
     with_boxes,
 )
-from effdet.diagnosis.verdict import NEAR_ZERO, Check, first_jump
-from effdet.evaluation.coco import CocoEvaluator
+from effdet.diagnosis.verdict import JUMP_FACTOR, JUMP_MARGIN, Check, first_jump
 from effdet.evaluation.matching import Predictions
 from effdet.text import count_of
 
@@ -31,29 +31,6 @@ PERFECT = 0.999  # AP of the truth as predictions
 _TRIED_IMAGES = 30  # for the choice of an unknown input size
 
 Size = tuple[int, int]
-
-
-def quick_diagnosis(evaluator: CocoEvaluator, image_size: Size | None = None) -> str | None:
-    """Why AP is near zero, in one sentence; None if it is not.
-
-    Args:
-        evaluator: holds the detections of all images.
-        image_size: (H, W) of the network input; None if it is unknown.
-    """
-    ap = evaluator.metrics()["AP"]
-    if ap > NEAR_ZERO:
-        return None
-    table, predictions = evaluator.annotations, evaluator.predicted()
-    fault = plain_fault(table, predictions)
-    if fault is not None:
-        return fault
-    jump = first_jump(list(prediction_checks(table, predictions, image_size)))
-    if jump is not None:
-        return jump.sentence("AP")
-    return (
-        f"AP is {ap:.1%}, and neither another order of the classes nor another convention or scale of the boxes raises "
-        "it; `effdet doctor` on the run's folder checks the weights, the images and the training"
-    )
 
 
 def sample(table: Annotations, predictions: Predictions, most: int = MOST_IMAGES) -> tuple[Annotations, Predictions]:
@@ -66,7 +43,7 @@ def sample(table: Annotations, predictions: Predictions, most: int = MOST_IMAGES
 
 
 def plain_fault(table: Annotations, predictions: Predictions) -> str | None:
-    """What is wrong without any measurement, in one sentence: no objects, no predictions, or none near an object."""
+    """What is wrong without any measurement, in one sentence: no objects, or no predictions; None if there are some."""
     if not (~table.crowd).any():
         return (
             f"{table.source.name}: the validation images have no objects, so there is nothing to detect; check "
@@ -88,12 +65,21 @@ def prediction_checks(table: Annotations, predictions: Predictions, image_size: 
         predictions: of its images.
         image_size: (H, W) of the network input; None if it is unknown.
     """
-    few, own = sample(table, predictions)
-    ap = average_precision(few, own)
-    yield from _class_checks(few, own, ap)
-    yield from _box_checks(few, own, ap, image_size)
-    yield from _image_checks(table, predictions, ap)
-    yield _without_classes(few, own)
+    table, predictions = sample(table, predictions)
+    ap = average_precision(table, predictions)
+    checks = list(_class_checks(table, predictions, ap))
+    yield from checks
+    changed = dict(_undone_faults(table, predictions, image_size))
+    for fault in BOX_FAULTS:
+        if fault.by_size and not (table.sizes > 0).all():
+            yield Check(fault.undone, None, ap, fault.cause, fault.remedy)
+        elif fault in changed:
+            checks.append(Check(fault.undone, average_precision(table, changed[fault]), ap, fault.cause, fault.remedy))
+            yield checks[-1]
+    if first_jump(checks) is None:
+        yield from _two_faults(table, predictions, changed, ap)
+    if len(table.label_map) > 1:
+        yield _without_classes(table, predictions)
 
 
 def truth_check(table: Annotations) -> str | None:
@@ -121,18 +107,42 @@ def _class_checks(table: Annotations, predictions: Predictions, ap: float) -> It
     yield from class_checks(score, confusion(table, predictions), objects, table.label_map.names, ap)
 
 
-def _box_checks(table: Annotations, predictions: Predictions, ap: float, image_size: Size | None) -> Iterator[Check]:
-    """Every fault of `BOX_FAULTS` undone; those that need the size of the images only where it is known."""
+def _undone_faults(
+    table: Annotations, predictions: Predictions, image_size: Size | None
+) -> Iterator[tuple[BoxFault, Predictions]]:
+    """Predictions with each of `BOX_FAULTS` undone.
+
+    Those that need the size of the images are left out where it is unknown, and those that change nothing, such as the
+    padding of images that have the aspect of the input.
+    """
     sized = bool((table.sizes > 0).all())
     for fault in BOX_FAULTS:
         if fault.by_size and not sized:
-            yield Check(fault.undone, None, ap, fault.cause, fault.remedy)
             continue
         size = image_size or (_likely_input(table, predictions, fault) if fault.by_input else (1, 1))
         changed = undone(table, predictions, fault, size)
-        if len(changed.boxes) == len(predictions.boxes) and np.allclose(changed.boxes, predictions.boxes):
-            continue  # such as the padding of images that have the aspect of the input
-        yield Check(fault.undone, average_precision(table, changed), ap, fault.cause, fault.remedy)
+        if len(changed.boxes) < len(predictions.boxes) or not np.allclose(changed.boxes, predictions.boxes):
+            yield fault, changed
+
+
+def _two_faults(
+    table: Annotations, predictions: Predictions, changed: Mapping[BoxFault, Predictions], ap: float
+) -> Iterator[Check]:
+    """A fault of the boxes and one of the classes undone together: the box fault by AP without classes."""
+    if len(table.label_map) < 2 or not changed:
+        return
+    before = classless_precision(table, predictions)
+    values = {fault: classless_precision(table, own) for fault, own in changed.items()}
+    fault = max(values, key=lambda fault: values[fault])
+    if values[fault] < max(before * JUMP_FACTOR, before + JUMP_MARGIN):
+        return
+    for check in _class_checks(table, changed[fault], ap):
+        yield replace(
+            check,
+            change=f"{fault.undone}, and {check.change}",
+            cause=f"{fault.cause}, and {check.cause}",
+            remedy=f"{fault.remedy}, and {check.remedy}",
+        )
 
 
 def undone(table: Annotations, predictions: Predictions, fault: BoxFault, size: Size) -> Predictions:
@@ -153,7 +163,7 @@ def _matched(table: Annotations, predictions: Predictions) -> int:
     return int(confusion(table, predictions).sum())
 
 
-def _image_checks(table: Annotations, predictions: Predictions, ap: float) -> Iterator[Check]:
+def image_checks(table: Annotations, predictions: Predictions, ap: float) -> Iterator[Check]:
     """Predictions given to the image before or after theirs, in the order of the table."""
     if len(table) < 3:
         return

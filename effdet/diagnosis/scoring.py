@@ -57,7 +57,7 @@ def truth_as_predictions(table: Annotations) -> Predictions:
     """The objects of a table, crowds left out, as predictions with the score 1."""
     truth = CocoEvaluator(table).truth()
     every = Predictions(truth.images, truth.labels, truth.boxes, truth.box_areas, np.ones(len(truth.labels)))
-    return select(every, np.asarray(~truth.crowd))
+    return select(every, np.flatnonzero(truth.crowd == 0))
 
 
 def select(predictions: Predictions, kept: NDArray[Any]) -> Predictions:
@@ -76,7 +76,7 @@ def in_images(predictions: Predictions, rows: NDArray[np.int64], length: int) ->
     place = np.full(length, -1, np.int64)
     place[rows] = np.arange(len(rows))
     moved = predictions._replace(images=place[predictions.images])
-    return select(moved, moved.images >= 0)
+    return select(moved, np.flatnonzero(moved.images >= 0))
 
 
 def _class_precisions(truth: Objects, predictions: Predictions, images: int, classes: int) -> NDArray[np.float64]:

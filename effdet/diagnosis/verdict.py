@@ -13,7 +13,8 @@ from rich.table import Table
 JUMP_FACTOR = 1.5  # a check names a cause if it raises the metric by this factor
 JUMP_MARGIN = 0.05  # and by this much
 NEARLY_BEST = 0.9  # of checks that jump, the first that reaches this fraction of the highest names the cause
-NEAR_ZERO = 0.05  # AP below which an evaluation needs an explanation
+NEAR_ZERO = 0.05  # AP up to which an evaluation needs an explanation
+NEAR_CHANCE = 1.5  # the same for accuracy, as a multiple of that of guessing
 
 
 @dataclass(frozen=True)

@@ -214,5 +214,5 @@ def test_objects_far_below_the_smallest_anchor_are_a_fact(tiny_run):
 
 def test_a_folder_without_checkpoints_says_what_it_holds(tmp_path):
     (tmp_path / "log.jsonl").touch()
-    with pytest.raises(WeightsError, match="has no best.pt or last.pt; it holds log.jsonl; give the folder of a run"):
+    with pytest.raises(WeightsError, match=r"has no best\.pt or last\.pt; it holds log\.jsonl; give the folder"):
         diagnose_run(tmp_path, device=CPU)

@@ -9,9 +9,11 @@ from effdet.data.annotations import Annotations
 from effdet.data.label_map import LabelMap
 from effdet.diagnosis.doctor import diagnose_results
 from effdet.diagnosis.exif import exif_checks, stored_boxes
-from effdet.diagnosis.prediction_checks import prediction_checks, quick_diagnosis, sample, truth_check
+from effdet.diagnosis.prediction_checks import image_checks, prediction_checks, sample, truth_check
+from effdet.diagnosis.quick import quick_diagnosis
 from effdet.diagnosis.scoring import average_precision, classless_precision, pooled_precision, select
 from effdet.diagnosis.verdict import Check, first_jump
+from effdet.evaluation.accuracy import AccuracyEvaluator
 from effdet.evaluation.coco import CocoEvaluator
 from effdet.evaluation.matching import Predictions
 from effdet.structures import Detections
@@ -93,7 +95,8 @@ def padding(table, predictions):
 
 
 def named(table, predictions, image_size=INPUT):
-    jump = first_jump(list(prediction_checks(table, predictions, image_size)))
+    checks = [*prediction_checks(table, predictions, image_size)]
+    jump = first_jump([*checks, *image_checks(table, predictions, average_precision(table, predictions))])
     return None if jump is None else jump.change
 
 
@@ -190,6 +193,9 @@ SPOILED = {
     ),
     "predictions given to the previous image": lambda table, own: own._replace(images=(own.images + 1) % len(table)),
     "predictions given to the next image": lambda table, own: own._replace(images=(own.images - 1) % len(table)),
+    "x and y exchanged, and labels -1": lambda table, own: moved(
+        own._replace(labels=(own.labels + 1) % 4), own.boxes[:, [1, 0, 3, 2]]
+    ),
     "without classes": lambda table, own: own._replace(
         labels=np.random.default_rng(0).integers(4, size=len(own.labels))
     ),
@@ -255,6 +261,19 @@ def test_the_quick_diagnosis_is_one_sentence_with_both_values(table, predictions
     expected = f"{average_precision(table, predictions):.1%}"
     assert sentence.startswith("the predicted labels are one too high, disc stands for cross")
     assert f"AP is {expected} with this undone instead of" in sentence
+
+
+@pytest.mark.parametrize("offset", [0, 1])
+def test_the_quick_diagnosis_of_a_classifier_looks_at_the_order_of_the_classes(offset):
+    labels = torch.arange(12) % 4
+    evaluator = AccuracyEvaluator(LabelMap(NAMES, (1, 2, 3, 4)), [f"{row}.jpg" for row in range(12)])
+    evaluator.add(range(12), torch.nn.functional.one_hot((labels + offset) % 4, 4).float(), labels)
+    sentence = quick_diagnosis(evaluator)
+    if offset:
+        assert sentence.startswith("the predicted labels are one too high, disc stands for cross")
+        assert "top1 is 100.0% with this undone instead of 0.0%" in sentence
+    else:
+        assert sentence is None
 
 
 def test_the_quick_diagnosis_without_predictions_or_objects(table):

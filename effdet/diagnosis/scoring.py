@@ -68,7 +68,9 @@ def select(predictions: Predictions, kept: NDArray[Any]) -> Predictions:
 def with_boxes(predictions: Predictions, boxes: NDArray[np.float64]) -> Predictions:
     """Predictions with other boxes [D, 4]; those without area are left out."""
     sides = boxes[:, 2:] - boxes[:, :2]
-    return select(predictions._replace(boxes=boxes, box_areas=sides.prod(axis=1)), (sides > 0).all(axis=1))
+    return select(
+        predictions._replace(boxes=boxes, box_areas=sides.prod(axis=1)), np.asarray(np.all(sides > 0, axis=1))
+    )
 
 
 def in_images(predictions: Predictions, rows: NDArray[np.int64], length: int) -> Predictions:

@@ -38,9 +38,9 @@ def test_the_cause_is_the_last_line_and_the_status_is_1(tmp_path, capsys):
     assert main(arguments) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == (
-        "the predicted labels are one too high, cat stands for hen, dog stands for cat, hen stands for dog: AP is 100.0% "
-        "with this undone instead of 0.0%; count the classes from 0 in the order of the category ids, without a class "
-        "for the background"
+        "the predicted labels are one too high, cat stands for hen, dog stands for cat, hen stands for dog: AP is "
+        "100.0% with this undone instead of 0.0%; count the classes from 0 in the order of the category ids, without a "
+        "class for the background"
     )
     (row,) = [line for line in lines if line.startswith("labels -1")]
     assert row.split() == ["labels", "-1", "100.0", "0.0", "jumps"]

@@ -9,8 +9,8 @@ changed in one way after the other: classes shifted or in another order, x and y
 or scale, weights without EMA, red and blue exchanged, other normalizations, training images, and more. The first change
 that makes AP jump is named in one sentence; a table lists them all. Nothing is written.
 
-With --annotations and --predictions, both COCO files, no model is needed. The exit status is 0 if no fault is found,
-else 1.
+With --annotations and --predictions, both COCO files, no model is needed. The exit status is 1 if a fault is named,
+else 0.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Diagnoses; the exit status is 0 if no fault was found, else 1.
+    """Diagnoses; the exit status is 1 if a fault is named, else 0.
 
     Raises:
         EffdetError: run, recipe, data or files cannot be used.

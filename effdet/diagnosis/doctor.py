@@ -107,7 +107,7 @@ def diagnose_results(annotations: Path, predictions: Path) -> Diagnosis:
     if fault is not None:
         return Diagnosis(fault, False, tuple(checks), tuple(facts))
     if ap > NEAR_ZERO:
-        sentence = f"no fault was found: AP is {ap:.1%}, and none of {len(checks)} checks raises it"
+        sentence = f"no fault found: AP is {ap:.1%}, and none of {len(checks)} checks raises it"
         return Diagnosis(sentence, True, tuple(checks), tuple(facts))
     sentence = (
         f"AP is {ap:.1%}, and neither another order of the classes nor another convention or scale of the boxes raises "
@@ -119,7 +119,7 @@ def diagnose_results(annotations: Path, predictions: Path) -> Diagnosis:
 def _diagnose_detector(patient: Patient, whole: Annotations, train: Any, images: int, show: Show) -> Diagnosis:
     """All checks of a detector."""
     table = sample(whole, _nothing(), images)[0]
-    if not len(table.boxes):
+    if not (~table.crowd).any():
         return Diagnosis(str(plain_fault(table, _nothing())), healthy=False)
     show(f"running the model on {count_of(len(table), 'validation image')}")
     predictions = _detections(patient, table)
@@ -246,7 +246,7 @@ def _verdict(
     checks: Sequence[Check],
     facts: Sequence[str],
 ) -> tuple[str, bool]:
-    """The sentence of a diagnosis, and whether no fault was found."""
+    """The sentence of a diagnosis, and whether there is no fault."""
     metric = patient.metric
     jump = first_jump(checks)
     if jump is not None:
@@ -256,28 +256,31 @@ def _verdict(
     on_train = "" if train_value is None else f" and {max(train_value, 0.0):.1%} on training images"
     reached = f"{metric} is {max(value, 0.0):.1%} on validation images{on_train}"
     if value > low:
-        return f"no fault was found: {reached}, and none of {len(checks)} checks raises it", True
-    if facts:
-        return f"{reached}: {facts[0]}", False
-    steps = steps_done(patient)
-    after = steps_text(steps)
+        return f"no fault found: {reached}, and none of {len(checks)} checks raises it", True
+    return (f"{reached}: {facts[0]}" if facts else _learning(reached, steps_done(patient), losses)), False
+
+
+def _learning(reached: str, steps: int | None, losses: tuple[float, float] | None) -> str:
+    """The sentence about a model with a metric near zero that no check raises: whether it learns.
+
+    Args:
+        reached: the metric in words.
+        steps: of the training so far; None if unknown.
+        losses: of one batch before and after training on it; None if that was not tried.
+    """
     if losses is None:
+        return f"{reached}, and no check raises it: train longer, or compare the images with those of the training"
+    fall = f"from {losses[0]:.3g} to {losses[1]:.3g}"
+    if losses[1] <= LEARNS * losses[0]:
+        advice = "train longer" if steps is None or steps < FEW_STEPS else "train longer or raise optim.learning_rate"
         return (
-            f"{reached}, and no check raises it: train longer, or compare the images with those of the training",
-            False,
+            f"it learns, {advice}: {reached}{steps_text(steps)}, and {OVERFIT_STEPS} steps on one batch lower its loss "
+            f"{fall}"
         )
-    if not losses[1] <= LEARNS * losses[0]:
-        return (
-            f"{reached}, and the model cannot learn a single batch: its loss is {losses[0]:.3g} and after "
-            f"{OVERFIT_STEPS} steps {losses[1]:.3g}; look at boxes and classes with `effdet show-batch`, and check the "
-            "section loss of the recipe"
-        ), False
-    few = steps is None or steps < FEW_STEPS
-    advice = "train longer" if few else "train longer or raise optim.learning_rate"
     return (
-        f"it learns, {advice}: {reached}{after}, and {OVERFIT_STEPS} steps on one batch lower its loss from "
-        f"{losses[0]:.3g} to {losses[1]:.3g}"
-    ), False
+        f"{reached}, and the model cannot learn a single batch, whose loss goes {fall} in {OVERFIT_STEPS} steps; look at "
+        "boxes and classes with `effdet show-batch`, and check the section loss of the recipe"
+    )
 
 
 def _rows(table: Any, few: Any) -> NDArray[np.int64]:

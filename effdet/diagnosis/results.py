@@ -1,6 +1,6 @@
 """A COCO file with the truth and a COCO results file, read leniently, and checks of the ids in the results.
 
-A results file with faults is what is diagnosed here, so rows are kept as far as they can be understood.
+A results file with faults is what is diagnosed here, so only rows that cannot be understood are left out.
 """
 
 from __future__ import annotations

@@ -54,11 +54,11 @@ class Check:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What was found out about a model or its predictions.
+    """The result for a model or its predictions.
 
     Attributes:
         sentence: the cause and what to do, or that there is no fault.
-        healthy: whether no fault was found.
+        healthy: whether no check names a fault.
         checks: all that was measured, in order.
         facts: what else was noticed, one line each.
         metric: name of the metric of the checks.

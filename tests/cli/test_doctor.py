@@ -30,7 +30,7 @@ def test_sound_predictions_end_with_status_0(tmp_path, capsys):
     assert main(write_files(tmp_path)) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["what", "was", "changed", "AP", "%", "before"]
-    assert lines[-1].startswith("no fault was found: AP is 100.0%, and none of ")
+    assert lines[-1].startswith("no fault found: AP is 100.0%, and none of ")
 
 
 def test_the_cause_is_the_last_line_and_the_status_is_1(tmp_path, capsys):

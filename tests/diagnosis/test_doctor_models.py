@@ -55,7 +55,7 @@ def spoil(learned, tmp_path):
 def test_a_sound_classifier_has_no_fault(learned):
     before = hashes(learned)
     diagnosis = diagnose_run(learned, device=CPU)
-    assert diagnosis.sentence.startswith("no fault was found: top1 is 100.0% on validation images and 100.0%")
+    assert diagnosis.sentence.startswith("no fault found: top1 is 100.0% on validation images and 100.0%")
     assert diagnosis.healthy
     assert not any(check.jumps for check in diagnosis.checks)
     assert hashes(learned) == before
@@ -150,7 +150,7 @@ class RedOrBlue:
 
 def patient_of(run, runtime=None):
     patient, _ = open_patient(run, None, [], CPU)
-    return patient if runtime is None else replace(patient, model=None, runtime=runtime(patient.card))
+    return patient if runtime is None else replace(patient, model=None, training={}, runtime=runtime(patient.card))
 
 
 def test_red_and_blue_exchanged_are_named(shapes_run):

@@ -432,7 +432,7 @@ def write_files(tmp_path, table, predictions, ids=None):
 def test_sound_results_have_no_fault(tmp_path, table, predictions):
     diagnosis = diagnose_results(*write_files(tmp_path, table, predictions))
     assert diagnosis.healthy
-    assert diagnosis.sentence.startswith("no fault was found: AP is ")
+    assert diagnosis.sentence.startswith("no fault found: AP is ")
     assert diagnosis.facts == ()
 
 

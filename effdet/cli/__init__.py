@@ -20,7 +20,6 @@ VERBS = {
     "train": "train a detector or a classifier",
     "eval": "evaluate a checkpoint or an exported file on a data set",
     "report": "write the report of a run, or compare runs",
-
     "doctor": "name the cause when AP is near zero",
     "export": "write a model to a file for other runtimes",
     "verify": "compare an exported file with its model",

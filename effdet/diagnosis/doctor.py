@@ -278,8 +278,8 @@ def _learning(reached: str, steps: int | None, losses: tuple[float, float] | Non
             f"{fall}"
         )
     return (
-        f"{reached}, and the model cannot learn a single batch, whose loss goes {fall} in {OVERFIT_STEPS} steps; look at "
-        "boxes and classes with `effdet show-batch`, and check the section loss of the recipe"
+        f"{reached}, and the model cannot learn a single batch, whose loss goes {fall} in {OVERFIT_STEPS} steps; look "
+        "at boxes and classes with `effdet show-batch`, and check the section loss of the recipe"
     )
 
 

@@ -49,7 +49,7 @@ def read_truth(path: Path) -> Annotations:
     Raises:
         DataError: see `read_coco`.
     """
-    return repair_boxes(read_coco(SplitFiles(path, path.parent)))
+    return repair_boxes(read_coco(SplitFiles(path, path)))  # a file has no images below, so none are looked for
 
 
 def read_results(path: Path) -> Results:

@@ -163,7 +163,6 @@ def _untrained_check(
             f"no training image has objects of {listed}, which validation images have",
             "split the data set anew with `effdet split`, or check the class names",
             "without these classes",
-            last=True,
         )
     ]
 

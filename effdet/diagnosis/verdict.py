@@ -12,6 +12,7 @@ from rich.table import Table
 
 JUMP_FACTOR = 1.5  # a check names a cause if it raises the metric by this factor
 JUMP_MARGIN = 0.05  # and by this much
+LAST_FACTOR = 3.0  # of the checks that are `last`: many sound models overfit, or take one class for another
 NEARLY_BEST = 0.9  # of checks that jump, the first that reaches this fraction of the highest names the cause
 NEAR_ZERO = 0.05  # AP up to which an evaluation needs an explanation
 NEAR_CHANCE = 1.5  # the same for accuracy, as a multiple of that of guessing
@@ -28,7 +29,7 @@ class Check:
         cause: what is wrong if the metric jumps, the beginning of a sentence.
         remedy: what to do then, its end.
         how: how the metric was measured, in the middle of the sentence.
-        last: whether it names the cause only if no other check jumps; its metric is not of the same task.
+        last: whether it names the cause only if no other check jumps, because its metric is of an easier task.
     """
 
     change: str
@@ -43,7 +44,8 @@ class Check:
     def jumps(self) -> bool:
         """Whether the change raises the metric so much that it names a cause."""
         before = max(self.before, 0.0)
-        return self.value is not None and self.value >= max(before * JUMP_FACTOR, before + JUMP_MARGIN)
+        factor = LAST_FACTOR if self.last else JUMP_FACTOR
+        return self.value is not None and self.value >= max(before * factor, before + JUMP_MARGIN)
 
     def sentence(self, metric: str) -> str:
         """The cause in one sentence."""

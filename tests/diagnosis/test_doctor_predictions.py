@@ -342,7 +342,7 @@ def test_of_checks_that_jump_the_first_nearly_best_is_named():
     assert first_jump([check("a", 0.11), check("b", None)]) is None
     assert first_jump([check("half", 0.3), check("whole", 0.6), check("also", 0.61)]).change == "whole"
     assert first_jump([check("speculative", 0.9, last=True), check("a", 0.3)]).change == "a"
-    assert first_jump([check("a", 0.1), check("b", 0.3, last=True), check("c", 0.9, last=True)]).change == "b"
+    assert first_jump([check("a", 0.1), check("b", 0.31, last=True), check("c", 0.9, last=True)]).change == "b"
     assert first_jump([check("confused", 0.29, last=True)]) is None
     assert not check("small", 0.04, 0.0).jumps
     assert not check("healthy", 0.7, 0.6).jumps

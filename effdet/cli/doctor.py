@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from effdet.cli.recipes import add_recipe_arguments, overrides, recipe_path
+from effdet.cli.runtime_arguments import add_runtime_arguments
 from effdet.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--images", type=int, default=100, metavar="N", help="images of each split that are looked at (default: 100)"
     )
     parser.add_argument("--device", help="such as cpu or cuda:0 (default: a GPU if there is one)")
+    add_runtime_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -84,5 +86,7 @@ def _of_run(args: argparse.Namespace, console: Console) -> Diagnosis:
         overrides(args),
         device=pick_device(args.device),
         images=args.images,
+        threads=args.threads,
+        metadata=args.metadata,
         show=console.print,
     )

@@ -53,6 +53,8 @@ def diagnose_run(
     *,
     device: torch.device,
     images: int = IMAGES,
+    threads: int | None = None,
+    metadata: str | Path | None = None,
     show: Show = lambda line: None,
 ) -> Diagnosis:
     """Why a model detects or classifies badly, from all checks; nothing is written.
@@ -63,6 +65,8 @@ def diagnose_run(
         overrides: `section.key=value`.
         device: where to compute.
         images: at most so many validation images, and training images, are looked at.
+        threads: CPU threads of the runtime; None for its own choice.
+        metadata: see `effdet.evaluate`.
         show: shows a line about what is done.
 
     Raises:
@@ -70,7 +74,7 @@ def diagnose_run(
         DataError: the validation images cannot be read.
         WeightsError: the weights cannot be read, or an output of the model is NaN or Inf.
     """
-    patient, lines = open_patient(run, recipe, overrides, device)
+    patient, lines = open_patient(run, recipe, overrides, device, threads, metadata)
     for line in lines:
         show(line)
     whole = patient.table("val")

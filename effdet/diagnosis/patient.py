@@ -109,7 +109,12 @@ class Patient:
 
 
 def open_patient(
-    run: str | Path, recipe: str | Path | None, overrides: Sequence[str], device: torch.device
+    run: str | Path,
+    recipe: str | Path | None,
+    overrides: Sequence[str],
+    device: torch.device,
+    threads: int | None = None,
+    metadata: str | Path | None = None,
 ) -> tuple[Patient, list[str]]:
     """The model of a run's folder, a checkpoint or an exported file, and lines to show about its recipe.
 
@@ -121,7 +126,7 @@ def open_patient(
     if path.is_dir():
         path = _checkpoint_in(path)
     weights: str | Path = path if path.exists() else run
-    opened = open_model(weights)
+    opened = open_model(weights, threads=threads, metadata=metadata)
     config, lines = evaluation_config(opened.card, weights, recipe, overrides)
     folder = path.parent if path.is_file() else None
     model = None if path.suffix.lower() in EXPORTED else open_checkpoint(weights).model

@@ -36,7 +36,7 @@ MANUAL = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 PAGES = [*MANUAL, REPOSITORY / "CONTRIBUTING.md", REPOSITORY / "CHANGELOG.md"]
 FILE_SUFFIXES = {"txt", "jsonl", "csv", "npz", "json", "yaml", "pt"}
 OTHER_PROGRAMS = {"git", "cd", "tensorboard"}
-CPU_VERBS = {"train", "eval", "predict", "benchmark", "plan", "replay", "doctor"}
+CPU_VERBS = {"train", "eval", "predict", "benchmark", "plan", "replay", "doctor", "review"}
 RECIPE_VERBS = {"train", "eval", "show-batch", "shards", "plan", "config", "anchors"}
 
 # A training of one step on small images
@@ -262,6 +262,12 @@ def stand_in(words):
         arguments += ["--runs", "1", "--warmup", "1", "--batch-size", "1"]
     if verb == "plan":
         arguments += ["model.name=efficientdet_lite0"]
+    if verb == "review":
+        run = Path(arguments[0])
+        write_checkpoint(run / "best.pt")
+        config = load_config(RUNS[run.name], [*SMALL, "data.root=data/mine"])
+        (run / "config.yaml").write_text(config.to_yaml())
+        arguments = ["2" if argument == "5" else argument for argument in arguments]  # folds
     if "data.format=shards" in arguments:
         arguments += ["model.name=efficientdet_lite0"]
         shards = ["shards", "configs/d0.yaml", "data.root=data/coco", "--out", "data/coco-shards"]

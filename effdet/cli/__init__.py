@@ -34,6 +34,7 @@ VERBS = {
     "config": "print a recipe with all defaults",
     "check": "check a data set before training",
     "anchors": "compare the anchors of a recipe with a data set",
+    "review": "find wrong labels of a data set with a model",
     "convert": "write a data set in another format",
     "split": "split a data set anew to train, validate and test",
     "merge": "merge data sets by the names of their classes",

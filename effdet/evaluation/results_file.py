@@ -69,8 +69,17 @@ def read_results(annotations: Path, results: Path, voc: bool = False) -> tuple[C
     """
     with _no_garbage_collection():  # nothing of a million new objects is garbage
         table, objects, notes = read_truth(annotations, voc)
-        columns, more = _read_columns(results)
-    notes += more
+        predictions, more = read_predictions(results, table)
+    return CocoEvaluator(table, None, (objects, predictions), voc), [*notes, *more]
+
+
+def read_predictions(results: Path, table: Annotations) -> tuple[Predictions, list[str]]:
+    """The detections of a COCO results file on the images of a table, and lines on what was left out or looks wrong.
+
+    Raises:
+        DataError: the file is missing or holds something else, or most detections are of other images or categories.
+    """
+    columns, notes = _read_columns(results)
     images, more = match_images(results, columns.image_ids, columns.file_names, table)
     notes += more
     labels, more = _labels(results, columns.category_ids, table)
@@ -83,7 +92,7 @@ def read_results(annotations: Path, results: Path, voc: bool = False) -> tuple[C
     kept = finite & (images >= 0) & (labels >= 0)
     images, labels, boxes, scores = images[kept], labels[kept], boxes[kept], scores[kept]
     notes += [f"{results.name}: {line}" for line in _doubts(table, images, labels, boxes, scores)]
-    return CocoEvaluator(table, None, (objects, _predictions(table, images, labels, boxes, scores)), voc), notes
+    return _predictions(table, images, labels, boxes, scores), notes
 
 
 @contextlib.contextmanager

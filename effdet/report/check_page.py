@@ -140,7 +140,7 @@ def _finding(finding: Mapping[str, Any], groups: Sequence[Sequence[Picture]]) ->
     if groups:
         yield '<div class="pictures">'
         for group in groups:
-            yield f'<div class="group n{len(group)}">{"".join(map(_figure, group))}</div>'
+            yield f'<div class="group n{len(group)}">{"".join(map(figure, group))}</div>'
         yield "</div>"
     places = finding["places"]
     if places:
@@ -153,7 +153,8 @@ def _finding(finding: Mapping[str, Any], groups: Sequence[Sequence[Picture]]) ->
     yield "</section>"
 
 
-def _figure(picture: Picture) -> str:
+def figure(picture: Picture) -> str:
+    """An image with its boxes and its caption as HTML; `STYLE` of `check_style.py` has its colors."""
     caption = escaped(picture.caption)
     if picture.pixels is None:
         return f'<figure><div class="nothing">no picture</div><figcaption>{caption}</figcaption></figure>'

@@ -42,8 +42,14 @@ def write_coco(folder: Path, tables: Mapping[str, Annotations]) -> dict[str, int
 
 def write_coco_file(path: Path, table: Annotations) -> None:
     """Write the annotations of one split as a COCO file, its images with the ids of `coco_image_ids`."""
+    texts = (f'"{name}": [\n{_lines(rows)}\n]' for name, rows in coco_lists(table).items())
+    write_text(path, "{" + ",\n".join(texts) + "}\n")
+
+
+def coco_lists(table: Annotations) -> dict[str, Iterable[dict[str, Any]]]:
+    """The lists of a COCO file, in the order of the table; its images have the ids of `coco_image_ids`."""
     ids = coco_image_ids(table)
-    lists = {
+    return {
         "images": _images(table, ids),
         "annotations": _annotations(table, ids),
         "categories": [
@@ -51,8 +57,6 @@ def write_coco_file(path: Path, table: Annotations) -> None:
             for name, category_id in zip(table.label_map.names, table.label_map.category_ids, strict=True)
         ],
     }
-    texts = (f'"{name}": [\n{_lines(rows)}\n]' for name, rows in lists.items())
-    write_text(path, "{" + ",\n".join(texts) + "}\n")
 
 
 def coco_image_ids(table: Annotations) -> list[int]:

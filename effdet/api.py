@@ -14,6 +14,7 @@ from pathlib import Path
 from rich.console import Console
 
 from effdet.config import ClassificationConfig, DataConfig, DetectionConfig, load_config, make_config
+from effdet.diagnosis.quick import quick_diagnosis
 from effdet.distributed import is_first_process, process_group
 from effdet.errors import ConfigError
 from effdet.evaluation.coco import CocoEvaluator
@@ -155,6 +156,10 @@ def evaluate(
         runtime = model.start(own_device, precision)
         evaluator, metrics = evaluate_model(runtime, weights, config, folder, show, processes)
         console.print(metrics_table(metrics, evaluator.settings))
+        if processes.is_main:  # it has the predictions of all processes
+            diagnosis = quick_diagnosis(evaluator, config.model.image_size or runtime.image_size)
+            if diagnosis is not None:
+                show(diagnosis)
         if processes.is_main and isinstance(evaluator, CocoEvaluator):
             if pycocotools:
                 console.print(comparison_line(evaluator))

@@ -34,7 +34,8 @@ from effdet.diagnosis.training_checks import (
     training_images,
     untrained_classes,
 )
-from effdet.diagnosis.verdict import NEAR_CHANCE, NEAR_ZERO, Check, Diagnosis, first_jump
+from effdet.diagnosis.verdict import NEAR_CHANCE, Check, Diagnosis, first_jump
+from effdet.evaluation.average_precision import NEAR_ZERO
 from effdet.evaluation.coco import CocoEvaluator
 from effdet.evaluation.matching import Predictions
 from effdet.text import count_of

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from effdet.diagnosis.class_order import accuracy_checks
 from effdet.diagnosis.prediction_checks import plain_fault, prediction_checks
-from effdet.diagnosis.verdict import NEAR_CHANCE, NEAR_ZERO, first_jump
+from effdet.diagnosis.verdict import NEAR_CHANCE, first_jump
 from effdet.evaluation.accuracy import AccuracyEvaluator
+from effdet.evaluation.average_precision import NEAR_ZERO
 from effdet.evaluation.coco import CocoEvaluator
 from effdet.evaluation.evaluate import Evaluator
 

@@ -14,7 +14,6 @@ JUMP_FACTOR = 1.5  # a check names a cause if it raises the metric by this facto
 JUMP_MARGIN = 0.05  # and by this much
 LAST_FACTOR = 3.0  # of the checks that are `last`: many sound models overfit, or take one class for another
 NEARLY_BEST = 0.9  # of checks that jump, the first that reaches this fraction of the highest names the cause
-NEAR_ZERO = 0.05  # AP up to which an evaluation needs an explanation
 NEAR_CHANCE = 1.5  # the same for accuracy, as a multiple of that of guessing
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from effdet.evaluation.matching import IOU_THRESHOLDS, SIZE_RANGES, Matches
 
 RECALL_LEVELS: NDArray[np.float64] = np.linspace(0.0, 1.0, 101)
+NEAR_ZERO = 0.05  # AP up to which an evaluation needs an explanation
 AR_CAPS = (1, 10)  # detections per image and class of AR1 and AR10
 MEANINGS = {
     "AP": "average precision, IoU 0.50 to 0.95",

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from effdet.errors import DataError
+from effdet.evaluation.average_precision import NEAR_ZERO
 from effdet.report.curves import read_log
 from effdet.training.commands import resume_command, verb_command
 from effdet.training.epoch import epoch_of, is_last
@@ -96,6 +97,8 @@ def _results(run: Run, state: TrainState) -> list[str]:
     lines.append(f"next: {verb_command('predict', 'YOUR_IMAGES', '--weights', str(best))}")
     if measured:
         lines.append(f"      {verb_command('eval', '--weights', str(best))}")
+    if measured and state.best is not None and state.best <= NEAR_ZERO:
+        lines.append(f"{run.task.metric} is near zero; find out why: {verb_command('doctor', str(run.folder))}")
     for name in run.task.data.tables.unused:
         if name.lower().startswith("test"):
             command = verb_command("eval", "--weights", str(best), f"data.val.split={name}")

@@ -5,6 +5,7 @@ They read the recipe, choose folder and device, join the processes that torchrun
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ from effdet.runtimes.opening import open_model
 from effdet.text import count_of
 from effdet.training import engine
 from effdet.training.automatic import choose_recipe
-from effdet.training.run_folder import choose_folders, recipe_of_run
+from effdet.training.run_folder import own_folders, recipe_of_run
 from effdet.training.setup import place_of
 from effdet.training.stopping import Ending
 from effdet.types import Precision
@@ -84,12 +85,13 @@ def train(
     config, file = _training_recipe(recipe, overrides, device, resume)
     if output_dir is not None:
         config = config.model_copy(update={"output_dir": Path(output_dir)})
-    with process_group(device, config.train.timeout_minutes) as (processes, own_device):
+    with process_group(device, config.train.timeout_minutes) as (processes, own_device), contextlib.ExitStack() as own:
         console = _console(processes.is_main)
         # The main process chooses for all, before any of them writes.
         chosen: tuple[Path | None, Path] = (None, Path())
         if processes.is_main:
-            chosen = choose_folders(config.output_dir, file, None if resume is None else str(resume), console)
+            to_continue = None if resume is None else str(resume)
+            chosen = own.enter_context(own_folders(config.output_dir, file, to_continue, console))
         earlier, folder = processes.broadcast(chosen)
         ending = engine.train(config, folder, str(own_device), earlier, console, processes)
         # All wait until the main process has saved: torchrun ends the others when one exits with a status.

@@ -5,19 +5,47 @@ What a run's folder holds is written by `engine.py` and `records/`.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from effdet.config import ClassificationConfig, DetectionConfig, load_config
 from effdet.errors import ConfigError, WeightsError
+from effdet.files import owned_folder
 from effdet.training.resume import newest_state
 
 CHECKPOINTS = ("last.pt", "previous.pt")
 _LISTED = 8  # runs in a message
+
+
+@contextlib.contextmanager
+def own_folders(
+    output_dir: Path | None, recipe: Path, resume: str | None, console: Console
+) -> Iterator[tuple[Path | None, Path]]:
+    """What `choose_folders` chooses, in a context in which no other process writes to the folder.
+
+    Raises:
+        ConfigError: see `choose_folders` and `owned_folder`.
+    """
+    while True:
+        earlier, folder = choose_folders(output_dir, recipe, resume, console)
+        made = earlier is None and output_dir is None
+        if made:
+            try:
+                folder.mkdir(parents=True)
+            except FileExistsError:
+                continue  # another process has just taken the name
+            except OSError as error:
+                raise ConfigError(f"{folder}: cannot be made ({error.strerror}); set another output_dir") from None
+        with owned_folder(folder, made):
+            if resume is None and not made:
+                run_folder(folder, recipe.stem, None)  # another process may have written a run meanwhile
+            yield earlier, folder
+        return
 
 
 def choose_folders(

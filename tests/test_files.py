@@ -1,0 +1,98 @@
+"""Files that appear whole or not at all, and folders that one process owns."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from effdet.errors import ConfigError
+from effdet.files import atomic_folder, atomic_write, full_path, home_folder, owned_folder, write_text
+
+CODE = "import sys, pathlib; from effdet.files import owned_folder, atomic_write; folder = pathlib.Path(sys.argv[1])\n"
+
+
+def started(code, folder):
+    """A process that runs code on a folder; what it prints is read line by line."""
+    return subprocess.Popen(
+        [sys.executable, "-c", CODE + code, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
+def test_a_name_of_255_bytes_can_be_written(tmp_path):
+    path = tmp_path / ("\u00e9" * 125 + ".json")
+    write_text(path, "content")
+    assert path.read_text() == "content"
+
+
+def test_a_link_with_the_name_of_a_partial_file_is_not_followed(tmp_path, monkeypatch):
+    (tmp_path / "precious").write_text("precious")
+    monkeypatch.setattr("effdet.files.secrets.token_hex", lambda _: "0" * 8)
+    (tmp_path / f".effdet-{os.getpid()}-00000000.partial").symlink_to("precious")
+    with pytest.raises(FileExistsError), atomic_write(tmp_path / "a"):
+        pass
+    assert (tmp_path / "precious").read_text() == "precious"
+
+
+@pytest.mark.parametrize("writing", [atomic_write, atomic_folder])
+def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path, writing):
+    write_text(tmp_path / "a", "old")
+    with pytest.raises(ZeroDivisionError), writing(tmp_path / "a"):
+        1 / 0  # noqa: B018
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a", "old")]
+
+
+def test_a_folder_has_one_owner_who_is_named(tmp_path):
+    other = started("with owned_folder(folder): print(1, flush=True); input()", tmp_path / "run")
+    other.stdout.readline()
+    with (
+        pytest.raises(ConfigError, match=rf"run: process {other.pid} on .* is writing to this folder; wait for it, or"),
+        owned_folder(tmp_path / "run"),
+    ):
+        pass
+    other.kill()
+    other.wait()
+    with owned_folder(tmp_path / "run"):  # the lock of a killed process does not count
+        (tmp_path / "run" / "result").write_text("")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["result"]
+
+
+def test_what_a_killed_process_was_writing_is_removed_by_the_next_owner(tmp_path):
+    code = "with owned_folder(folder), atomic_write(folder / 'last.pt') as file: print(1, flush=True); input()"
+    other = started(code, tmp_path)
+    other.stdout.readline()
+    other.kill()
+    other.wait()
+    assert any(path.name.endswith(".partial") for path in tmp_path.iterdir())
+    with owned_folder(tmp_path), atomic_write(tmp_path / "best.pt"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["best.pt"]
+
+
+def test_files_that_a_running_process_writes_stay(tmp_path):
+    with atomic_write(tmp_path / "a") as partial:
+        with owned_folder(tmp_path):
+            assert partial.exists()
+        partial.write_text("whole")
+    assert (tmp_path / "a").read_text() == "whole"
+
+
+def test_a_folder_that_stays_empty_is_removed_unless_it_was_there(tmp_path):
+    with owned_folder(tmp_path / "new"):
+        pass
+    (tmp_path / "old").mkdir()
+    with owned_folder(tmp_path / "old"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]
+
+
+def test_without_a_home_folder_the_variable_is_named(monkeypatch):
+    monkeypatch.delenv("EFFDET_HOME", raising=False)
+    monkeypatch.setattr("pathlib.Path.home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+    with pytest.raises(ConfigError, match=r"no home folder .* set EFFDET_HOME to a folder"):
+        home_folder()
+
+
+def test_the_home_of_an_unknown_user_is_an_error():
+    with pytest.raises(ConfigError, match=r"^~nosuchuser/a: there is no such home folder; write the whole path"):
+        full_path("~nosuchuser/a")

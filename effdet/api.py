@@ -12,9 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-
 from effdet.config import ClassificationConfig, DataConfig, DetectionConfig, load_config, make_config
+from effdet.console import PlainConsole
 from effdet.diagnosis.quick import quick_diagnosis
 from effdet.distributed import is_first_process, process_group
 from effdet.errors import ConfigError
@@ -172,9 +171,9 @@ def evaluate(
     return metrics
 
 
-def _console(is_main: bool) -> Console:
+def _console(is_main: bool) -> PlainConsole:
     """Where progress is printed: plain lines in files and notebooks, and nothing in other processes."""
-    return Console(soft_wrap=True, markup=False, highlight=False, force_jupyter=False, quiet=not is_main)
+    return PlainConsole(quiet=not is_main)
 
 
 def _training_recipe(

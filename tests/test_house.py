@@ -13,7 +13,20 @@ PACKAGE = Path(effdet.__file__).resolve().parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 # Rooms from left to right; a module imports only from its own room and from rooms to its left.
 ROOMS = (
-    *("types", "errors", "opencv", "text", "files", "version", "config", "devices", "distributed", "boxes", "report"),
+    *(
+        "types",
+        "errors",
+        "opencv",
+        "text",
+        "terminal",
+        "files",
+        "version",
+        "config",
+        "devices",
+        "distributed",
+        "boxes",
+        "report",
+    ),
     *(
         "structures",
         "models",

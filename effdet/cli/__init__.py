@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 from effdet.cli.parsing import make_parser, nearest, parse
 from effdet.errors import EffdetError
+from effdet.terminal import accept_any_text, print_error
 
 VERBS = {
     "train": "train a detector or a classifier",
@@ -77,6 +78,7 @@ def run_verb(verb: str, arguments: Sequence[str] | None = None, prog: str | None
         arguments: what follows the verb; None takes the command line.
         prog: name of the program in its usage.
     """
+    accept_any_text()
     module = importlib.import_module(f"effdet.cli.{verb.replace('-', '_')}")
     parser = make_parser(prog, module.__doc__)
     module.add_arguments(parser)
@@ -113,5 +115,5 @@ def run_verb(verb: str, arguments: Sequence[str] | None = None, prog: str | None
 def _failed(message: str) -> int:
     """Prints an error, with the rank if there are several processes, and gives the exit status."""
     rank = os.environ.get("RANK") if os.environ.get("WORLD_SIZE", "1") != "1" else None  # set by torchrun
-    print(f"error: {message}" if rank is None else f"error in process {rank}: {message}", file=sys.stderr)
+    print_error(f"error: {message}" if rank is None else f"error in process {rank}: {message}")
     return 1

@@ -80,8 +80,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         EffdetError: a model, the image or an argument cannot be used, or the file cannot be written.
     """
-    from rich.console import Console
-
+    from effdet.console import PlainConsole
     from effdet.errors import ConfigError
     from effdet.inference.benchmark.comparison import compare
     from effdet.inference.benchmark.settings import Settings
@@ -99,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
         warmup=args.warmup,
         turns=args.turns if args.runs is None else max(1, min(args.turns, args.runs)),
     )
-    console = Console(soft_wrap=True, markup=False, highlight=False)
+    console = PlainConsole()
     with console.status("preparing ...") as status:
         report = compare(
             args.models,

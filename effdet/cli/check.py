@@ -59,8 +59,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from rich.console import Console
-
+    from effdet.console import PlainConsole
     from effdet.data.convert import check_empty
     from effdet.report.check_text import check_text, verdict_text
 
@@ -71,7 +70,7 @@ def _run(args: argparse.Namespace) -> int:
         check_empty(args.fix)
     check = _check(config)
     report = check.to_dict()
-    console = Console(highlight=False, stderr=args.json == "-")
+    console = PlainConsole(stderr=args.json == "-", soft_wrap=False)
     if args.json == "-":
         print(json.dumps(report, indent=2))
     else:
@@ -148,9 +147,9 @@ def _is_data_file(path: Path) -> bool:
 
 def _check(config: DetectionConfig | ClassificationConfig) -> DataCheck:
     """Checks the data set of a recipe, with a progress bar on stderr."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from effdet.console import PlainConsole
     from effdet.data.check import check_data
     from effdet.types import Letterbox, PostprocessOptions
 
@@ -159,7 +158,7 @@ def _check(config: DetectionConfig | ClassificationConfig) -> DataCheck:
     if config.task == "detection":
         size, most = _input_size(config), config.postprocess.max_detections
         letterbox = config.model.letterbox or letterbox
-    console = Console(stderr=True)
+    console = PlainConsole(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("reading images", total=None)

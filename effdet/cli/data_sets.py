@@ -68,9 +68,9 @@ def write_with_notes(
     Raises:
         EffdetError: the format cannot be written for this task, or the folder cannot be written.
     """
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from effdet.console import PlainConsole
     from effdet.data.convert import writable_formats, write_data_set
     from effdet.data.data_set import describe_table
     from effdet.text import count_of
@@ -80,7 +80,7 @@ def write_with_notes(
     format_name = format_name or data_format
     if format_name not in known:
         raise ConfigError(f"--to: {format_name} is not a format of {task} to write; choose --to {' or '.join(known)}")
-    console = Console(stderr=True)
+    console = PlainConsole(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("images", total=sum(map(len, tables.values())))
@@ -120,9 +120,9 @@ def refuse_inside(out: Path, *sources: Path) -> None:
 
 def say(*lines: str, style: str | None = None) -> None:
     """Prints lines as they are."""
-    from rich.console import Console
+    from effdet.console import PlainConsole
 
-    console = Console(soft_wrap=True, markup=False, highlight=False)
+    console = PlainConsole()
     for line in lines:
         console.print(line, style=style)
 

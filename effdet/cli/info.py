@@ -79,8 +79,9 @@ def _config(args: argparse.Namespace) -> DetectionConfig | ClassificationConfig:
 
 
 def _print(summary: ModelSummary) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from effdet.console import PlainConsole
 
     height, width = summary.image_size
     facts = Table(box=None, pad_edge=False, show_header=False)
@@ -102,5 +103,5 @@ def _print(summary: ModelSummary) -> None:
     rows = zip(summary.feature_strides, summary.feature_channels, summary.feature_sizes, strict=True)
     for level, (stride, channels, (rows_high, columns_wide)) in enumerate(rows, 3):
         features.add_row(f"C{level}", str(stride), str(channels), f"{rows_high} x {columns_wide}")
-    console = Console()
+    console = PlainConsole(soft_wrap=False)
     console.print(facts, "", modules, "", features, sep="\n")

@@ -35,8 +35,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         EffdetError: the recipe cannot be used, or the memory of a step cannot be measured.
     """
-    from rich.console import Console
-
+    from effdet.console import PlainConsole
     from effdet.models import make_spec
     from effdet.training.debug.memory import assumed_num_classes, parse_memory_size, plan_memory
     from effdet.training.tasks import TASKS
@@ -44,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
 
     config = read_recipe(args)
     memory = parse_memory_size(args.memory)
-    console = Console(soft_wrap=True, markup=False, highlight=False)
+    console = PlainConsole()
     height, width = TASKS[config.task].largest_image(config, make_spec(options_of(config.model)).image_size)
     classes = f"{assumed_num_classes(config)} classes"
     classes += "" if config.model.num_classes else " (assumed; set model.num_classes to that of your data)"

@@ -41,8 +41,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         EffdetError: there is no debug dump, or it is of another version of this package.
     """
-    from rich.console import Console
-
+    from effdet.console import PlainConsole
     from effdet.devices import autocast_dtype
     from effdet.training.debug.dump import read_dump, replay
 
@@ -50,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     device = _device(args.device, dump)
     precision = args.precision or dump.precision
     traced = replay(dump, device, autocast_dtype(precision, device))
-    console = Console(soft_wrap=True, markup=False, highlight=False)
+    console = PlainConsole()
     then, now = f"{dump.precision} on {dump.device}", f"{precision} on {device.type}"
     rank, size = dump.process
     process = f", of process {rank} of {size} alone" if size > 1 else ""

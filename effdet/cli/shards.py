@@ -53,8 +53,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"--shard-mb {args.shard_mb:g}: expected a size above 0")
     config = read_recipe(args)
 
-    from rich.console import Console
-
+    from effdet.console import PlainConsole
     from effdet.data.shard_writer import check_free
 
     splits: list[Part] = [args.split]
@@ -62,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         splits = ["train", "val"] if config.data.val is not None else ["train"]
     for split in splits:
         check_free(args.out, split)
-    console = Console(soft_wrap=True, markup=False, highlight=False)
+    console = PlainConsole()
     tables = _tables(config, splits, console)
     if "train" in tables and args.order == "shuffled":
         tables["train"] = _shuffled(tables["train"], config.seed)
@@ -96,12 +95,12 @@ def _shuffled(table: ImageTable, seed: int) -> ImageTable:
 
 def _write(table: ImageTable, folder: Path, split: str, shard_bytes: int) -> str:
     """Writes a split with a progress bar on stderr; returns a line on what was written."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from effdet.console import PlainConsole
     from effdet.data.shard_writer import write_shards
 
-    console = Console(stderr=True)
+    console = PlainConsole(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task(split, total=len(table))

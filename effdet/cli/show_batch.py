@@ -36,14 +36,13 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"--out {args.out}: expected the name of a picture, ending in {', '.join(SUFFIXES)}")
     config = read_recipe(args)
 
-    from rich.console import Console
-
+    from effdet.console import PlainConsole
     from effdet.report.pictures import write_image
     from effdet.report.sheet import stack_sheets
     from effdet.training.optim import make_schedule
     from effdet.training.tasks import make_task
 
-    console = Console(soft_wrap=True, markup=False, highlight=False)
+    console = PlainConsole()
     task = make_task(config, console)
     steps = min(args.batches, make_schedule(config.optim, config.train, task.data.num_images).total_steps)
     names = task.data.train_table.label_map.names

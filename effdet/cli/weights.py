@@ -70,9 +70,9 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _print_list(architecture: str | None) -> None:
-    from rich.console import Console
     from rich.table import Table
 
+    from effdet.console import PlainConsole
     from effdet.weights.download import is_cached
     from effdet.weights.zoo import ZOO, entries_of, find_entry
 
@@ -90,7 +90,7 @@ def _print_list(architecture: str | None) -> None:
         value = "-" if entry.value is None else f"{entry.value:.1f}"
         cached = "yes" if is_cached(entry) else ""
         table.add_row(entry.name, entry.architecture, str(entry.image_size), entry.metric, value, cached)
-    console = Console()
+    console = PlainConsole(soft_wrap=False)
     if not console.is_terminal:
         console.width = max(console.width, WIDTH)
     console.print(table)

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.console import Console
-
+from effdet.console import PlainConsole
 from effdet.exporting.calibration import COUNT as CALIBRATION_IMAGES
 from effdet.exporting.certifying import CompareOptions
 from effdet.exporting.pipeline import ExportResult, export_model
@@ -81,7 +80,7 @@ def export(
         "iou_threshold": iou_threshold,
         "max_detections": max_detections,
     }
-    console = Console(soft_wrap=True, markup=False, highlight=False, force_jupyter=False)
+    console = PlainConsole()
     result = export_model(
         weights,
         format,
@@ -134,7 +133,7 @@ def verify(
         DataError: images or the data set cannot be read.
         WeightsError: the file or the checkpoint cannot be used, or there is neither a certificate nor a checkpoint.
     """
-    console = Console(soft_wrap=True, markup=False, highlight=False, force_jupyter=False)
+    console = PlainConsole()
     compare = CompareOptions(images, data, ap, max_ap_loss)
     result = verify_file(file, weights, compare=compare, metadata=metadata, threads=threads, show=console.print)
     for line in result.lines:

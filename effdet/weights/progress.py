@@ -17,10 +17,11 @@ def fetch(entry: ZooEntry) -> Path:
     cached = cached_path(entry)
     if cached is not None:
         return cached
-    from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    console = Console(stderr=True)
+    from effdet.console import PlainConsole
+
+    console = PlainConsole(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     hidden = not console.is_terminal
     with Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=hidden) as progress:

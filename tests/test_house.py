@@ -13,33 +13,10 @@ PACKAGE = Path(effdet.__file__).resolve().parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 # Rooms from left to right; a module imports only from its own room and from rooms to its left.
 ROOMS = (
-    *(
-        "types",
-        "errors",
-        "opencv",
-        "text",
-        "terminal",
-        "files",
-        "version",
-        "config",
-        "devices",
-        "distributed",
-        "boxes",
-        "report",
-    ),
-    *(
-        "structures",
-        "models",
-        "weights",
-        "losses",
-        "postprocess",
-        "data",
-        "runtimes",
-        "evaluation",
-        "training",
-        "inference",
-    ),
-    *("diagnosis", "exporting", "api", "cli"),
+    *("types", "errors", "opencv", "text", "terminal", "console", "plain_data", "files", "version"),
+    *("config", "devices", "distributed", "boxes", "report", "structures", "models", "weights", "losses"),
+    *("postprocess", "data", "runtimes", "evaluation", "training", "inference", "diagnosis", "exporting"),
+    *("api", "cli"),
 )
 PLAIN_ROOMS = {"boxes", "report", "structures", "models", "losses", "postprocess"}  # plain values in, tensors out
 NOT_PLAIN = {"config", "data"}

@@ -43,7 +43,7 @@ def test_markup_and_control_characters_in_names_do_nothing(monkeypatch):
 )
 def test_a_terminal_without_unicode_shows_the_closest_characters(encoding, shown):
     code = (
-        "from effdet.terminal import accept_any_text; from effdet.console import PlainConsole; accept_any_text();"
+        "from effdet.cli.output import accept_any_text; from effdet.console import PlainConsole; accept_any_text();"
         r"PlainConsole().print('a\u00b2 caf\u00e9 \u732b')"
     )
     environment = {"PYTHONIOENCODING": encoding, "PATH": ""}

@@ -13,9 +13,9 @@ import os
 import sys
 from collections.abc import Sequence
 
+from effdet.cli.output import accept_any_text, print_error
 from effdet.cli.parsing import make_parser, nearest, parse
 from effdet.errors import EffdetError
-from effdet.terminal import accept_any_text, print_error
 
 VERBS = {
     "train": "train a detector or a classifier",

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from effdet.config.section import Fraction, Pixels, Positive, Section
+from effdet.config.section import Factor, Fraction, Pixels, Section
 from effdet.types import Task
 
 
@@ -19,9 +19,9 @@ def _rises(limits: tuple[float, float]) -> tuple[float, float]:
 
 
 _Area = Annotated[float, Field(gt=0, le=1)]
-_Alpha = Annotated[float, Field(ge=0)]
+_Alpha = Annotated[float, Field(ge=0, le=1000)]
 _Magnitude = Annotated[float, Field(ge=0, le=30)]
-_Range = Annotated[tuple[Positive, Positive], AfterValidator(_rises)]
+_Range = Annotated[tuple[Factor, Factor], AfterValidator(_rises)]
 
 
 class SplitConfig(Section):
@@ -98,7 +98,7 @@ class DataConfig(Section):
         "the range of the bit depth that the values need, see docs/data.md.",
     )
     workers: int = Field(
-        2, ge=0, description="Loader processes per training process; 0 loads in the training process itself."
+        2, ge=0, le=1024, description="Loader processes per training process; 0 loads in the training process itself."
     )
     cache: Literal["none", "memory", "disk"] = Field(
         "none", description="Where decoded training images are kept for later epochs, to load them faster."
@@ -179,7 +179,7 @@ class ClassificationData(DataConfig):
 class RandAugment(Section):
     """Random operations from a list, applied one after the other. Source: RandAugment (arXiv:1909.13719)."""
 
-    layers: int = Field(0, ge=0, description="Operations per image; 0 switches RandAugment off.")
+    layers: int = Field(0, ge=0, le=100, description="Operations per image; 0 switches RandAugment off.")
     magnitude: _Magnitude = Field(9.0, description="Strength of the operations, 0..30.")
 
 
@@ -215,7 +215,9 @@ class DetectionAugment(Section):
     mixup: Fraction = Field(
         0.0, description="Probability of mixup: the image blended with another, keeping the boxes of both."
     )
-    close_mosaic_epochs: int = Field(0, ge=0, description="Number of last epochs without mosaic, copy_paste and mixup.")
+    close_mosaic_epochs: int = Field(
+        0, ge=0, le=10**9, description="Number of last epochs without mosaic, copy_paste and mixup."
+    )
     random_erasing: Fraction = Field(0.0, description="Probability of filling a random rectangle with noise.")
 
 
@@ -234,9 +236,11 @@ class ClassificationAugment(Section):
     horizontal_flip: Fraction = Field(0.5, description="Probability of a horizontal flip.")
     rand_augment: RandAugment = RandAugment()
     random_erasing: Fraction = Field(0.0, description="Probability of filling a random rectangle with noise.")
-    mixup_alpha: float = Field(0.0, ge=0, description="Alpha of mixup, which blends two images; 0 switches it off.")
+    mixup_alpha: float = Field(
+        0.0, ge=0, le=1000, description="Alpha of mixup, which blends two images; 0 switches it off."
+    )
     cutmix_alpha: float = Field(
-        0.0, ge=0, description="Alpha of CutMix, which pastes a rectangle of another image; 0 switches it off."
+        0.0, ge=0, le=1000, description="Alpha of CutMix, which pastes a rectangle of another image; 0 switches it off."
     )
 
 

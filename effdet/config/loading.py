@@ -7,12 +7,10 @@ suggests instead of an unknown key, in `suggestions.py`.
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
@@ -22,8 +20,10 @@ from effdet.config.schema import TASKS, ClassificationConfig, Config, DetectionC
 from effdet.config.section import keys_of
 from effdet.config.suggestions import suggestion
 from effdet.errors import ConfigError
+from effdet.plain_data import parse_yaml
 
 _COMMAND_LINE = "command line"
+_LONGEST = 200  # characters of a value in a message
 
 
 def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> DetectionConfig | ClassificationConfig:
@@ -100,7 +100,13 @@ def _message(fault: ErrorDetails, config: type[Config], origins: Mapping[str, st
         expected = f"expected a list, such as [{', '.join(map(str, example))}]"
     elif fault["type"] == "missing" and steps[-1].isdecimal():  # a value of a list
         key, expected = key.rpartition(".")[0], "expected one value more in the list"
-    return f"{place}: '{key}' is {fault['input']!r}: {expected}"
+    return f"{place}: '{key}' is {_short(fault['input'])}: {expected}"
+
+
+def _short(value: Any) -> str:
+    """A value in a message."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def _parse_override(override: str) -> dict[str, Any]:
@@ -111,9 +117,9 @@ def _parse_override(override: str) -> dict[str, Any]:
     try:
         # A path or a text is read as it is, even 2017 or "my data #1"; in quotes, as YAML.
         plain = key in _text_keys() and text.lower() not in ("", "null", "~") and text[0] not in "'\""
-        value = text if plain else yaml.load(text, _Loader)
-    except yaml.YAMLError:
-        raise ConfigError(f"{_COMMAND_LINE}: the value of '{override}' is not valid YAML") from None
+        value = text if plain else parse_yaml(text)
+    except ValueError:
+        raise ConfigError(f"{_COMMAND_LINE}: the value of '{override[:200]}' is not valid YAML") from None
     change = value
     for step in reversed(key.split(".")):
         change = {step: change}
@@ -156,11 +162,11 @@ def _read_file(path: Path, seen: tuple[Path, ...]) -> tuple[Mapping[str, Any], M
     if path.resolve() in seen:
         raise ConfigError(f"{path}: 'base' leads back to this file; a recipe cannot be its own parent")
     try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        tree = parse_yaml(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"{path}: cannot be read as a YAML file: {error}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    except ValueError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from None
     tree = {} if tree is None else tree
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected a mapping of sections such as 'model:', got a {type(tree).__name__}")
@@ -180,21 +186,3 @@ def _find_base(base: str, path: Path) -> Path:
         return find_recipe(base, path.parent)
     except ConfigError as error:
         raise ConfigError(f"{path}: base: {error}") from None
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML that refuses duplicate keys and reads 1e-3 as a number."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"key '{key}' appears twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?[0-9][0-9_]*(?:\.[0-9_]*)?[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
-)

@@ -21,7 +21,7 @@ from effdet.config.data_sections import (
     ProgressiveConfig,
 )
 from effdet.config.migration import VERSION
-from effdet.config.section import Fraction, ImageSize, Positive, Section
+from effdet.config.section import Count, Factor, Fraction, ImageSize, Positive, Section
 from effdet.types import (
     BatchNormMode,
     DetectionLossOptions,
@@ -40,7 +40,7 @@ class ModelConfig(Section):
 
     name: str = Field(description="Name of the model; `effdet models` lists them.")
     num_classes: int | None = Field(
-        None, ge=1, description="Number of classes; null uses the classes of the training set."
+        None, ge=1, le=10**6, description="Number of classes; null uses the classes of the training set."
     )
     image_size: ImageSize | None = Field(
         None,
@@ -62,13 +62,22 @@ class ModelConfig(Section):
         "random.",
     )
     phi: float | None = Field(
-        None, ge=0, description="Compound coefficient that scales the smallest model of a family; null does not scale."
+        None,
+        ge=0,
+        le=16,
+        description="Compound coefficient that scales the smallest model of a family; null does not scale.",
     )
     width: float | None = Field(
-        None, gt=0, description="Width coefficient: factor of the backbone's channels; null uses the model's own."
+        None,
+        gt=0,
+        le=32,
+        description="Width coefficient: factor of the backbone's channels; null uses the model's own.",
     )
     depth: float | None = Field(
-        None, gt=0, description="Depth coefficient: factor of the backbone's block repeats; null uses the model's own."
+        None,
+        gt=0,
+        le=32,
+        description="Depth coefficient: factor of the backbone's block repeats; null uses the model's own.",
     )
     padding: Padding | None = Field(
         None,
@@ -94,13 +103,14 @@ class DetectorConfig(ModelConfig):
         description="Another backbone: the name of a classifier, or timm/NAME for one of the timm library; null uses "
         "the model's own.",
     )
-    anchor_scale: float | None = Field(
-        None, gt=0, description="Side of the smallest anchor of a level, in strides; null uses the model's own."
+    anchor_scale: Factor | None = Field(
+        None, description="Side of the smallest anchor of a level, in strides; null uses the model's own."
     )
-    anchor_aspects: tuple[Annotated[tuple[Positive, Positive], Field(strict=False)], ...] | None = Field(
+    anchor_aspects: tuple[Annotated[tuple[Factor, Factor], Field(strict=False)], ...] | None = Field(
         None,
         strict=False,
         min_length=1,
+        max_length=100,
         description="Anchor shapes as (width, height) factors; null uses the model's own.",
     )
     antialias: bool | None = Field(
@@ -223,13 +233,13 @@ class OptimConfig(Section):
 class TrainConfig(Section):
     """Length, batch size, precision and saving of the training. Source: EfficientDet reference, hparams."""
 
-    epochs: int = Field(300, ge=1, description="Epochs: passes over the training set.")
-    max_steps: int | None = Field(
-        None, ge=1, description="Stop after this many optimizer steps; the schedule ends there too. Null: no limit."
+    epochs: Count = Field(300, description="Epochs: passes over the training set.")
+    max_steps: Count | None = Field(
+        None, description="Stop after this many optimizer steps; the schedule ends there too. Null: no limit."
     )
-    batch_size: int = Field(64, ge=1, description="Images per optimizer step, over all processes.")
+    batch_size: int = Field(64, ge=1, le=10**6, description="Images per optimizer step, over all processes.")
     accumulation_steps: int = Field(
-        1, ge=1, description="Gradient accumulation: micro-batches per optimizer step, to save memory."
+        1, ge=1, le=10**6, description="Gradient accumulation: micro-batches per optimizer step, to save memory."
     )
     activation_checkpointing: bool = Field(
         False,
@@ -265,20 +275,19 @@ class TrainConfig(Section):
         "statistics (SyncBatchNorm on several GPUs) from 8 images per forward pass; below 8, pretrained BatchNorm "
         "layers stay frozen and new ones use batch statistics.",
     )
-    log_every: int = Field(20, ge=1, description="Optimizer steps between two records of the log.")
+    log_every: Count = Field(20, description="Optimizer steps between two records of the log.")
     save_every_minutes: float | None = Field(
         10.0, gt=0, description="Minutes between saves of last.pt within an epoch; null saves at its end only."
     )
     max_hours: float | None = Field(
         None, gt=0, description="Save and stop after this many hours, to be resumed later; null for no limit."
     )
-    patience: int | None = Field(
+    patience: Count | None = Field(
         None,
-        ge=1,
         description="Early stopping: stop after this many evaluations without improvement; null never stops early.",
     )
     timeout_minutes: float = Field(
-        30.0, gt=0, description="Several processes: minutes that one waits for the others before it gives up."
+        30.0, gt=0, le=10**6, description="Several processes: minutes that one waits for the others before it gives up."
     )
     deterministic: bool = Field(
         False, description="Use deterministic operations only, so that runs repeat exactly on GPUs too; slower."
@@ -288,8 +297,10 @@ class TrainConfig(Section):
 class EvalConfig(Section):
     """When and how the validation split is evaluated during training."""
 
-    every_epochs: int = Field(1, ge=0, description="Epochs between evaluations; 0 evaluates after the last epoch only.")
-    batch_size: int = Field(8, ge=1, description="Images per forward pass.")
+    every_epochs: int = Field(
+        1, ge=0, le=10**9, description="Epochs between evaluations; 0 evaluates after the last epoch only."
+    )
+    batch_size: int = Field(8, ge=1, le=10**6, description="Images per forward pass.")
 
 
 class LogConfig(Section):
@@ -329,10 +340,11 @@ class PostprocessConfig(Section):
     max_candidates: int = Field(
         PostprocessOptions.max_candidates,
         ge=1,
+        le=10**6,
         description="(anchor, class) pairs per image that enter NMS, best scores first.",
     )
     max_detections: int = Field(
-        PostprocessOptions.max_detections, ge=1, description="Detections per image, best scores first."
+        PostprocessOptions.max_detections, ge=1, le=10**6, description="Detections per image, best scores first."
     )
 
 

@@ -13,7 +13,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
-Pixels = Annotated[int, Field(ge=32)]  # a side of the input
+Pixels = Annotated[int, Field(ge=32, le=16384)]  # a side of the input
+Factor = Annotated[float, Field(ge=0.01, le=100)]  # of a size
+Count = Annotated[int, Field(ge=1, le=10**9)]
 
 
 def _square(size: Any) -> Any:
@@ -21,7 +23,7 @@ def _square(size: Any) -> Any:
     return (size, size) if type(size) is int else size
 
 
-_SIDE = {"type": "integer", "minimum": 32}
+_SIDE = {"type": "integer", "minimum": 32, "maximum": 16384}
 ImageSize = Annotated[
     tuple[Pixels, Pixels],
     BeforeValidator(_square),

@@ -23,6 +23,7 @@ from effdet.errors import ConfigError
 from effdet.evaluation.evaluate import Evaluator, evaluate
 from effdet.evaluation.run_report import write_run_report
 from effdet.files import write_text
+from effdet.plain_data import parse_yaml
 from effdet.runtimes.runtime import Runtime
 from effdet.weights.card import ModelCard
 
@@ -227,7 +228,7 @@ def _model_values(card: ModelCard) -> dict[str, Any]:
 def _override_keys(override: str) -> list[str]:
     """The dotted keys that an override gives, such as model.name for both model.name=x and model={name: x}."""
     key, _, text = override.partition("=")
-    return _dotted(key, yaml.safe_load(text)) if text.lstrip().startswith("{") else [key]
+    return _dotted(key, parse_yaml(text)) if text.lstrip().startswith("{") else [key]
 
 
 def _dotted(key: str, value: Any) -> list[str]:

@@ -80,7 +80,7 @@ def test_early_stopping_needs_evaluations():
             "augment.scale_jitter=[2, 1]",
             "'augment.scale_jitter' is [2, 1]: expected a range [low, high] with the lower value first",
         ),
-        ("augment.scale_jitter=[0, 1]", "'augment.scale_jitter.0' is 0: input should be greater than 0"),
+        ("augment.scale_jitter=[0, 1]", "'augment.scale_jitter.0' is 0: input should be greater than or equal to 0.01"),
         ("model.image_size=[0, 64]", "'model.image_size.0' is 0: input should be greater than or equal to 32"),
         ("model.anchor_aspects=[]", "'model.anchor_aspects' is []"),
         ("optim.learning_rate=.nan", "'optim.learning_rate' is nan: input should be a finite number"),
@@ -101,7 +101,7 @@ def test_a_value_that_makes_no_sense_is_refused(override, message):
         ("augment.crop_area=[0.5, 1.5]", "'augment.crop_area.1' is 1.5: input should be less than or equal to 1"),
         ("augment.crop_area=[0.5]", "'augment.crop_area"),
         ("augment.crop_aspect=[2, 1]", "'augment.crop_aspect' is [2, 1]: expected a range"),
-        ("augment.crop_aspect=[0, 1]", "'augment.crop_aspect.0' is 0: input should be greater than 0"),
+        ("augment.crop_aspect=[0, 1]", "'augment.crop_aspect.0' is 0: input should be greater than or equal to 0.01"),
         ("augment.crop_aspect=null", "'augment.crop_aspect' is None"),
         ("augment.rand_augment.layers=-1", "'augment.rand_augment.layers' is -1"),
         (

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from effdet.errors import DataError
+from effdet.plain_data import parse_json
 
 KEYS = ("images", "annotations", "categories")
 _PEEKED = 65536  # bytes at the start and at the end of a file that are looked at
@@ -45,7 +46,7 @@ def first_file_name(path: Path) -> str | None:
     if match is None:
         return None
     try:
-        return str(json.loads(match[1]))
+        return str(parse_json(match[1]))
     except ValueError:
         return None
 
@@ -57,7 +58,7 @@ def read_lists(path: Path) -> CocoLists:
         DataError: the file is missing, no JSON, or holds something else than COCO instances.
     """
     try:
-        content = json.loads(path.read_bytes())
+        content = parse_json(path.read_bytes())
     except FileNotFoundError:
         raise DataError(f"{path}: no such annotation file; check the path") from None
     except json.JSONDecodeError as error:
@@ -71,10 +72,8 @@ def read_lists(path: Path) -> CocoLists:
         ) from None
     except OSError as error:
         raise DataError(f"{path}: the annotation file cannot be read: {error.strerror or error}") from None
-    except (RecursionError, ValueError):  # ValueError: integers of thousands of digits
-        raise DataError(
-            f"{path}: nested too deeply, or with numbers too long, for annotations; write it again"
-        ) from None
+    except ValueError as error:
+        raise DataError(f"{path}: cannot be read as annotations: {error}; write the file again") from None
     other = _other_content(content)
     if other:
         raise DataError(f"{path}: not a COCO instances file: {other}")

@@ -6,11 +6,11 @@ What the fields say is read in `boxes_csv.py`.
 from __future__ import annotations
 
 import ast
-import json
 from collections.abc import Iterator
 from typing import Any
 
 from effdet.data.formats.csv_columns import Columns
+from effdet.plain_data import parse_json
 
 SOLE_CLASS = "object"  # of files without a column of classes
 
@@ -80,7 +80,7 @@ def _parsed(text: str) -> Any:
     if not text or text in ("None", "null"):
         return []
     try:
-        return json.loads(text)
+        return parse_json(text)
     except ValueError:
         pass
     try:

@@ -5,15 +5,13 @@ The layouts without such a file are in `yolo_layout.py`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-import yaml
-
 from effdet.data.formats.listing import is_split_name
 from effdet.errors import DataError
+from effdet.plain_data import parse_json, parse_yaml
 
 NAME_FILES = ("classes.txt", "obj.names", "predefined_classes.txt", "_darknet.labels", "notes.json")
 _YAML_SUFFIXES = (".yaml", ".yml")
@@ -102,7 +100,7 @@ def read_names(path: Path) -> dict[int, str]:
     text = _read_text(path)
     if path.suffix.lower() == ".json":
         try:
-            rows = json.loads(text)["categories"]
+            rows = parse_json(text)["categories"]
             return {int(row["id"]): str(row["name"]) for row in rows}
         except (ValueError, KeyError, TypeError):
             raise DataError(f"{path}: expected 'categories' with the id and name of each class") from None
@@ -154,11 +152,9 @@ def _read(path: Path) -> dict[str, Any]:
         return {key.strip(): value.strip() for key, value in pairs}
     try:
         # Names stay texts as written: YAML would read the class 'no' as False and '007' as 7.
-        content = yaml.load(text, Loader=yaml.BaseLoader)
-    except (yaml.YAMLError, RecursionError) as error:
-        place = getattr(error, "problem_mark", None)
-        line = f", line {place.line + 1} column {place.column + 1}" if place else ""
-        raise DataError(f"{path}: not valid YAML{line}; write the file again") from None
+        content = parse_yaml(text, as_texts=True)
+    except ValueError as error:
+        raise DataError(f"{path}: not valid YAML: {error}; write the file again") from None
     return {str(key): value for key, value in content.items()} if isinstance(content, dict) else {}
 
 

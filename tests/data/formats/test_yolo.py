@@ -480,7 +480,7 @@ def test_metadata_that_contradicts_itself_is_counted(tmp_path):
         ("classes.txt", "ant\n\nbee\n", r"classes\.txt: line 2 is empty; expected a class name in each line"),
         ("classes.txt", b"\xe9\n", r"classes\.txt: not UTF-8 text at byte 0"),
         ("notes.json", "[]", r"notes\.json: expected 'categories'"),
-        ("data.yaml", "names: [ant\ntrain: images", r"data\.yaml: not valid YAML, line 2 column 6"),
+        ("data.yaml", "names: [ant\ntrain: images", r"data\.yaml: not valid YAML: line 2 column 6"),
         ("data.yaml", "train: images\nnames: {a: b}", r"data\.yaml: names has the key 'a'; expected class indices"),
         ("data.yaml", "train: images\nnames: coco.names", r"data\.yaml: names is 'coco\.names'; expected a list"),
     ],

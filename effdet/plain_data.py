@@ -1,0 +1,119 @@
+"""YAML and JSON texts of others to plain values, within limits: the one reading of both.
+
+What the values mean is checked by the readers of recipes, annotations and cards.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from typing import Any
+
+import yaml
+
+_MOST_VALUES = 1_000_000  # that a YAML text may stand for, with what its aliases repeat
+_MAY_BE_HALF = re.compile(rb"\\u[dD][89a-fA-F]")  # of a character beyond the first 65,536
+_HALF = re.compile("[\ud800-\udfff]")  # which no file can hold
+
+
+def parse_yaml(text: str, as_texts: bool = False) -> Any:
+    """The values of a YAML text; duplicate keys are refused, 1e-3 is a number, and no tag makes an object.
+
+    Args:
+        text: the YAML.
+        as_texts: whether numbers, dates and the like stay the texts that are written.
+
+    Raises:
+        ValueError: it is no YAML, nested too deeply, or its aliases stand for too many values; the message says why,
+            in one line.
+    """
+    try:
+        loader = (_TextLoader if as_texts else _Loader)(text)
+        try:
+            node = loader.get_single_node()
+            if node is None:
+                return None
+            if _size(node, {}) > _MOST_VALUES:
+                raise ValueError(f"its aliases stand for more than {_MOST_VALUES:,} values")
+            return loader.construct_document(node)
+        finally:
+            loader.dispose()  # type: ignore[no-untyped-call]
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f"line {mark.line + 1} column {mark.column + 1}: " if mark else ""
+        raise ValueError(f"{place}{error.problem}") from None
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from None
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The values of a JSON text; of bytes in UTF-8, UTF-16 or UTF-32.
+
+    Raises:
+        json.JSONDecodeError: it is no JSON.
+        UnicodeDecodeError: the bytes are no text.
+        ValueError: it is nested too deeply, or holds numbers of thousands of digits or half a character.
+    """
+    try:
+        values = json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except json.JSONDecodeError:
+        raise
+    except UnicodeDecodeError:
+        raise
+    except ValueError:
+        raise ValueError("it holds a number of thousands of digits") from None
+    if _MAY_BE_HALF.search(text.encode(errors="replace") if isinstance(text, str) else text):
+        half = _first_half(values)
+        if half is not None:
+            raise ValueError(f"{half!r} holds half of a character; correct that name")
+    return values
+
+
+def _first_half(values: Any) -> str | None:
+    """The first text with half of a character."""
+    stack = [values]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, str) and _HALF.search(value):
+            return value
+        if isinstance(value, (list, dict)):
+            stack += [*value, *value.values()] if isinstance(value, dict) else value
+    return None
+
+
+class _TextLoader(yaml.BaseLoader):
+    """YAML whose scalars are texts."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that refuses duplicate keys and reads 1e-3 as a number."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        for key, times in keys.items():
+            if times > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"key '{key}' appears twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?[0-9][0-9_]*(?:\.[0-9_]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+
+
+def _size(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many values a node stands for, with what its aliases repeat; of an alias to itself, more than any limit."""
+    if not isinstance(node, yaml.CollectionNode):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = _MOST_VALUES + 1  # while it is being counted
+        inner = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
+        known[id(node)] = 1 + sum(_size(part, known) for part in inner)
+    return known[id(node)]

@@ -38,7 +38,7 @@ def parse_yaml(text: str, as_texts: bool = False) -> Any:
                 raise ValueError(f"its aliases stand for more than {_MOST_VALUES:,} values")
             return loader.construct_document(node)
         finally:
-            loader.dispose()  # type: ignore[no-untyped-call]
+            loader.dispose()
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     except yaml.MarkedYAMLError as error:

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from effdet.config import TASKS
 from effdet.errors import WeightsError
+from effdet.text import reason_of
 from effdet.training.setup import Run
 from effdet.training.state import TrainState
 from effdet.weights.card import ModelCard
@@ -47,7 +48,7 @@ def resume(checkpoint: Path, run: Run, state: TrainState) -> None:
         WeightsError: the file has no training state, or that of another model or optimizer.
     """
     path, content = newest_state(checkpoint, run.console)
-    if not is_checkpoint(content) or not content["training"]:
+    if not is_checkpoint(content) or not isinstance(content["training"], dict) or not content["training"]:
         raise WeightsError(f"{path}: has no training state; resume from the last.pt of a run")
     card = card_in(content, path)
     changes = differences(card.config, run.config.to_dict())
@@ -60,14 +61,15 @@ def resume(checkpoint: Path, run: Run, state: TrainState) -> None:
         raise WeightsError(f"{path}: {difference}{advice}")
     try:
         state.load_state_dict(content["training"])
-    except (RuntimeError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0]
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = reason_of(error)
         raise WeightsError(f"{path}: does not fit this recipe ({reason}){advice}") from None
     if not all(metrics.keys() >= set(run.task.criterion.names) for metrics in state.recent):
         state.recent = []  # the loss has changed: the next record of the log covers the steps from here on
     run.processes.all_reduce_max(0)  # waits until every process has read the file
     run.console.print(f"resumed from {path} after step {state.step}")
-    for line in [*data_changes(content["training"].get("data", {}), state.data), *changes]:
+    data = content["training"].get("data", {})
+    for line in [*data_changes(data if isinstance(data, Mapping) else {}, state.data), *changes]:
         run.console.print(line, style="yellow")
 
 
@@ -135,7 +137,9 @@ def data_changes(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """
     if not saved:
         return []
-    before, after = saved["fingerprints"], now["fingerprints"]
+    before, after = saved.get("fingerprints"), now["fingerprints"]
+    if not isinstance(before, Mapping) or "train" not in before:
+        return ["the file does not say which data set it was trained on, so changes of it are not noticed"]
     lines = []
     if before["train"] != after["train"]:
         counts = [f"{key} {saved[key]} -> {now[key]}" for key in COUNTS if saved.get(key) != now.get(key)]

@@ -3,13 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from torch import nn
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor, nn
 
 from effdet.models import EfficientDet, EfficientNet
 from effdet.training.ema import ExponentialMovingAverage
+
+_Count = Annotated[int, Field(ge=0)]
+
+
+class _SavedState(BaseModel):
+    """The types of what `TrainState.state_dict` gives."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    model: dict[str, Tensor]
+    average: dict[str, Tensor] | None
+    optimizer: dict[str, Any]
+    loss: dict[str, Tensor]
+    scaler: dict[str, Any]
+    step: _Count
+    best: float | None
+    seconds: float
+    stale: _Count
+    evaluation_due: bool
+    recent: list[dict[str, float]]
 
 
 @dataclass
@@ -77,12 +98,18 @@ class TrainState:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Loads a state of the same model and optimizer; data and hyperparameters of the optimizer stay as they are."""
+        """Loads a state of the same model and optimizer; data and hyperparameters of the optimizer stay as they are.
+
+        Raises:
+            ValueError, RuntimeError: it is none, or that of another model or optimizer.
+        """
+        _check_types(state)
         self.model.load_state_dict(state["model"])
         if self.ema is not None:
             self.ema.model.load_state_dict(state["average"] or state["model"])
         own = [{key: value for key, value in group.items() if key != "params"} for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
+        _check_shapes(self.optimizer)
         for group, settings in zip(self.optimizer.param_groups, own, strict=True):
             group.update(settings)  # such as the weight decay: the current recipe decides
         self.criterion.load_state_dict(state["loss"])
@@ -91,3 +118,26 @@ class TrainState:
         self.step, self.best, self.seconds = state["step"], state["best"], state["seconds"]
         self.stale, self.evaluation_due, self.recent = state["stale"], state["evaluation_due"], list(state["recent"])
         self.saved_step = self.step
+
+
+def _check_types(state: Any) -> None:
+    """Raises ValueError if a state is not what `TrainState.state_dict` gives."""
+    try:
+        _SavedState.model_validate(state)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        key = ".".join(str(name) for name in fault["loc"])
+        raise ValueError(f"{key or 'it'}: {fault['msg'][0].lower()}{fault['msg'][1:]}") from None
+
+
+def _check_shapes(optimizer: torch.optim.Optimizer) -> None:
+    """Raises ValueError if an average of the optimizer has another shape than its parameter.
+
+    PyTorch does not check that, and its fused kernels would write beyond the memory of such a tensor.
+    """
+    for parameter, values in optimizer.state.items():
+        for name, value in values.items():
+            if isinstance(value, Tensor) and value.ndim and value.shape != parameter.shape:
+                raise ValueError(
+                    f"'{name}' of the optimizer has shape {list(value.shape)}, expected {list(parameter.shape)}"
+                )

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 from effdet.config import migrate
 from effdet.models import EfficientDetSpec, EfficientNetSpec, ModelSpec
 from effdet.types import Task
+from effdet.weights.card_limits import check_card
 
 SPECS: dict[Task, type[ModelSpec]] = {"detection": EfficientDetSpec, "classification": EfficientNetSpec}
 
@@ -63,7 +64,8 @@ def read_card(plain: Mapping[str, Any]) -> ModelCard:
     """The card from the result of `ModelCard.to_dict`, with its recipe migrated to the current version.
 
     Raises:
-        ValueError, TypeError, KeyError: it is not the result of `ModelCard.to_dict`.
+        ValueError, TypeError, KeyError: it is not the result of `ModelCard.to_dict`, or beyond the limits of
+            `check_card`.
         ConfigError: its recipe was written by a newer version of this package.
     """
     fields = {key: value for key, value in plain.items() if key not in ("task", "spec")}
@@ -71,4 +73,6 @@ def read_card(plain: Mapping[str, Any]) -> ModelCard:
     if plain["task"] not in SPECS:
         raise ValueError(f"unknown task {plain['task']!r}")
     spec = TypeAdapter(SPECS[plain["task"]]).validate_python(plain["spec"])
-    return TypeAdapter(ModelCard).validate_python(vars(ModelCard(spec=spec, **fields)))
+    card = TypeAdapter(ModelCard).validate_python(vars(ModelCard(spec=spec, **fields)))
+    check_card(card)
+    return card

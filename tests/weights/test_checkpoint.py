@@ -353,7 +353,7 @@ def test_a_file_of_another_format_is_refused(path, number, words):
 
 def test_weights_that_do_not_fit_their_card_are_refused(path):
     content = changed(path)
-    changed(path, card={**content["card"], "class_names": ("a", "b", "c")})
+    changed(path, card={**content["card"], "class_names": ("a", "b", "c"), "category_ids": (1, 2, 3)})
     assert "do not fit their own card" in refusal(path)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from pydantic import ConfigDict, TypeAdapter
 from torch import Tensor, nn
 
 from effdet.config import make_config
@@ -22,6 +23,7 @@ from effdet.errors import WeightsError
 from effdet.files import atomic_folder, write_json
 from effdet.models import EfficientDet, EfficientNet
 from effdet.report.pictures import write_image
+from effdet.text import reason_of
 from effdet.training.debug.nan_trace import NanTrace, ValueRange, trace
 from effdet.training.debug.out_of_memory import is_out_of_memory
 from effdet.training.state import TrainState
@@ -66,6 +68,8 @@ class DebugDump:
         device: type of the device.
     """
 
+    __pydantic_config__ = ConfigDict(arbitrary_types_allowed=True)
+
     card: ModelCard
     weights: dict[str, Tensor]
     criterion: dict[str, Tensor]
@@ -109,9 +113,25 @@ def read_dump(path: Path) -> DebugDump:
     if version != FORMAT:
         raise WeightsError(f"{path}: a debug dump of another version of this package; replay it with that version")
     try:
-        return DebugDump(**{**content, "card": read_card(content["card"])})
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise WeightsError(f"{path}: the debug dump is damaged: {str(error).splitlines()[0]}") from None
+        dump = DebugDump(**{**content, "card": read_card(content["card"])})
+        TypeAdapter(DebugDump).validate_python(vars(dump))
+        _check_lengths(dump)
+        _model_of(dump)
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from None
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise WeightsError(f"{path}: the debug dump is damaged: {reason_of(error)}") from None
+    return dump
+
+
+def _check_lengths(dump: DebugDump) -> None:
+    """Raises ValueError if the columns of a dump do not belong together."""
+    if dump.images.ndim != 4 or dump.images.dtype != torch.uint8:
+        raise ValueError(f"images have the type {dump.images.dtype} and the shape {list(dump.images.shape)}")
+    lengths = {name: len(getattr(dump, name)) for name in ("images", "files", "ids", "rows", "targets")}
+    lengths["sizes"] = sum(dump.sizes)
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"it has {', '.join(f'{length} {name}' for name, length in lengths.items())}")
 
 
 def dump_step(
@@ -265,7 +285,8 @@ def _model_of(dump: DebugDump) -> EfficientDet | EfficientNet:
         model.get_parameter(name).requires_grad_(False)
     for name, rate in dump.dropout.items():
         dropout = model.get_submodule(name)
-        assert isinstance(dropout, nn.Dropout)
+        if not isinstance(dropout, nn.Dropout):
+            raise WeightsError(f"{name} is no dropout layer")
         dropout.p = rate
     return model
 

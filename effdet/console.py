@@ -16,11 +16,19 @@ from effdet.terminal import CONTROL, printable
 class PlainConsole(Console):
     """A console that prints texts as they are: no markup, no highlighting, lines of any length."""
 
-    def __init__(self, *, stderr: bool = False, quiet: bool = False, soft_wrap: bool = True) -> None:
+    def __init__(
+        self, *, stderr: bool = False, quiet: bool = False, soft_wrap: bool = True, width: int | None = None
+    ) -> None:
         """A console of standard output, or of standard error; a quiet one prints nothing."""
         # In a notebook it prints plain lines, too.
         super().__init__(
-            stderr=stderr, quiet=quiet, soft_wrap=soft_wrap, markup=False, highlight=False, force_jupyter=False
+            stderr=stderr,
+            quiet=quiet,
+            soft_wrap=soft_wrap,
+            width=width,
+            markup=False,
+            highlight=False,
+            force_jupyter=False,
         )
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,16 +41,13 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         EffdetError: recipe, data set or weights cannot be used, or the data set has no objects.
     """
-    from rich.console import Console
-
     from effdet.cli.anchor_tables import print_report, print_suggestion
+    from effdet.console import PlainConsole
     from effdet.diagnosis.anchor_suggestion import suggest
     from effdet.diagnosis.anchors import analyze, objects_of
     from effdet.training.tasks.data import show_tables
 
-    console = Console(
-        soft_wrap=True, markup=False, highlight=False, file=sys.stderr if args.json == "-" else sys.stdout
-    )
+    console = PlainConsole(stderr=args.json == "-")
     base, config, spec = _recipe(args, console)
     if args.write is not None and args.write.expanduser().resolve() == base.resolve():
         raise ConfigError(f"--write {args.write}: this is the recipe itself; choose another file")

@@ -24,8 +24,7 @@ from effdet.cli.runtime_arguments import add_runtime_arguments
 from effdet.errors import ConfigError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from effdet.console import PlainConsole
     from effdet.diagnosis.verdict import Diagnosis
 
 
@@ -54,11 +53,11 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("--annotations and --predictions go together: a COCO file, and a COCO results file for it")
     if (args.run is None) == (args.annotations is None):
         raise ConfigError("give the folder of a run or a model file; or --annotations and --predictions, without a run")
-    from rich.console import Console
 
+    from effdet.console import PlainConsole
     from effdet.diagnosis.verdict import checks_table
 
-    console = Console(soft_wrap=True, markup=False, highlight=False)
+    console = PlainConsole()
     if args.annotations is not None:
         from effdet.diagnosis.doctor import diagnose_results
 
@@ -73,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     return 0 if diagnosis.healthy else 1
 
 
-def _of_run(args: argparse.Namespace, console: Console) -> Diagnosis:
+def _of_run(args: argparse.Namespace, console: PlainConsole) -> Diagnosis:
     """The diagnosis of a run."""
     from effdet.devices import pick_device
     from effdet.diagnosis.doctor import diagnose_run

@@ -86,8 +86,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         EffdetError: a source, the weights or an argument cannot be used, or the results cannot be written.
     """
-    from rich.console import Console
-
+    from effdet.console import PlainConsole
     from effdet.distributed import process_group
     from effdet.inference.jobs import predict_files
     from effdet.inference.output_folder import new_folder, numbered_folders
@@ -96,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
 
     sources = open_sources(args.sources, numbered_folders() if args.out is None else [args.out])
     with process_group(args.device, TIMEOUT_MINUTES) as (together, device):
-        console = Console(soft_wrap=True, quiet=not together.is_main)
+        console = PlainConsole(quiet=not together.is_main)
         folder = together.broadcast(args.out or new_folder())
         console.print(_announcement(sources, folder), markup=False, highlight=False)
         predictor = Predictor(

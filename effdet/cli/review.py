@@ -21,8 +21,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rich.console import Console
-
+    from effdet.console import PlainConsole
     from effdet.diagnosis.review import Review
     from effdet.diagnosis.review_rows import Row
 
@@ -57,8 +56,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         EffdetError: run, data, predictions or an argument cannot be used.
     """
-    from rich.console import Console
-
+    from effdet.console import PlainConsole
     from effdet.diagnosis.review import FOLDER, home_of, review_run
     from effdet.errors import ConfigError
     from effdet.report.review_page import headline
@@ -66,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     for name in ("rows", "images"):
         if getattr(args, name) < 0:
             raise ConfigError(f"--{name} {getattr(args, name)}: expected 0 or more")
-    console = Console(soft_wrap=True, markup=False, highlight=False)
+    console = PlainConsole()
     source = args.run.expanduser()
     review = review_run(
         source,
@@ -114,11 +112,12 @@ def _write(folder: Path, review: Review, most: int) -> dict[str, Any]:
     return report
 
 
-def _print(console: Console, rows: Sequence[Row]) -> None:
+def _print(console: PlainConsole, rows: Sequence[Row]) -> None:
     """Prints rows as a table, which is not folded where the terminal is narrow."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from effdet.console import PlainConsole
 
     table = Table(box=None, pad_edge=False)
     for name in ("rank", "probability", "kind", "class", "confidence", "box", "file"):
@@ -130,4 +129,4 @@ def _print(console: Console, rows: Sequence[Row]) -> None:
             *(f"{row.confidence:.2f}", " ".join(f"{side:.0f}" for side in row.box), row.file_name),
         )
         table.add_row(*map(Text, cells))
-    Console(width=max(console.width, _WIDTH)).print(table)
+    PlainConsole(width=max(console.width, _WIDTH), soft_wrap=False).print(table)

@@ -5,7 +5,6 @@ A results file with faults is what is diagnosed here, so only rows that cannot b
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +21,7 @@ from effdet.diagnosis.scoring import average_precision
 from effdet.diagnosis.verdict import Check
 from effdet.errors import DataError
 from effdet.evaluation.matching import Predictions
+from effdet.plain_data import parse_json
 from effdet.text import count_of
 
 
@@ -59,10 +59,10 @@ def read_results(path: Path) -> Results:
         DataError: the file is missing, or is no list of predictions.
     """
     try:
-        rows = json.loads(path.read_bytes())
+        rows = parse_json(path.read_bytes())
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); give a COCO results file") from None
-    except (ValueError, RecursionError):
+    except ValueError:
         raise DataError(f"{path}: is no JSON file; expected a COCO results file") from None
     if isinstance(rows, dict):
         rows = rows.get("annotations")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from effdet.console import PlainConsole
 from effdet.evaluation.results_file import read_results
 from effdet.evaluation.tables import class_table, metrics_table
 from effdet.text import count_of
@@ -44,7 +45,7 @@ def evaluate_results(
         ConfigError: the folder holds other results, or cannot be written.
         DataError: a file is missing or holds something else, or most detections are of other images or categories.
     """
-    console = console or Console(soft_wrap=True, markup=False, highlight=False, force_jupyter=False)
+    console = console or PlainConsole()
     folder = None
     if output_dir is not None:
         from effdet.evaluation.evaluate_checkpoint import check_writable, unused_folder

@@ -26,6 +26,7 @@ from effdet.evaluation.matching import Predictions
 from effdet.evaluation.result_images import match_images
 from effdet.evaluation.result_rows import RESULT_KEYS
 from effdet.evaluation.truth_file import read_truth
+from effdet.plain_data import parse_json
 from effdet.text import count_of
 
 LOW_SCORE = 0.05  # a file whose lowest score is above it is questioned
@@ -150,7 +151,7 @@ def _read_columns(path: Path) -> tuple[Columns, list[str]]:
 def _read_list(path: Path) -> list[Any]:
     """The rows of a results file as they stand there."""
     try:
-        content = json.loads(path.read_bytes())
+        content = parse_json(path.read_bytes())
     except FileNotFoundError:
         raise DataError(f"{path}: no such results file; check the path") from None
     except OSError as error:
@@ -160,8 +161,8 @@ def _read_list(path: Path) -> list[Any]:
     except json.JSONDecodeError as error:
         where = f"line {error.lineno} column {error.colno}: {error.msg.lower()}" if error.doc.strip() else "it is empty"
         raise DataError(f"{path}: not valid JSON, {where}; {_EXPECTED}") from None
-    except (RecursionError, ValueError):  # ValueError: integers of thousands of digits
-        raise DataError(f"{path}: nested too deeply, or with numbers too long, for results; {_EXPECTED}") from None
+    except ValueError as error:
+        raise DataError(f"{path}: cannot be read as results: {error}; {_EXPECTED}") from None
     if isinstance(content, list):
         return content
     if isinstance(content, dict):

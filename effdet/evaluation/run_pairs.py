@@ -21,6 +21,7 @@ from effdet.data.validation_list import with_saved_list
 from effdet.errors import DataError, EffdetError
 from effdet.evaluation.coco import CocoEvaluator
 from effdet.evaluation.paired import ComparedRun, compare_runs
+from effdet.plain_data import parse_json
 from effdet.report.run_page import RunContent
 from effdet.structures import Detections
 from effdet.text import count_of, reason_of
@@ -100,7 +101,7 @@ def _evaluator(folder: Path) -> CocoEvaluator:
     found: dict[int, list[tuple[list[float], float, int]]] = {}
     path = folder / "predictions.json"
     try:
-        for each in json.loads(path.read_text(encoding="utf-8")):
+        for each in parse_json(path.read_text(encoding="utf-8")):
             x, y, width, height = each["bbox"]
             entry = ([x, y, x + width, y + height], each["score"], labels[each["category_id"]])
             found.setdefault(rows[each["image_id"]], []).append(entry)
@@ -160,7 +161,7 @@ def _correct_images(folder: Path) -> dict[str, bool]:
     """
     path = folder / "predictions.json"
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
+        rows = parse_json(path.read_text(encoding="utf-8"))
         return {row["file_name"]: row["classes"][0]["name"] == row["label"] for row in rows}
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise DataError(f"{path}: cannot be read ({reason_of(error)}); evaluate the run again") from None

@@ -6,13 +6,11 @@ The page itself is in `effdet/report/run_page.py`; several runs side by side are
 from __future__ import annotations
 
 import datetime
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from effdet.config import Config, load_config
@@ -23,6 +21,7 @@ from effdet.data.images import read_file, small_image
 from effdet.data.validation_list import with_saved_list
 from effdet.errors import ConfigError, DataError, EffdetError
 from effdet.evaluation.tables import MEANINGS
+from effdet.plain_data import parse_json, parse_yaml
 from effdet.report.curves import read_log
 from effdet.report.run_page import RunContent, write_run_page
 from effdet.text import reason_of
@@ -97,7 +96,7 @@ def read_analysis(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; pass the folder of a run or of an evaluation")
     try:
-        analysis = json.loads(path.read_text(encoding="utf-8"))
+        analysis = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"{folder}: holds no {ANALYSIS}, so it has nothing to report; {advice}") from None
     except (OSError, ValueError) as error:
@@ -129,10 +128,10 @@ def _recipe(folder: Path, notes: list[str]) -> dict[str, Any] | None:
     """The recipe of a folder as plain containers; None if there is none."""
     path = folder / "config.yaml"
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError) as error:
         notes.append(f"{path}: cannot be read ({reason_of(error)})")
         return None
     return tree if isinstance(tree, dict) else None
@@ -142,7 +141,7 @@ def _newest_start(folder: Path, notes: list[str]) -> dict[str, Any] | None:
     """The newest start in the manifest of a run; None without a manifest."""
     path = folder / "manifest.json"
     try:
-        start = json.loads(path.read_text(encoding="utf-8"))["starts"][-1]
+        start = parse_json(path.read_text(encoding="utf-8"))["starts"][-1]
         return dict(start)
     except FileNotFoundError:
         return None

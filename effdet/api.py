@@ -21,6 +21,7 @@ from effdet.evaluation.coco import CocoEvaluator
 from effdet.evaluation.evaluate_checkpoint import RESULTS, evaluate_model, evaluation_config, results_folder
 from effdet.evaluation.reference import comparison_line
 from effdet.evaluation.tables import metrics_table
+from effdet.files import full_path
 from effdet.runtimes.opening import open_model
 from effdet.text import count_of
 from effdet.training import engine
@@ -165,7 +166,7 @@ def evaluate(
             if pycocotools:
                 console.print(comparison_line(evaluator))
             if save_predictions is not None:
-                evaluator.save_results(Path(save_predictions).expanduser())
+                evaluator.save_results(full_path(save_predictions))
                 console.print(f"results for COCO's server are in {save_predictions}")
         console.print(f"{count_of(len(evaluator), 'image')}; {', '.join(RESULTS)} and more are in {folder}")
     return metrics
@@ -196,7 +197,7 @@ def _training_recipe(
         config = choose_recipe(overrides, device, console)
         return config, Path(f"{_data_name(config.data)}.yaml")
     config, file = recipe_of_run(Path(resume), overrides)
-    moved = config.output_dir is not None and config.output_dir.expanduser().resolve() != file.parent.resolve()
+    moved = config.output_dir is not None and full_path(config.output_dir).resolve() != file.parent.resolve()
     if moved and not any(override.startswith("output_dir=") for override in overrides):
         config = config.model_copy(update={"output_dir": file.parent})
     return config, file
@@ -213,7 +214,7 @@ def _read(
 
 def _data_name(data: DataConfig) -> str:
     """The name of the folder, file or address of a data set."""
-    place = Path(place_of(data)).expanduser().absolute()
+    place = full_path(place_of(data)).absolute()
     return re.sub(r"[^\w.-]+", "-", place.stem if place.is_file() else place.name) or "data"
 
 

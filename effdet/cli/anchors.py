@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from effdet.cli.recipes import add_recipe_arguments, overrides, recipe_path
 from effdet.errors import ConfigError
+from effdet.files import full_path
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -49,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
 
     console = PlainConsole(stderr=args.json == "-")
     base, config, spec = _recipe(args, console)
-    if args.write is not None and args.write.expanduser().resolve() == base.resolve():
+    if args.write is not None and full_path(args.write).resolve() == base.resolve():
         raise ConfigError(f"--write {args.write}: this is the recipe itself; choose another file")
     objects = objects_of(show_tables(config.data, console).train)
     report = analyze(objects, spec)
@@ -133,7 +134,7 @@ def _write(
         if args.write is not None:
             comment = "Suggested by `effdet anchors`"
             comment += f": no change, {suggestion.reason}" if suggestion.reason else ""
-            path = args.write.expanduser()
+            path = full_path(args.write)
             write_text(path, suggested_recipe(base, config, suggestion.changes, path.parent, comment))
             console.print(f"written: {args.write}; next: effdet train {args.write}")
         if args.json == "-":

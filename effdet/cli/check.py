@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from effdet.cli.recipes import recipe_path
 from effdet.errors import ConfigError, DataError, EffdetError
+from effdet.files import full_path
 from effdet.types import Task
 
 if TYPE_CHECKING:
@@ -94,10 +95,10 @@ def _config(args: argparse.Namespace) -> DetectionConfig | ClassificationConfig:
     from effdet.config import load_config, make_config
 
     first, *others = args.recipe
-    data = [first] if Path(first).expanduser().exists() else []  # even with an equals sign in its name
+    data = [first] if full_path(first).exists() else []  # even with an equals sign in its name
     names = [*data, *(text for text in (others if data else args.recipe) if "=" not in text)]
     changes = [text for text in args.recipe if text not in names]
-    path = Path(names[0]).expanduser() if len(names) == 1 else None
+    path = full_path(names[0]) if len(names) == 1 else None
     if not names:
         return make_config({"model": {"name": _MODELS["detection"]}}, changes, source=_SOURCE)
     if path is not None and path.exists() and (path.suffix not in (".yaml", ".yml") or _is_data_file(path)):

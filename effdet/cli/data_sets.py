@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from effdet.errors import ConfigError
+from effdet.files import full_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -114,7 +115,7 @@ def refuse_inside(out: Path, *sources: Path) -> None:
         ConfigError: it is inside of one.
     """
     for source in sources:
-        if out.expanduser().resolve().is_relative_to(source.expanduser().resolve()):
+        if full_path(out).resolve().is_relative_to(full_path(source).resolve()):
             raise ConfigError(f"{out} is inside of {source}, which is read; write to a folder outside of it")
 
 
@@ -137,5 +138,5 @@ def _section(path: Path, changes: Sequence[str]) -> DataConfig:
             raise ConfigError(f"'{change}': expected data.key=value, such as data.classes=[cat,dog]")
         if change.startswith(("data.root=", "data.val", "data.train.split")):
             raise ConfigError(f"'{change}': all splits of the data set are read; leave it out")
-    tree = {"task": task_at(path.expanduser()), "data": {"root": str(path.expanduser())}}
+    tree = {"task": task_at(full_path(path)), "data": {"root": str(full_path(path))}}
     return make_config(tree, changes, source=str(path)).data

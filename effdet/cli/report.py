@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from effdet.errors import ConfigError
+from effdet.files import full_path
 
 _COMPARISON = "comparison.html"
 
@@ -40,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         EffdetError: a folder holds no analysis, or the page cannot be written.
     """
-    folders = [folder.expanduser() for folder in args.runs]
+    folders = [full_path(folder) for folder in args.runs]
     if len(folders) == 1 and args.out is not None:
         raise ConfigError(
             f"--out {args.out}: the report of one run is written to its folder; give more runs, or no --out"
@@ -55,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
         else:
             from effdet.evaluation.run_comparison import write_comparison
 
-            out = (args.out or Path(_COMPARISON)).expanduser()
+            out = full_path(args.out or _COMPARISON)
             _print_differences(write_comparison(folders, out))
             print(f"comparison: {out}")
     except OSError as error:

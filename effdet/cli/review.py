@@ -18,6 +18,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from effdet.files import full_path
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -65,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
         if getattr(args, name) < 0:
             raise ConfigError(f"--{name} {getattr(args, name)}: expected 0 or more")
     console = PlainConsole()
-    source = args.run.expanduser()
+    source = full_path(args.run)
     review = review_run(
         source,
         args.split,

@@ -25,7 +25,7 @@ import numpy as np
 from effdet.config import DataConfig
 from effdet.data.images import REDUCTIONS, Image
 from effdet.errors import DataError
-from effdet.files import HOME_VARIABLE, atomic_write, home_folder
+from effdet.files import HOME_VARIABLE, atomic_write, full_path, home_folder
 
 VERSION = 2  # of the entries; raised when decoding changes
 LONGEST_WAIT = 300.0  # seconds for other processes to release the lock of the folder
@@ -222,7 +222,7 @@ def make_cache(config: DataConfig, num_images: int, processes: int = 1) -> Cache
     if config.cache == "memory":
         return MemoryCache(num_images, capacity // processes, config.workers)
     if config.cache == "disk":
-        folder = config.cache_folder.expanduser() if config.cache_folder else home_folder() / "images"
+        folder = full_path(config.cache_folder) if config.cache_folder else home_folder() / "images"
         if config.value_range is not None:  # images decoded in another way are other entries
             folder /= "values-{:g}-{:g}".format(*config.value_range)
         return DiskCache(folder, capacity)

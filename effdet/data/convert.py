@@ -19,7 +19,7 @@ from effdet.data.formats.voc_writer import is_file_name
 from effdet.data.image_table import ImageTable
 from effdet.data.labels import ImageLabels
 from effdet.errors import DataError
-from effdet.files import atomic_folder
+from effdet.files import atomic_folder, full_path
 from effdet.types import Task
 
 
@@ -72,7 +72,7 @@ def write_data_set(
         names = {split: _in_class_folders(tables[split], own) for split, own in names.items()}
     folders = {split: below.format(split=split) for split in tables}
     given, renamed = _unique_names(tables, names, folders)
-    folder = folder.expanduser().absolute()
+    folder = full_path(folder).absolute()
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with atomic_folder(folder) as partial:
@@ -92,7 +92,7 @@ def check_empty(folder: Path) -> None:
     Raises:
         DataError: the folder is not empty, or is a file.
     """
-    folder = folder.expanduser()
+    folder = full_path(folder)
     if folder.is_file():
         raise DataError(f"{folder}: is a file; expected a new folder to write to")
     if folder.is_dir() and any(folder.iterdir()):

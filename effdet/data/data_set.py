@@ -24,6 +24,7 @@ from effdet.data.formats.table import repair_boxes
 from effdet.data.image_table import ImageTable
 from effdet.data.label_map import LabelMap
 from effdet.errors import DataError
+from effdet.files import full_path
 from effdet.text import count_of
 from effdet.types import Task
 
@@ -89,13 +90,13 @@ def read_data_set(data: DataConfig, only: str | None = None) -> DataSet:
     """
     assert data.root is not None
     formats = FORMATS[data.task]
-    root = data.root.expanduser()
+    root = full_path(data.root)
     name, files = find_format(root, formats, data.format)
     if only is not None and only not in files:
         raise DataError(f"{root}: no split '{only}'; the {name} data set has {', '.join(files)}")
     splits = [split for split in sorted(files, key=_by_role) if only in (None, split)]
     if data.train.images is not None and len(splits) == 1:
-        files = {splits[0]: files[splits[0]]._replace(images=data.train.images.expanduser())}
+        files = {splits[0]: files[splits[0]]._replace(images=full_path(data.train.images))}
     tables: dict[str, Any] = {split: formats[name].read(files[split]) for split in splits}
     for table in tables.values():
         require_images(table)

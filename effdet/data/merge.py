@@ -20,6 +20,7 @@ from effdet.data.image_table import ImageTable
 from effdet.data.label_map import LabelMap
 from effdet.data.splitting import content_groups
 from effdet.errors import DataError
+from effdet.files import full_path
 
 SAME_BOX = 0.5  # pixels by which boxes of one object may differ between two data sets
 
@@ -179,7 +180,7 @@ def _labels(paths: Sequence[Path]) -> list[str]:
     """A short name of each data set: that of its folder, with a number if another has it too."""
     labels: list[str] = []
     for path in paths:
-        name = path.expanduser().absolute()
+        name = full_path(path).absolute()
         stem = name.stem if name.is_file() else name.name
         number = sum(label.rpartition("-")[0] == stem or label == stem for label in labels)
         labels.append(f"{stem}-{number + 1}" if number else stem)

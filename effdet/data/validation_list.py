@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from effdet.config import Config, ValidationConfig
 from effdet.data.image_table import ImageTable
-from effdet.files import write_text
+from effdet.files import full_path, write_text
 
 VALIDATION_LIST = "val.txt"  # in the folder of a run
 AnyConfig = TypeVar("AnyConfig", bound=Config)
@@ -38,7 +38,7 @@ def with_saved_list(config: AnyConfig, folder: Path) -> AnyConfig:
     val, saved = config.data.val, folder / VALIDATION_LIST
     if val is None or not saved.is_file():
         return config
-    is_gone = val.file_list is not None and not val.file_list.expanduser().exists()
+    is_gone = val.file_list is not None and not full_path(val.file_list).exists()
     return _with_list(config, saved) if is_gone or val == type(val)() else config
 
 

@@ -25,6 +25,7 @@ from effdet.data.loader import evaluation_batches
 from effdet.errors import WeightsError
 from effdet.evaluation.evaluate import Evaluator, evaluate
 from effdet.evaluation.evaluate_checkpoint import evaluation_config
+from effdet.files import full_path
 from effdet.models import EfficientDet, EfficientNet
 from effdet.runtimes.opening import EXPORTED, open_model
 from effdet.runtimes.pytorch import TorchRuntime
@@ -122,7 +123,7 @@ def open_patient(
         ConfigError: the recipe cannot be used.
         WeightsError: there is no model, or it cannot be read.
     """
-    path = Path(run).expanduser()
+    path = full_path(run)
     if path.is_dir():
         path = _checkpoint_in(path)
     weights: str | Path = path if path.exists() else run

@@ -22,7 +22,7 @@ from effdet.distributed import SINGLE, Processes
 from effdet.errors import ConfigError
 from effdet.evaluation.evaluate import Evaluator, evaluate
 from effdet.evaluation.run_report import write_run_report
-from effdet.files import write_text
+from effdet.files import full_path, write_text
 from effdet.plain_data import parse_yaml
 from effdet.runtimes.runtime import Runtime
 from effdet.weights.card import ModelCard
@@ -63,7 +63,7 @@ def evaluation_config(
     if recipe is None:
         stored = card.config or {"task": card.task, "model": {"name": card.spec.name}}
         config = make_config(_without_rule(stored, overrides), overrides, source=str(weights))
-        config = with_saved_list(config, Path(weights).expanduser().parent)
+        config = with_saved_list(config, full_path(weights).parent)
     elif isinstance(recipe, (str, Path)):
         source, config = str(recipe), load_config(recipe, overrides)
     else:
@@ -109,7 +109,7 @@ def results_folder(weights: str | Path, card: ModelCard, config: Config, out: Pa
     """
     if out is not None:
         return unused_folder(out)
-    file = Path(weights).expanduser()
+    file = full_path(weights)
     parent, stem = Path("runs"), str(weights)
     if file.is_file():
         parent, stem = file.parent, file.stem if file.suffix in (".pt", ".pth") else file.name
@@ -130,7 +130,7 @@ def unused_folder(out: Path) -> Path:
     Raises:
         ConfigError: it holds the results of an evaluation or of a training.
     """
-    out = out.expanduser()
+    out = full_path(out)
     taken = [name for name in RESULTS if (out / name).exists()]
     if taken:
         raise ConfigError(
@@ -251,7 +251,7 @@ def _data_name(data: DataConfig) -> str:
     """A short name of the validation data: of the folder, address or file that it is in, and of its split if given."""
     val = data.val
     place = data.url or data.root or (val and (val.annotations or val.images)) or "data"
-    name = Path(str(place)).expanduser().absolute().name.removesuffix(".json").removesuffix(".csv")
+    name = full_path(str(place)).absolute().name.removesuffix(".json").removesuffix(".csv")
     return f"{name}-{Path(val.split).stem}" if val and val.split else name
 
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from effdet.console import PlainConsole
 from effdet.evaluation.results_file import read_results
 from effdet.evaluation.tables import class_table, metrics_table
+from effdet.files import full_path
 from effdet.text import count_of
 
 
@@ -53,7 +54,7 @@ def evaluate_results(
 
         folder = unused_folder(Path(output_dir))
         check_writable(folder)
-    evaluator, lines = read_results(Path(annotations).expanduser(), Path(results).expanduser(), voc)
+    evaluator, lines = read_results(full_path(annotations), full_path(results), voc)
     metrics = evaluator.metrics()
     for line in [*lines, *evaluator.notes(metrics)]:
         console.print(line, style="yellow")

@@ -11,6 +11,7 @@ from pathlib import Path
 from effdet.data.images import Image
 from effdet.errors import DataError
 from effdet.exporting.images import folder_images, recipe_table, table_images
+from effdet.files import full_path
 from effdet.weights.card import ModelCard
 
 COUNT = 128  # images
@@ -33,7 +34,7 @@ def calibration_images(
     if source is not None:
         return folder_images(card, Path(source), count)
     try:
-        table = recipe_table(card, "train", Path(weights).expanduser().parent)
+        table = recipe_table(card, "train", full_path(weights).parent)
     except DataError as error:
         raise DataError(f"images for the calibration: {error}; give a folder with --calibration FOLDER") from None
     return table_images(card, table, count)

@@ -23,6 +23,7 @@ from effdet.exporting.certificate import ApComparison, Certificate, certify
 from effdet.exporting.comparing import TOLERANCES
 from effdet.exporting.images import drawn_images, folder_images, pixel_hash, recipe_table, table_images
 from effdet.exporting.measuring import compare_ap, compare_images, compared_options
+from effdet.files import full_path
 from effdet.runtimes.exported import ExportedRuntime
 from effdet.runtimes.pytorch import TorchRuntime
 from effdet.text import count_of
@@ -60,9 +61,9 @@ def check_compare_options(options: CompareOptions, precision: StoredPrecision) -
         DataError: a folder is missing.
         ConfigError: there is a limit for the loss of AP, and AP is not measured.
     """
-    if options.images is not None and not Path(options.images).expanduser().is_dir():
+    if options.images is not None and not full_path(options.images).is_dir():
         raise DataError(f"{options.images}: no such folder; give a folder with images")
-    if options.data is not None and not Path(options.data).expanduser().exists():
+    if options.data is not None and not full_path(options.data).exists():
         raise DataError(f"{options.data}: no such folder; give the data set to measure AP on")
     measured = options.ap or options.data is not None or precision in CALIBRATED
     if options.max_ap_loss is not None and not measured:
@@ -125,7 +126,7 @@ def _real_images(
     table: ImageTable | None = None
     if options.images is None or options.ap:
         try:
-            table = recipe_table(card, "val", Path(weights).expanduser().parent)
+            table = recipe_table(card, "val", full_path(weights).parent)
         except DataError as error:
             if options.ap:
                 raise DataError(f"images to measure AP on: {error}; give a data set with --data FOLDER") from None

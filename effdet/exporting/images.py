@@ -22,6 +22,7 @@ from effdet.data.resize import classification_view, resize
 from effdet.data.synthetic.scenes import SMALLEST_IMAGE, draw_scene
 from effdet.data.validation_list import with_saved_list
 from effdet.errors import DataError
+from effdet.files import full_path
 from effdet.types import Part
 from effdet.weights.card import ModelCard
 
@@ -43,7 +44,7 @@ def folder_images(card: ModelCard, folder: Path, count: int) -> Iterator[Image]:
     Raises:
         DataError: the folder is missing or has no images, or one cannot be read.
     """
-    folder = folder.expanduser()
+    folder = full_path(folder)
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; give a folder with images")
     paths = sorted(path for path in folder.rglob("*") if is_image_name(path.name) and path.is_file())
@@ -79,7 +80,7 @@ def recipe_table(card: ModelCard, split: Part, folder: Path) -> ImageTable:
         raise DataError("the weights have no recipe that names a data set")
     config = with_saved_list(make_config(card.config), folder)
     root = config.data.root
-    if root is not None and not root.expanduser().exists():
+    if root is not None and not full_path(root).exists():
         raise DataError(f"the data set of the recipe, {root}, is not there")
     table: ImageTable = read_table(config.data, split, LabelMap(card.class_names, card.category_ids))
     return table

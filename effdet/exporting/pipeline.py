@@ -23,6 +23,7 @@ from effdet.exporting.certifying import CompareOptions, check_compare_options, m
 from effdet.exporting.disk import folder_beside
 from effdet.exporting.formats import FORMATS, Format, faces_of
 from effdet.exporting.labels import write_labels
+from effdet.files import full_path
 from effdet.models import EfficientDet, EfficientNet
 from effdet.runtimes.exported import ExportedRuntime
 from effdet.runtimes.opening import EXPORTED, open_model
@@ -234,7 +235,7 @@ def output_path(
         ConfigError: `output` has another suffix than files of the format.
     """
     if output is not None:
-        path = Path(output).expanduser()
+        path = full_path(output)
         if path.is_dir():
             path = path / _default_name(weights, export, chosen, default_face)
         elif path.suffix != chosen.suffix:
@@ -242,7 +243,7 @@ def output_path(
                 f"{path}: files of this format end in {chosen.suffix}; give such a name or a folder that exists"
             )
         return path
-    source = Path(weights).expanduser()
+    source = full_path(weights)
     folder = source.parent if source.is_file() else Path()
     return folder / _default_name(weights, export, chosen, default_face)
 

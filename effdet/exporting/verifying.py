@@ -18,6 +18,7 @@ from effdet.exporting.formats import FORMATS
 from effdet.exporting.images import drawn_images, pixel_hash
 from effdet.exporting.measuring import compare_drawn
 from effdet.exporting.pipeline import content_hash, open_source, resized
+from effdet.files import full_path
 from effdet.runtimes.exported import ExportedRuntime
 from effdet.runtimes.opening import open_model
 
@@ -53,7 +54,7 @@ def verify_file(
     runtime = open_model(file, threads=threads, metadata=metadata).start(torch.device("cpu"), "auto")
     if not isinstance(runtime, ExportedRuntime):
         raise ConfigError(f"{file}: is no exported file; give one, and its checkpoint with --weights")
-    path, export = Path(file).expanduser(), runtime.export
+    path, export = full_path(file), runtime.export
     beside = path.parent / export.source
     if weights is None and export.source and beside.is_file():
         weights = beside

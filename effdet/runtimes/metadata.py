@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from effdet.errors import ConfigError, WeightsError
+from effdet.files import full_path
 from effdet.runtimes.exported import Graph
 from effdet.text import reason_of
 from effdet.types import Face, PostprocessOptions
@@ -36,7 +37,7 @@ def read_description(metadata: str | Path) -> ExportCard | ModelCard:
         ConfigError: there is no such JSON file.
         WeightsError: it is damaged or another kind of file, or there is no such checkpoint.
     """
-    path = Path(metadata).expanduser()
+    path = full_path(metadata)
     if path.suffix.lower() != ".json":
         try:
             return open_checkpoint(metadata).card

@@ -17,6 +17,7 @@ import torch
 
 from effdet.devices import inference_dtype
 from effdet.errors import ConfigError, WeightsError
+from effdet.files import full_path
 from effdet.runtimes.exported import ExportedRuntime, Graph
 from effdet.runtimes.metadata import EXPECTED, describe_graph, read_description
 from effdet.runtimes.pytorch import TorchRuntime
@@ -61,7 +62,7 @@ def open_model(weights: str | Path, *, threads: int | None = None, metadata: str
     """
     if threads is not None and threads < 1:
         raise ConfigError(f"threads is {threads}; expected at least 1")
-    path = Path(weights).expanduser()
+    path = full_path(weights)
     if path.suffix.lower() in EXPORTED:
         return _exported(path, threads, metadata)
     if metadata is not None:

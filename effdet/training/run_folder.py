@@ -15,7 +15,7 @@ from rich.console import Console
 
 from effdet.config import ClassificationConfig, DetectionConfig, load_config
 from effdet.errors import ConfigError, WeightsError
-from effdet.files import owned_folder
+from effdet.files import full_path, owned_folder
 from effdet.training.resume import newest_state
 
 CHECKPOINTS = ("last.pt", "previous.pt")
@@ -67,7 +67,7 @@ def choose_folders(
         return earlier, run_folder(output_dir, recipe.stem, earlier)
     earlier = newest_run(output_dir, recipe, console)
     if earlier is None and output_dir is not None:  # of a run that was killed before it saved anything, too
-        return None, output_dir.expanduser()
+        return None, full_path(output_dir)
     return earlier, run_folder(output_dir, recipe.stem, earlier)
 
 
@@ -81,7 +81,7 @@ def newest_run(output_dir: Path | None, recipe: Path, console: Console) -> Path 
     others = {path.stem for path in recipe.parent.glob("*.yaml")} - {recipe.stem}  # such as NAME-640
     folders = [path for path in Path("runs").glob("*") if own.fullmatch(path.name) and path.name not in others]
     if output_dir:
-        folders = [output_dir.expanduser()]
+        folders = [full_path(output_dir)]
     saved = [path for folder in folders for path in _checkpoints(folder)]
     newest_first = sorted(saved, key=lambda path: path.stat().st_mtime, reverse=True)
     damaged = []
@@ -106,7 +106,7 @@ def run_folder(output_dir: Path | None, name: str, resume: Path | None) -> Path:
     Raises:
         ConfigError: the given folder holds another run, or there is nothing to resume.
     """
-    output_dir = output_dir and output_dir.expanduser()
+    output_dir = output_dir and full_path(output_dir)
     if resume is not None:
         folder = existing_run(resume)
         if output_dir is not None and output_dir.resolve() != folder.resolve():

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from effdet.config import migrate
 from effdet.errors import ConfigError, WeightsError
-from effdet.files import atomic_write
+from effdet.files import atomic_write, full_path
 from effdet.models import EfficientDet, EfficientNet
 from effdet.weights.card import ModelCard, read_card
 
@@ -141,7 +141,7 @@ def read_tensors(path: str | Path) -> dict[str, Any]:
     Raises:
         WeightsError: the file is missing, damaged, or of another kind.
     """
-    path = Path(path).expanduser()
+    path = full_path(path)
     if path.is_dir():
         raise WeightsError(f"{path} is a folder; {_files_to_give(path) or 'it has no weights; give a file'}")
     if not path.is_file():

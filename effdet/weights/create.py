@@ -17,6 +17,7 @@ from torch import Tensor
 
 from effdet.config import ClassifierConfig, DetectorConfig, ModelConfig
 from effdet.errors import ConfigError, WeightsError
+from effdet.files import full_path
 from effdet.models import (
     EFFICIENTDETS,
     EFFICIENTNETS,
@@ -320,7 +321,7 @@ def _with_stem(state: dict[str, Tensor], model: EfficientDet | EfficientNet) -> 
 
 
 def _is_own_file(weights: str) -> bool:
-    path = Path(weights).expanduser()
+    path = full_path(weights)
     return path.is_file() and path.suffix != ".safetensors" and is_checkpoint(read_tensors(path))
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from effdet.errors import WeightsError
+from effdet.files import full_path
 from effdet.models import EFFICIENTDETS, EFFICIENTNETS, ModelOptions, ModelSpec, make_spec
 from effdet.models.anchors import anchors_per_cell
 from effdet.types import Task
@@ -88,7 +89,7 @@ def read_file(path: str | Path) -> PretrainedWeights:
     """
     entry = entry_of_file(Path(path).name)
     if entry is not None:
-        return read_entry(entry, Path(path).expanduser())
+        return read_entry(entry, full_path(path))
     content, source = read_tensors(path), str(path)
     if is_checkpoint(content):
         card = card_in(content, path)
@@ -196,7 +197,7 @@ def _default(weights: str, spec: ModelSpec) -> ZooEntry:
 
 def is_file_name(weights: str) -> bool:
     """Whether a name means a file: an existing file or folder, or a text that looks like a path."""
-    path = Path(weights).expanduser()
+    path = full_path(weights)
     return (
         path.is_file()
         or ("/" in weights and path.is_dir())

@@ -11,6 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from effdet.errors import WeightsError
+from effdet.files import full_path
 from effdet.models.timm_backbone import TimmSpec, make_timm_network
 
 
@@ -20,7 +21,7 @@ def read_timm_file(spec: TimmSpec, weights: str) -> dict[str, Tensor]:
     Raises:
         WeightsError: there is no such file, or it is not one of this network.
     """
-    path = Path(weights).expanduser()
+    path = full_path(weights)
     if not path.is_file():
         raise WeightsError(
             f"no weights '{weights}' of {spec.name} are known; download them with timm and give the path of the file"

@@ -19,6 +19,7 @@ from effdet.data.formats.shard_index import read_shards
 from effdet.data.formats.split_files import WHOLE, SplitFiles
 from effdet.data.shard_store import ShardAddress
 from effdet.errors import DataError
+from effdet.files import full_path
 from effdet.types import Part
 
 _TEST = re.compile(r"test(ing)?([-_ ]?set)?[-_]?\d*")
@@ -71,7 +72,7 @@ def read_splits(data: DataConfig) -> WrittenSplits:
 def _locate(data: DataConfig) -> tuple[str, dict[tuple[str, SplitPart], SplitFiles]]:
     """The format, and the files of each split by its name and what it is for."""
     formats = FORMATS[data.task]
-    root = None if data.root is None else data.root.expanduser()
+    root = None if data.root is None else full_path(data.root)
     names: list[str] = []
     files: dict[tuple[str, SplitPart], SplitFiles] = {}
     others: Mapping[str, SplitFiles] = {}

@@ -43,6 +43,7 @@ from effdet.data.labels import ImageLabels
 from effdet.data.shard_store import ShardAddress
 from effdet.data.splitting import automatic_fraction, listed_rows, validation_rows
 from effdet.errors import DataError
+from effdet.files import full_path
 from effdet.text import count_of
 from effdet.types import Part, Task
 
@@ -121,7 +122,7 @@ def read_tables(data: DataConfig) -> Tables:
     val = replace(whole.subset(np.flatnonzero(validating)), repairs={}, places={})  # shown once, for all
     val = val.with_repairs(NOT_LISTED, len(absent), absent)
     if data.root is not None and not _chosen_by_rule(data):
-        unused = _unannotated(data.root.expanduser(), whole)
+        unused = _unannotated(full_path(data.root), whole)
         val = val.with_repairs(UNANNOTATED, len(unused), unused)
     return Tables(whole.subset(np.flatnonzero(~validating)), val, True, format_name, others)
 

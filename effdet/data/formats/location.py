@@ -15,6 +15,7 @@ from effdet.data.formats.listing import is_split_name, subfolders
 from effdet.data.formats.split_files import WHOLE, SplitFiles, usual_split
 from effdet.data.images import is_image_name
 from effdet.errors import DataError
+from effdet.files import full_path
 from effdet.types import Part
 
 _DEEPEST = 2  # folders around a data set, such as those that unzipping makes
@@ -149,7 +150,7 @@ def locate_split(data: DataConfig, part: Part, formats: Mapping[str, Format]) ->
     """
     section = data.train if part == "train" else data.val
     assert section is not None
-    root = None if data.root is None else data.root.expanduser()
+    root = None if data.root is None else full_path(data.root)
     if root is not None and not root.exists():
         raise DataError(
             f"{root}: no such folder; set data.root=... to the folder of the data set; {describe_nearest(root)}"
@@ -226,7 +227,7 @@ def _given(data: DataConfig, section: SplitConfig, root: Path | None) -> Path | 
 
 def _below(path: Path, root: Path | None) -> Path:
     """A path as it stands, or below the root if it is only there."""
-    path = path.expanduser()
+    path = full_path(path)
     return root / path if root is not None and not path.exists() and (root / path).exists() else path
 
 

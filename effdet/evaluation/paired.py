@@ -31,11 +31,12 @@ from effdet.evaluation.bootstrap import (
 from effdet.evaluation.matching import Matches, Objects
 from effdet.text import count_of
 
-# Standard deviation of AP between seeds, before anything measures it: that of EfficientDet-Lite0 at 192 x 256 pixels on
-# BCCD. It was 0.005 for the whole recipe of BCCD and 0.025 for three epochs of the demo, so it counts no more than if
-# three runs had measured it.
+# Standard deviation of AP between seeds, where too few runs measure it: that of EfficientDet-Lite0 at 192 x 256 pixels
+# on BCCD. It was 0.005 for the whole recipe of BCCD and 0.034 for three epochs of the demo, so it counts no more than
+# if three runs had measured it.
 ASSUMED_NOISE = 0.012
-ASSUMED_DEGREES = 2
+ASSUMED_DEGREES = 2  # of freedom
+ENOUGH_DEGREES = 3  # of measured noise, from which nothing is assumed
 METRICS = ("AP", "AP50", "AP75")
 _DECIMALS = 5
 
@@ -67,13 +68,11 @@ class _Noise:
     """The standard deviation of a metric between runs of one recipe that differ by the seed alone.
 
     Attributes:
-        total: on the same images.
-        model: without that which other images would average out, and which the halves show already.
+        value: on the same images.
         degrees: of freedom.
     """
 
-    total: float
-    model: float
+    value: float
     degrees: int
 
 
@@ -101,7 +100,7 @@ def compare_runs(runs: Sequence[ComparedRun], objects: Objects, num_images: int,
     for metric in METRICS:
         values = [float(mean_over_classes(metrics_by_class(one.whole[None])[metric])[0]) for one in sampled]
         errors = _errors_over_images(sampled, metric)
-        noise = _noise(groups, values, errors, ASSUMED_DEGREES if metric == "AP" else 0)
+        noise = _noise(groups, values, may_assume=metric == "AP")
         if noise is None:
             continue
         for pair, error in errors.items():
@@ -148,44 +147,39 @@ def _groups(runs: Sequence[ComparedRun]) -> list[list[int]]:
     return [group for group in rows.values() if len(group) > 1]
 
 
-def _noise(
-    groups: list[list[int]], values: list[float], errors: dict[tuple[int, int], _StandardError], assumed: int
-) -> _Noise | None:
-    """The noise of a metric, pooled over the groups and with the assumed one; None if there is neither.
+def _noise(groups: list[list[int]], values: list[float], may_assume: bool) -> _Noise | None:
+    """The noise of a metric, pooled over the groups and, where these are small, with the assumed one.
 
     Args:
         groups: rows of the runs that differ by the seed alone.
         values: the metric of each run.
-        errors: of the differences of all pairs.
-        assumed: degrees of freedom of `ASSUMED_NOISE`.
+        may_assume: whether `ASSUMED_NOISE` is that of the metric; else the noise is None without groups.
     """
-    degrees = assumed + sum(len(group) - 1 for group in groups)
-    squares = [float(np.var([values[row] for row in group])) * len(group) for group in groups]
-    if not degrees or not np.isfinite(sum(squares)):
+    measured = sum(len(group) - 1 for group in groups)
+    assumed = min(max(ENOUGH_DEGREES - measured, 0), ASSUMED_DEGREES) if may_assume else 0
+    squares = sum(float(np.var([values[row] for row in group])) * len(group) for group in groups)
+    if not measured + assumed or not np.isfinite(squares):
         return None
-    total = (sum(squares) + assumed * ASSUMED_NOISE**2) / degrees
-    # Each of two runs of a recipe has half of the variance of their difference over images.
-    images = [errors[pair].value ** 2 / 2 for group in groups for pair in combinations(group, 2)]
-    model = max(total - float(np.mean(images)), 0.0) if images else total
-    return _Noise(sqrt(total), sqrt(model), degrees)
+    degrees = measured + assumed
+    return _Noise(sqrt((squares + assumed * ASSUMED_NOISE**2) / degrees), degrees)
 
 
 def _verdict(difference: float, error: _StandardError, noise: _Noise) -> dict[str, Any]:
     """The interval of a difference, and whether it excludes 0.
 
-    The degrees of freedom of the sum of two estimated variances are those of Welch and Satterthwaite.
+    Its variance is that over images plus that of two seeds. The noise between seeds was seen on images too, so this
+    is rather too much than too little. The degrees of freedom are those of Welch and Satterthwaite.
     """
-    variance = error.value**2 + 2 * noise.model**2
+    seeds = 2 * noise.value**2
+    variance = error.value**2 + seeds
     if not np.isfinite(variance) or not np.isfinite(difference):
-        return {"difference": None, "interval": None, "noise": noise.total, "verdict": "not distinguishable"}
-    doubt = error.value**4 / error.degrees
-    if noise.model:
-        doubt += (2 * noise.total**2) ** 2 / noise.degrees
+        return {"difference": None, "interval": None, "noise": noise.value, "verdict": "not distinguishable"}
+    doubt = error.value**4 / error.degrees + seeds**2 / noise.degrees
     reach = student(max(variance**2 / doubt, 1.0) if doubt else error.degrees) * sqrt(variance)
     return {
         "difference": round(difference, _DECIMALS),
         "interval": [round(difference - reach, _DECIMALS), round(difference + reach, _DECIMALS)],
-        "noise": round(noise.total, _DECIMALS),
+        "noise": round(noise.value, _DECIMALS),
         "verdict": "different" if abs(difference) > reach else "not distinguishable",
     }
 

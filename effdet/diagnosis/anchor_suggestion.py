@@ -20,9 +20,9 @@ from effdet.models import EfficientDetSpec
 from effdet.models.analysis import multiply_adds
 from effdet.text import count_of
 
-GAIN = 0.02  # of the mean recall ceiling of the classes, from which on other anchors are worth it
+GAIN = 0.1  # of the mean recall ceiling of the classes, from which on other anchors are worth it
 ENOUGH = 0.8  # mean recall ceiling of the classes from which on a larger input, which costs time, is not suggested
-SIZE_GAIN = 0.05  # of that mean, for which a still larger input is suggested
+SIZE_GAIN = 0.1  # of that mean, for which a still larger input is suggested
 SAVING = 0.9  # an input without padding is worth it from this fraction of the pixels down
 LOSS = 0.002  # of the recall ceiling of all objects, which a change may cost
 FEWEST_OBJECTS = 50  # of a data set; fewer are too few to suggest from
@@ -84,10 +84,10 @@ def changed_keys(spec: EfficientDetSpec, present: EfficientDetSpec) -> dict[str,
 def suggest(objects: Objects, spec: EfficientDetSpec, cut_padding: bool = True) -> Suggestion:
     """Compares other settings of a detector with its own.
 
-    Where other anchors bring the mean recall ceiling of the classes to `ENOUGH`, the input stays, else the smallest is
-    chosen from which on a larger one adds less than `SIZE_GAIN`. Then the fewest changes of the anchors are chosen that
-    come within `GAIN` of the best. No class loses many of its positive anchors, and the number of aspects stays, so
-    that the heads keep their form and cost.
+    At each input size the fewest changes of the anchors are chosen that come within `GAIN` of the best mean recall
+    ceiling of the classes. If that mean is `ENOUGH` at the present input, it stays, else the smallest is chosen that
+    comes within `SIZE_GAIN` of the best. No class loses many of its positive anchors, and the number of aspects stays,
+    so that the heads keep their form and cost.
 
     Args:
         objects: those of the training split.
@@ -108,7 +108,7 @@ def suggest(objects: Objects, spec: EfficientDetSpec, cut_padding: bool = True) 
         alone.append(sample.candidate(base))
     if len(sizes) > 1:
         larger = [sample.candidate(replace(spec, image_size=size)) for size in sizes[1:]]
-        alone.append(_first_near(larger, GAIN))
+        alone.append(_first_near(larger, SIZE_GAIN))
     alone = [candidate for candidate in alone if candidate.spec != spec]
     priced = _with_costs([sample.with_positives(each) for each in (present, *alone, together)])
     return Suggestion(priced[0], tuple(priced[1:-1]), priced[-1], reason, len(objects), len(sample))
@@ -120,11 +120,11 @@ def _choose(objects: Objects, present: Candidate, by_size: Sequence[Sequence[Can
         few = f"{count_of(len(objects), 'object')} in the training split; at least {FEWEST_OBJECTS} are needed"
         return f"{few} to suggest other anchors", present
     allowed = [[each for each in some if each.recall_ceiling >= present.recall_ceiling - LOSS] for some in by_size]
-    tops = [max(some, key=lambda candidate: candidate.class_mean) for some in allowed if some]
-    top = tops[0] if tops[0].class_mean >= ENOUGH else _first_near(tops, SIZE_GAIN)
-    together = next(_first_near(some, GAIN) for some in allowed if top in some)
+    of_sizes = [_first_near(some, GAIN) for some in allowed if some]
+    together = of_sizes[0] if of_sizes[0].class_mean >= ENOUGH else _first_near(of_sizes, SIZE_GAIN)
     if together.spec == present.spec:
-        return f"no change adds more than {100 * GAIN:.0f} points to the mean over the classes", present
+        mean = f"the mean of the classes, which is {100 * present.class_mean:.1f}%"
+        return f"other anchors add less than {100 * GAIN:.0f} points to {mean}", present
     return "", together
 
 

@@ -75,7 +75,7 @@ def test_anchors_that_fit_are_kept():
     suggestion = suggest(draw(80, 60), spec)
     assert suggestion.changes == {}
     assert suggestion.together.spec == spec
-    assert "no change adds more than 2 points" in suggestion.reason
+    assert "other anchors add less than 10 points" in suggestion.reason
 
 
 @pytest.mark.parametrize("sides", [(20, 20), (3, 400)])

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from effdet.config import ClassificationConfig, DataConfig, DetectionConfig, load_config, make_config
 from effdet.console import PlainConsole
-from effdet.diagnosis.quick import quick_diagnosis
+from effdet.diagnosis.doctor.quick import quick_diagnosis
 from effdet.distributed import is_first_process, process_group
 from effdet.errors import ConfigError
 from effdet.evaluation.coco import CocoEvaluator

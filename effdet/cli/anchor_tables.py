@@ -1,6 +1,7 @@
 """The report of `effdet anchors` as tables for a terminal of 80 columns or more.
 
-It shows the plain values that `effdet anchors --json` writes; they are computed in `effdet/diagnosis/anchors.py`.
+It shows the plain values that `effdet anchors --json` writes; they are computed in
+`effdet/diagnosis/anchors/coverage.py`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from effdet.diagnosis.anchor_suggestion import Suggestion
+    from effdet.diagnosis.anchors.suggestion import Suggestion
 
 MOST_CLASSES = 15
 NONE = "\u2013"  # where there are no objects
@@ -24,7 +25,7 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
     """Prints what the anchors reach: in all, by size, class and level.
 
     Args:
-        report: as `effdet.diagnosis.anchors.analyze` gives it.
+        report: as `effdet.diagnosis.anchors.coverage.analyze` gives it.
         console: where to print.
     """
     height, width = report["image_size"]
@@ -65,7 +66,7 @@ def print_suggestion(suggestion: Suggestion, cautions: Sequence[str], console: C
     """Prints what single changes bring, and what is suggested."""
     from rich.table import Table
 
-    from effdet.diagnosis.anchor_suggestion import changed_keys
+    from effdet.diagnosis.anchors.suggestion import changed_keys
 
     table = Table(box=None, pad_edge=False)
     table.add_column("change", overflow="fold")

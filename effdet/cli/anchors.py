@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from effdet.config import ClassificationConfig, DetectionConfig
-    from effdet.diagnosis.anchor_suggestion import Suggestion
+    from effdet.diagnosis.anchors.suggestion import Suggestion
     from effdet.models import EfficientDetSpec
 
 
@@ -44,8 +44,8 @@ def run(args: argparse.Namespace) -> int:
     """
     from effdet.cli.anchor_tables import print_report, print_suggestion
     from effdet.console import PlainConsole
-    from effdet.diagnosis.anchor_suggestion import suggest
-    from effdet.diagnosis.anchors import analyze, objects_of
+    from effdet.diagnosis.anchors.coverage import analyze, objects_of
+    from effdet.diagnosis.anchors.suggestion import suggest
     from effdet.training.tasks.data import show_tables
 
     console = PlainConsole(stderr=args.json == "-")
@@ -65,7 +65,7 @@ def _recipe(args: argparse.Namespace, console: Console) -> tuple[Path, Detection
     """The file of the recipe, the recipe, and its detector."""
     from effdet.config import load_config
     from effdet.config.recipe_files import find_recipe
-    from effdet.diagnosis.anchor_recipe import detector_of
+    from effdet.diagnosis.anchors.recipe import detector_of
     from effdet.training.automatic import RECIPES, choose_recipe
 
     path, changes = recipe_path(args), overrides(args)
@@ -102,7 +102,7 @@ def _of_checkpoint(
 
 def _cautions(config: DetectionConfig | ClassificationConfig, suggestion: Suggestion) -> list[str]:
     """What to keep in mind about a suggestion, one line each."""
-    from effdet.diagnosis.anchor_recipe import starts_from_detector
+    from effdet.diagnosis.anchors.recipe import starts_from_detector
 
     lines = []
     cost = suggestion.together.multiply_adds
@@ -126,7 +126,7 @@ def _write(
     console: Console,
 ) -> None:
     """Writes the recipe and the JSON file that the arguments ask for."""
-    from effdet.diagnosis.anchor_recipe import suggested_recipe
+    from effdet.diagnosis.anchors.recipe import suggested_recipe
     from effdet.files import write_json, write_text
 
     whole = {**report, "suggestion": suggestion.to_dict()}

@@ -25,7 +25,7 @@ from effdet.errors import ConfigError
 
 if TYPE_CHECKING:
     from effdet.console import PlainConsole
-    from effdet.diagnosis.verdict import Diagnosis
+    from effdet.diagnosis.doctor.verdict import Diagnosis
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,11 +55,11 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("give the folder of a run or a model file; or --annotations and --predictions, without a run")
 
     from effdet.console import PlainConsole
-    from effdet.diagnosis.verdict import checks_table
+    from effdet.diagnosis.doctor.verdict import checks_table
 
     console = PlainConsole()
     if args.annotations is not None:
-        from effdet.diagnosis.doctor import diagnose_results
+        from effdet.diagnosis.doctor.diagnose import diagnose_results
 
         diagnosis = diagnose_results(args.annotations, args.predictions)
     else:
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
 def _of_run(args: argparse.Namespace, console: PlainConsole) -> Diagnosis:
     """The diagnosis of a run."""
     from effdet.devices import pick_device
-    from effdet.diagnosis.doctor import diagnose_run
+    from effdet.diagnosis.doctor.diagnose import diagnose_run
 
     if "=" in args.run:
         raise ConfigError(f"'{args.run}' is a change of the recipe; give the folder of a run or a model file before it")

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from effdet.console import PlainConsole
-    from effdet.diagnosis.review import Review
-    from effdet.diagnosis.review_rows import Row
+    from effdet.diagnosis.review.rows import Row
+    from effdet.diagnosis.review.run import Review
 
 
 _WIDTH = 160  # columns of the table, where the terminal has fewer
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         EffdetError: run, data, predictions or an argument cannot be used.
     """
     from effdet.console import PlainConsole
-    from effdet.diagnosis.review import FOLDER, home_of, review_run
+    from effdet.diagnosis.review.run import FOLDER, home_of, review_run
     from effdet.errors import ConfigError
     from effdet.report.review_page import headline
 
@@ -95,10 +95,10 @@ def _write(folder: Path, review: Review, most: int) -> dict[str, Any]:
     Raises:
         ConfigError: the folder cannot be written.
     """
-    from effdet.diagnosis.proposals import write_proposals
-    from effdet.diagnosis.review_files import report_of, write_rows
-    from effdet.diagnosis.review_pictures import row_pictures
-    from effdet.diagnosis.review_rows import WORTH_A_LOOK
+    from effdet.diagnosis.review.files import report_of, write_rows
+    from effdet.diagnosis.review.pictures import row_pictures
+    from effdet.diagnosis.review.proposals import write_proposals
+    from effdet.diagnosis.review.rows import WORTH_A_LOOK
     from effdet.errors import ConfigError
     from effdet.report.review_page import write_review_page
 

@@ -1,6 +1,6 @@
 """A review of labels as one HTML page to look through: an image of every row, with the box in question and the reason.
 
-It shows the plain values of review.json; the images are cut out in `effdet/diagnosis/review_pictures.py`.
+It shows the plain values of review.json; the images are cut out in `effdet/diagnosis/review/pictures.py`.
 """
 
 from __future__ import annotations

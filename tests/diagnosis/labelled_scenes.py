@@ -7,7 +7,7 @@ import numpy as np
 
 from effdet.data.annotations import Annotations
 from effdet.data.label_map import LabelMap
-from effdet.diagnosis.review_rows import Row
+from effdet.diagnosis.review.rows import Row
 from effdet.evaluation.matching import Predictions
 
 SIZE = 400  # pixels along a side of an image

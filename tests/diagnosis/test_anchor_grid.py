@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from effdet.boxes import pairwise_iou
-from effdet.diagnosis import anchor_grid
-from effdet.diagnosis.anchor_grid import best_overlaps, count_overlapping, make_grid, match
+from effdet.diagnosis.anchors import grid as anchor_grid
+from effdet.diagnosis.anchors.grid import best_overlaps, count_overlapping, make_grid, match
 from effdet.losses.matching import match_anchors
 from effdet.models.anchors import ASPECTS
 

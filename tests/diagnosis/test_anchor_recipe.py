@@ -4,7 +4,7 @@ import pytest
 
 from effdet.config import load_config
 from effdet.config.recipe_files import find_recipe
-from effdet.diagnosis.anchor_recipe import detector_of, starts_from_detector, suggested_recipe
+from effdet.diagnosis.anchors.recipe import detector_of, starts_from_detector, suggested_recipe
 from effdet.errors import ConfigError
 
 CHANGES = ["data.root=mine", "train.epochs=3", "model.image_size=[192,256]", "loss.class_weights={a: 2.0}"]

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from effdet.config import make_config
-from effdet.diagnosis import anchor_candidates
-from effdet.diagnosis.anchor_candidates import Sample
-from effdet.diagnosis.anchor_suggestion import suggest, unpadded_size
-from effdet.diagnosis.anchors import analyze, objects_of
+from effdet.diagnosis.anchors import candidates as anchor_candidates
+from effdet.diagnosis.anchors.candidates import Sample
+from effdet.diagnosis.anchors.coverage import analyze, objects_of
+from effdet.diagnosis.anchors.suggestion import suggest, unpadded_size
 from effdet.models import ModelOptions, make_spec
 from effdet.models.analysis import multiply_adds
 from effdet.weights.create import options_of

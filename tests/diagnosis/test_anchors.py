@@ -4,7 +4,7 @@ import torch
 
 from effdet.boxes import pairwise_iou
 from effdet.data.letterbox import letterbox
-from effdet.diagnosis.anchors import analyze, input_scales, objects_of
+from effdet.diagnosis.anchors.coverage import analyze, input_scales, objects_of
 from effdet.errors import DataError
 from effdet.losses.matching import match_anchors
 from effdet.models import ModelOptions, make_spec

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from effdet.cli import main
-from effdet.diagnosis.doctor import diagnose_run
-from effdet.diagnosis.model_checks import ReversedChannels, model_checks
-from effdet.diagnosis.patient import open_patient
-from effdet.diagnosis.training_checks import log_facts, overfit, small_objects, untrained_classes
+from effdet.diagnosis.doctor.diagnose import diagnose_run
+from effdet.diagnosis.doctor.model_checks import ReversedChannels, model_checks
+from effdet.diagnosis.doctor.patient import open_patient
+from effdet.diagnosis.doctor.training_checks import log_facts, overfit, small_objects, untrained_classes
 from effdet.errors import WeightsError
 from effdet.types import PostprocessOptions
 from effdet.weights.card import read_card

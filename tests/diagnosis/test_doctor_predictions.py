@@ -7,12 +7,12 @@ import torch
 
 from effdet.data.annotations import Annotations
 from effdet.data.label_map import LabelMap
-from effdet.diagnosis.doctor import diagnose_results
-from effdet.diagnosis.exif import exif_checks, stored_boxes
-from effdet.diagnosis.prediction_checks import image_checks, prediction_checks, sample, truth_check
-from effdet.diagnosis.quick import quick_diagnosis
-from effdet.diagnosis.scoring import average_precision, classless_precision, pooled_precision, select
-from effdet.diagnosis.verdict import Check, first_jump
+from effdet.diagnosis.doctor.diagnose import diagnose_results
+from effdet.diagnosis.doctor.exif import exif_checks, stored_boxes
+from effdet.diagnosis.doctor.prediction_checks import image_checks, prediction_checks, sample, truth_check
+from effdet.diagnosis.doctor.quick import quick_diagnosis
+from effdet.diagnosis.doctor.scoring import average_precision, classless_precision, pooled_precision, select
+from effdet.diagnosis.doctor.verdict import Check, first_jump
 from effdet.evaluation.accuracy import AccuracyEvaluator
 from effdet.evaluation.coco import CocoEvaluator
 from effdet.evaluation.matching import Predictions

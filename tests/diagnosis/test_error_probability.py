@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from effdet.diagnosis.error_probability import HIGHEST, error_probability, fit_logistic
+from effdet.diagnosis.review.error_probability import HIGHEST, error_probability, fit_logistic
 
 
 def mixture(rng, right, errors, apart=3.0, simulated=2000):

@@ -6,8 +6,8 @@ from rich.console import Console
 
 from effdet.config import load_config
 from effdet.data.formats import read_table
-from effdet.diagnosis import folds as folds_module
-from effdet.diagnosis.folds import make_folds, train_fold
+from effdet.diagnosis.review import folds as folds_module
+from effdet.diagnosis.review.folds import make_folds, train_fold
 from effdet.errors import ConfigError, TrainingError
 
 QUIET = Console(quiet=True)

@@ -6,7 +6,7 @@ import pytest
 
 from effdet.data.formats.coco import read_coco
 from effdet.data.formats.split_files import SplitFiles
-from effdet.diagnosis.proposals import write_proposals
+from effdet.diagnosis.review.proposals import write_proposals
 
 from .labelled_scenes import row, scenes
 

@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from effdet.diagnosis.review_files import report_of, summary, write_rows
+from effdet.diagnosis.review.files import report_of, summary, write_rows
 
 from .labelled_scenes import row, scenes
 

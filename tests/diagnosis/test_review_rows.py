@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from effdet.diagnosis.review_rows import LEAST_PROBABILITY, WORTH_A_LOOK, review_table
+from effdet.diagnosis.review.rows import LEAST_PROBABILITY, WORTH_A_LOOK, review_table
 
 from .labelled_scenes import as_predictions, detections, overlap, scenes, spoiled
 

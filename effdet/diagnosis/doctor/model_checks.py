@@ -17,8 +17,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from effdet.config import DetectionConfig
 from effdet.config.schema import PostprocessConfig
 from effdet.data.image_table import ImageTable
-from effdet.diagnosis.patient import Patient
-from effdet.diagnosis.verdict import Check
+from effdet.diagnosis.doctor.patient import Patient
+from effdet.diagnosis.doctor.verdict import Check
 from effdet.models import EfficientDet, EfficientNet
 from effdet.models.efficientnet import IMAGENET_MEAN, IMAGENET_STD
 from effdet.runtimes.runtime import Runtime

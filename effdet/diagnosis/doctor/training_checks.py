@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from effdet.data.annotations import Annotations
 from effdet.data.check.boxes import input_sides
-from effdet.diagnosis.patient import Patient, evenly
+from effdet.diagnosis.doctor.patient import Patient, evenly
 from effdet.errors import EffdetError
 from effdet.text import count_of
 from effdet.training.tasks import TASKS

@@ -17,8 +17,8 @@ from effdet.data.formats.coco import read_coco
 from effdet.data.formats.coco_values import IdLookup, as_integer
 from effdet.data.formats.split_files import SplitFiles
 from effdet.data.formats.table import repair_boxes
-from effdet.diagnosis.scoring import average_precision
-from effdet.diagnosis.verdict import Check
+from effdet.diagnosis.doctor.scoring import average_precision
+from effdet.diagnosis.doctor.verdict import Check
 from effdet.errors import DataError
 from effdet.evaluation.matching import Predictions
 from effdet.plain_data import parse_json

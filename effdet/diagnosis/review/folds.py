@@ -1,6 +1,6 @@
 """Out-of-fold models: a data set is divided into folds, and for each a model is trained that never sees it.
 
-The images stay where they are: a fold is a list of file names. Predicting with the models is in `review.py`.
+The images stay where they are: a fold is a list of file names. Predicting with the models is in `run.py`.
 """
 
 from __future__ import annotations

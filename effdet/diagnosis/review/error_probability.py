@@ -1,6 +1,6 @@
 """How probable it is that a suspicious label is an error, from how often simulated errors look as suspicious.
 
-What counts as suspicious is in `label_evidence.py`.
+What counts as suspicious is in `evidence.py`.
 
 The observed labels are a mixture of right ones and errors. Simulation gives the distribution of the evidence among
 errors. Their number is not observed, but at no threshold can there be more errors than suspicious labels. The highest

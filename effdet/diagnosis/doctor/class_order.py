@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from effdet.boxes import pairwise_iou
 from effdet.data.annotations import Annotations
-from effdet.diagnosis.verdict import Check
+from effdet.diagnosis.doctor.verdict import Check
 from effdet.evaluation.accuracy import AccuracyEvaluator
 from effdet.evaluation.confusion_file import confusion_matrix
 from effdet.evaluation.matching import Predictions

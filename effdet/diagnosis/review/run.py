@@ -1,6 +1,6 @@
 """Reviews the labels of a data set: predicts with models that have not seen them and ranks what contradicts.
 
-Rows are made in `review_rows.py`, models of folds in `folds.py`, files in `review_files.py`.
+Rows are made in `rows.py`, models of folds in `folds.py`, files in `files.py`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from effdet.data.formats import read_table
 from effdet.data.label_map import LabelMap
 from effdet.data.validation_list import with_saved_list
 from effdet.devices import pick_device
-from effdet.diagnosis.folds import make_folds, train_fold
-from effdet.diagnosis.review_rows import Row, ranked, review_table
+from effdet.diagnosis.review.folds import make_folds, train_fold
+from effdet.diagnosis.review.rows import Row, ranked, review_table
 from effdet.errors import ConfigError
 from effdet.evaluation.coco import CocoEvaluator
 from effdet.evaluation.evaluate import evaluate

@@ -14,14 +14,14 @@ import torch
 from numpy.typing import NDArray
 
 from effdet.data.annotations import Annotations
-from effdet.diagnosis.class_order import accuracy_checks
-from effdet.diagnosis.exif import exif_checks
-from effdet.diagnosis.model_checks import NORM_BATCH, model_checks
-from effdet.diagnosis.patient import Patient, evenly, open_patient
-from effdet.diagnosis.prediction_checks import image_checks, plain_fault, prediction_checks, sample, truth_check
-from effdet.diagnosis.results import id_checks, predictions_by_id, read_results, read_truth
-from effdet.diagnosis.scoring import average_precision, in_images
-from effdet.diagnosis.training_checks import (
+from effdet.diagnosis.doctor.class_order import accuracy_checks
+from effdet.diagnosis.doctor.exif import exif_checks
+from effdet.diagnosis.doctor.model_checks import NORM_BATCH, model_checks
+from effdet.diagnosis.doctor.patient import Patient, evenly, open_patient
+from effdet.diagnosis.doctor.prediction_checks import image_checks, plain_fault, prediction_checks, sample, truth_check
+from effdet.diagnosis.doctor.results import id_checks, predictions_by_id, read_results, read_truth
+from effdet.diagnosis.doctor.scoring import average_precision, in_images
+from effdet.diagnosis.doctor.training_checks import (
     FEW_STEPS,
     LEARNS,
     OVERFIT_STEPS,
@@ -34,7 +34,7 @@ from effdet.diagnosis.training_checks import (
     training_images,
     untrained_classes,
 )
-from effdet.diagnosis.verdict import NEAR_CHANCE, Check, Diagnosis, first_jump
+from effdet.diagnosis.doctor.verdict import NEAR_CHANCE, Check, Diagnosis, first_jump
 from effdet.evaluation.average_precision import NEAR_ZERO
 from effdet.evaluation.coco import CocoEvaluator
 from effdet.evaluation.matching import Predictions

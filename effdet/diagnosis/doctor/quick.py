@@ -1,13 +1,13 @@
 """The diagnosis that follows every evaluation with a metric near zero: it needs truth and predictions alone.
 
-The whole one, which runs the model too, is in `doctor.py`.
+The whole one, which runs the model too, is in `diagnose.py`.
 """
 
 from __future__ import annotations
 
-from effdet.diagnosis.class_order import accuracy_checks
-from effdet.diagnosis.prediction_checks import plain_fault, prediction_checks
-from effdet.diagnosis.verdict import NEAR_CHANCE, first_jump
+from effdet.diagnosis.doctor.class_order import accuracy_checks
+from effdet.diagnosis.doctor.prediction_checks import plain_fault, prediction_checks
+from effdet.diagnosis.doctor.verdict import NEAR_CHANCE, first_jump
 from effdet.evaluation.accuracy import AccuracyEvaluator
 from effdet.evaluation.average_precision import NEAR_ZERO
 from effdet.evaluation.coco import CocoEvaluator

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from effdet.data.annotations import Annotations
 from effdet.data.image_header import read_header
-from effdet.diagnosis.scoring import average_precision, in_images, with_boxes
-from effdet.diagnosis.verdict import Check
+from effdet.diagnosis.doctor.scoring import average_precision, in_images, with_boxes
+from effdet.diagnosis.doctor.verdict import Check
 from effdet.errors import DataError
 from effdet.evaluation.matching import Predictions
 

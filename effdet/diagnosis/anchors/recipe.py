@@ -1,6 +1,6 @@
 """The detector of which a recipe's anchors are, and a suggestion written as a recipe.
 
-What the anchors reach is in `anchors.py`, and what to change in `anchor_suggestion.py`.
+What the anchors reach is in `coverage.py`, and what to change in `suggestion.py`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The anchors of a recipe against the boxes of a data set: which objects they reach, by size, class and level.
 
-Boxes are those of the plain letterbox, without augmentation. The matching itself is in `anchor_grid.py`, what to change
-in `anchor_suggestion.py`, and what is printed in the command line.
+Boxes are those of the plain letterbox, without augmentation. The matching itself is in `grid.py`, what to change
+in `suggestion.py`, and what is printed in the command line.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from effdet.data.annotations import Annotations
 from effdet.data.letterbox import fitting_scale
-from effdet.diagnosis.anchor_grid import AnchorGrid, Matches, make_grid, match
+from effdet.diagnosis.anchors.grid import AnchorGrid, Matches, make_grid, match
 from effdet.errors import DataError
 from effdet.models import EfficientDetSpec
 from effdet.models.efficientdet import MIN_LEVEL

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from effdet.data.annotations import Annotations
 from effdet.data.images import decode_image
-from effdet.diagnosis.review_rows import Row
+from effdet.diagnosis.review.rows import Row
 from effdet.errors import DataError
 from effdet.report.check_page import Picture
 

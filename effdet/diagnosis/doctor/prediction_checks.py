@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effdet.data.annotations import Annotations
-from effdet.diagnosis.box_faults import BOX_FAULTS, USUAL_INPUTS, BoxFault
-from effdet.diagnosis.class_order import class_checks, confusion
-from effdet.diagnosis.scoring import (
+from effdet.diagnosis.doctor.box_faults import BOX_FAULTS, USUAL_INPUTS, BoxFault
+from effdet.diagnosis.doctor.class_order import class_checks, confusion
+from effdet.diagnosis.doctor.scoring import (
     average_precision,
     classless_precision,
     in_images,
@@ -22,7 +22,7 @@ from effdet.diagnosis.scoring import (
     truth_as_predictions,
     with_boxes,
 )
-from effdet.diagnosis.verdict import JUMP_FACTOR, JUMP_MARGIN, Check, first_jump
+from effdet.diagnosis.doctor.verdict import JUMP_FACTOR, JUMP_MARGIN, Check, first_jump
 from effdet.evaluation.matching import Predictions
 from effdet.text import count_of
 

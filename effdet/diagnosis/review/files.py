@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from effdet.diagnosis.review_rows import KINDS, WORTH_A_LOOK, Row
+from effdet.diagnosis.review.rows import KINDS, WORTH_A_LOOK, Row
 from effdet.files import atomic_write, write_json
 
 _COLUMNS = (

@@ -1,6 +1,6 @@
 """What the anchors of other settings reach: one candidate, and the best scale and aspects of an input size.
 
-Which candidate to suggest is decided in `anchor_suggestion.py`.
+Which candidate to suggest is decided in `suggestion.py`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from effdet.diagnosis.anchor_grid import POSITIVE_IOU, best_overlaps, count_overlapping, make_grid, match
-from effdet.diagnosis.anchors import Objects
+from effdet.diagnosis.anchors.coverage import Objects
+from effdet.diagnosis.anchors.grid import POSITIVE_IOU, best_overlaps, count_overlapping, make_grid, match
 from effdet.models import EfficientDetSpec
 from effdet.models.anchors import OCTAVES, aspects_of_ratios
 

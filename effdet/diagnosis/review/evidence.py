@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from effdet.diagnosis.error_probability import fit_logistic
+from effdet.diagnosis.review.error_probability import fit_logistic
 from effdet.evaluation.matching import Objects, Predictions
 
 SAME_PLACE = 0.5  # IoU from which a detection and a box are of the same object

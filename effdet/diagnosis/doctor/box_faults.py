@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from effdet.diagnosis import undoing
-from effdet.diagnosis.undoing import Boxes
+from effdet.diagnosis.doctor import undoing
+from effdet.diagnosis.doctor.undoing import Boxes
 
 # Input sizes (H, W) that are tried where the one of the model is unknown.
 USUAL_INPUTS = tuple((side, side) for side in (300, 320, 384, 416, 448, 512, 640, 768, 800, 896, 1024, 1280, 1536))

@@ -1,6 +1,6 @@
 """The rows of a review: each says that one label is probably missing, spurious or misnamed, and why.
 
-What the detections say is in `label_evidence.py`; files are written in `review_files.py`.
+What the detections say is in `evidence.py`; files are written in `files.py`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effdet.data.annotations import Annotations
-from effdet.diagnosis.error_probability import HIGHEST, error_probability, sigmoid
-from effdet.diagnosis.label_evidence import (
+from effdet.diagnosis.review.error_probability import HIGHEST, error_probability, sigmoid
+from effdet.diagnosis.review.evidence import (
     LOWEST_SCORE,
     SAME_PLACE,
     Evidence,

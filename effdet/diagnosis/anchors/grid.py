@@ -1,7 +1,7 @@
 """IoU of boxes with the anchors of an image size, and which anchors train them, by the grid of each level.
 
 A box is compared with the few anchors near it and not with all, so that a million boxes need seconds; the results equal
-those of `effdet/losses/matching.py`. What they mean for a data set is in `anchors.py`.
+those of `effdet/losses/matching.py`. What they mean for a data set is in `coverage.py`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What to change in a recipe so that the anchors reach more objects: input size, anchor scale and aspects.
 
-The present settings stay unless a change brings a clear gain. How a candidate is measured is in `anchor_candidates.py`,
-and what the anchors reach today, group by group, in `anchors.py`.
+The present settings stay unless a change brings a clear gain. How a candidate is measured is in `candidates.py`,
+and what the anchors reach today, group by group, in `coverage.py`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from effdet.diagnosis.anchor_candidates import Candidate, Sample
-from effdet.diagnosis.anchors import Objects, input_scales
+from effdet.diagnosis.anchors.candidates import Candidate, Sample
+from effdet.diagnosis.anchors.coverage import Objects, input_scales
 from effdet.models import EfficientDetSpec
 from effdet.models.analysis import multiply_adds
 from effdet.text import count_of

@@ -1,0 +1,1 @@
+"""Wrong labels of a data set, by the detections of models that have not seen these labels."""

@@ -15,7 +15,8 @@ ORIENTATION = 0x0112  # the tag of EXIF and TIFF
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two are BigTIFF
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 _COLOR_CHANNELS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3, 8: 3}  # by the photometric tag of TIFF
-_VALUE_BYTES = {1: 1, 3: 2, 4: 4, 16: 8}  # by the type of a tag: byte, short, long, long of 64 bit
+# By the type of a tag: byte, short, long and the same signed, long of 64 bits without and with sign.
+_VALUE_BYTES = {1: 1, 3: 2, 4: 4, 6: 1, 8: 2, 9: 4, 16: 8, 17: 8}
 
 
 class TiffLayout(NamedTuple):
@@ -122,6 +123,12 @@ def tiff_layout(data: Buffer) -> TiffLayout | None:
         alpha=channels > _COLOR_CHANNELS.get(photometric, channels),
         pages=following != 0,
     )
+
+
+def tiff_tiles(data: Buffer) -> tuple[int, int]:
+    """Height and width of the tiles of a TIFF, which may be larger than the image; zeros without tiles."""
+    tags, _ = _tiff_tags(data)
+    return tags.get(323, 0), tags.get(322, 0)
 
 
 def _tiff_tags(data: Buffer) -> tuple[dict[int, int], int]:

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from effdet.data.image_chunks import Buffer, image_kind, stored_frame
+from effdet.data.image_limits import check_claimed_pixels
 from effdet.data.image_pillow import pillow_image
 from effdet.data.images import REDUCTIONS, decode_image, read_file
 from effdet.data.jpeg import jpeg_frame
+from effdet.data.media_files import check_bytes, open_regular
 from effdet.errors import DataError
 
 Result = TypeVar("Result")
@@ -54,11 +56,15 @@ def read_header(source: str | Path | bytes, name: str | None = None) -> ImageHea
     if isinstance(source, bytes):
         return _header(source, name or "image in memory")
     name = name or str(source)
+    descriptor = open_regular(source, "image")
     try:
-        with open(source, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        check_bytes(os.fstat(descriptor).st_size, source)
+        with mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ) as data:
             return _header(data, name)
-    except (OSError, ValueError):  # missing, a folder or empty; or a file that cannot be mapped into memory
+    except (OSError, ValueError):  # empty; or a file that cannot be mapped into memory
         return _header(read_file(source), name)
+    finally:
+        os.close(descriptor)
 
 
 def image_size(source: str | Path | bytes, name: str | None = None) -> tuple[int, int]:
@@ -108,7 +114,9 @@ def _header(data: Buffer, name: str) -> ImageHeader:
     kind = image_kind(data)
     frame = jpeg_frame(data) if kind == "JPEG" else stored_frame(kind, data)
     if frame is None and len(data) and kind != "JPEG":
-        frame = _pillow_frame(data[:], name, kind)
+        content = data[:]
+        check_claimed_pixels(kind, content, name)  # HEIC is decoded for its size
+        frame = _pillow_frame(content, name, kind)
     if frame is None:  # the error of what is no image, too
         image = decode_image(data[:], name)
         frame = *image.shape[:2], 1

@@ -5,13 +5,17 @@ What OpenCV reads is in `images.py`; values become uint8 RGB in `image_depth.py`
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
+import threading
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from effdet.data.media_files import check_pixels
 from effdet.errors import DataError
 
 if TYPE_CHECKING:
@@ -20,6 +24,7 @@ if TYPE_CHECKING:
 # Not all that Pillow knows: some are vector graphics, or recognised by too little.
 _FORMATS = ("AVIF", "BMP", "GIF", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 _ERRORS = (OSError, ValueError, SyntaxError, EOFError, RuntimeError, TypeError, KeyError, IndexError, struct.error)
+_OPENING = threading.Lock()
 
 
 def pillow_image(data: Any, name: str, kind: str) -> PilImage | None:
@@ -31,26 +36,27 @@ def pillow_image(data: Any, name: str, kind: str) -> PilImage | None:
         kind: its format, from `image_kind`.
 
     Raises:
-        DataError: HEIC, and the package for it is not installed.
+        DataError: it has more pixels than `max_pixels`; or HEIC, and the package for it is not installed.
     """
     from PIL import Image as pil
 
     try:
         if kind == "HEIF":
             return _heif(data, name)
-        return pil.open(io.BytesIO(data), formats=_FORMATS)
-    except (*_ERRORS, pil.DecompressionBombError):
+        with _without_limit():
+            image = pil.open(io.BytesIO(data), formats=_FORMATS)
+    except _ERRORS:
         return None
+    check_pixels(image.height, image.width, name)
+    return image
 
 
 def decode_pillow(data: bytes, name: str, kind: str) -> tuple[NDArray[Any], bool] | None:
     """Pixels of an image file as `pil_pixels` gives them, and whether it has more frames; None if it is not whole.
 
     Raises:
-        DataError: HEIC, and the package for it is not installed.
+        DataError: as in `pillow_image`.
     """
-    from PIL import Image as pil
-
     image = pillow_image(data, name, kind)
     if image is None:
         return None
@@ -58,7 +64,7 @@ def decode_pillow(data: bytes, name: str, kind: str) -> tuple[NDArray[Any], bool
         image.load()
         pixels = pil_pixels(image)
         return pixels, bool(getattr(image, "is_animated", False))
-    except (*_ERRORS, pil.DecompressionBombError):
+    except _ERRORS:
         return None
 
 
@@ -72,6 +78,19 @@ def pil_pixels(image: PilImage) -> NDArray[Any]:
     if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
         return np.asarray((image.convert("LA") if image.mode == "La" else image).convert("RGBA"))
     return np.asarray(image.convert("RGB"))
+
+
+@contextlib.contextmanager
+def _without_limit() -> Iterator[None]:
+    """Pillow without its own limit of pixels, which is one for the whole process."""
+    from PIL import Image as pil
+
+    with _OPENING:
+        limit, pil.MAX_IMAGE_PIXELS = pil.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            pil.MAX_IMAGE_PIXELS = limit
 
 
 def _heif(data: bytes, name: str) -> PilImage:

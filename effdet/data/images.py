@@ -12,10 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from effdet.data.decoder_warnings import decoding_fault, with_warnings
 from effdet.data.image_chunks import image_kind, is_animated, orientation_of, png_chunks, tiff_layout
 from effdet.data.image_depth import ALPHA_DROPPED, to_rgb
+from effdet.data.image_limits import check_claimed_pixels
 from effdet.data.image_pillow import decode_pillow
-from effdet.data.jpeg import jpeg_frame, jpeg_is_cut_off
+from effdet.data.jpeg import jpeg_damage, jpeg_frame, jpeg_is_cut_off
+from effdet.data.media_files import read_regular
 from effdet.errors import DataError
 
 Image = NDArray[np.uint8]
@@ -46,16 +49,9 @@ def read_file(path: str | Path) -> bytes:
     """Content of an image file.
 
     Raises:
-        DataError: there is no such file, or it cannot be read.
+        DataError: there is no such file, it is no regular file, too large, or cannot be read.
     """
-    try:
-        return Path(path).read_bytes()
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such image; check the path") from None
-    except IsADirectoryError:
-        raise DataError(f"{path}: is a folder; expected an image file") from None
-    except OSError as error:
-        raise DataError(f"{path}: the image cannot be read: {error.strerror or error}") from None
+    return read_regular(path, "image")
 
 
 def is_image_name(name: str) -> bool:
@@ -87,7 +83,8 @@ def decode_image(data: bytes, name: str, reduction: int = 1, value_range: tuple[
         value_range: the values to show as black and as white, in images of more than 8 bits.
 
     Raises:
-        DataError: the data is empty, cut off, or not an image; or its values need a `value_range`.
+        DataError: the data is empty, cut off, damaged, or not an image; it has more pixels than `max_pixels`; or its
+            values need a `value_range`.
         ConfigError: `value_range` is not (low, high) with low < high.
     """
     return decode_with_notes(data, name, reduction, value_range)[0]
@@ -105,6 +102,7 @@ def decode_with_notes(
     kind = image_kind(data)
     if _is_cut_off(kind, data):
         raise DataError(f"{name}: the image is cut off before its end; copy or download the file again, or remove it")
+    check_claimed_pixels(kind, data, name)
     if kind == "JPEG":
         return _decode_jpeg(data, name, reduction), []
     pixels, notes = _stored_pixels(kind, data, name)
@@ -176,7 +174,7 @@ def _decode_jpeg(data: bytes, name: str, reduction: int) -> Image:
             4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
             8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
         }[reduction]
-    image = _opencv(data, name, flags)
+    image = _opencv("JPEG", data, name, flags)
     if image is None:
         raise _no_image(name)
     return image if reduced else _reduce(image, reduction)
@@ -191,7 +189,7 @@ def _stored_pixels(kind: str, data: bytes, name: str) -> tuple[NDArray[Any], lis
         plain = _is_plain(kind, data)
         # OpenCV rotates some formats in some versions only, and a TIFF always, whatever the flags.
         flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION if plain else cv2.IMREAD_UNCHANGED
-        pixels = _opencv(data, name, flags)
+        pixels = _opencv(kind, data, name, flags)
         if pixels is not None:
             if not plain and pixels.ndim == 3 and pixels.shape[2] >= 3:
                 pixels = pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]  # from BGR or BGRA
@@ -203,14 +201,22 @@ def _stored_pixels(kind: str, data: bytes, name: str) -> tuple[NDArray[Any], lis
     return pixels, notes or [FIRST_FRAME] if several else notes
 
 
-def _opencv(data: bytes, name: str, flags: int) -> NDArray[Any] | None:
+def _opencv(kind: str, data: bytes, name: str, flags: int) -> NDArray[Any] | None:
     """What OpenCV decodes; None if it cannot."""
     from effdet.opencv import cv2
 
     try:
-        return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        pixels, warnings = with_warnings(lambda: cv2.imdecode(np.frombuffer(data, np.uint8), flags))
     except cv2.error as error:
         raise DataError(f"{name}: the image cannot be decoded ({error.err}); convert it or remove it") from None
+    if warnings and pixels is not None:
+        damage = jpeg_damage(warnings, data) if kind == "JPEG" else decoding_fault(warnings)
+        if damage is not None:
+            raise DataError(
+                f"{name}: the image data is damaged, what is decoded is not what was stored ({damage}); copy or "
+                "download the file again, or remove it"
+            )
+    return pixels
 
 
 def _no_image(name: str) -> DataError:

@@ -1,13 +1,17 @@
-"""What the header of a JPEG says before it is decoded: size, EXIF orientation, where the pixels begin.
+"""What the header of a JPEG says before it is decoded: size, orientation, where the pixels begin; and what is damaged.
 
 Decoding itself is in `images.py`; the headers of other formats are in `image_chunks.py`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from effdet.data.image_chunks import Buffer, exif_orientation
+
+_START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_USUAL_PADDING = 8  # bytes after the pixels
 
 
 def jpeg_size(data: Buffer) -> tuple[int, int] | None:
@@ -29,8 +33,8 @@ def jpeg_frame(data: Buffer) -> tuple[int, int, int] | None:
             orientation = exif_orientation(
                 data[start + 10 : start + 2 + int.from_bytes(data[start + 2 : start + 4], "big")]
             )
-        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # start of frame
-            height, width = (int.from_bytes(data[first : first + 2], "big") for first in (start + 5, start + 7))
+        elif marker in _START_OF_FRAME:
+            height, width = _frame_size(data, start)
             return (height, width, orientation) if height and width else None
     return None
 
@@ -40,11 +44,57 @@ def is_jpeg(data: Buffer) -> bool:
     return data[:3] == b"\xff\xd8\xff"
 
 
+def jpeg_start(data: Buffer) -> tuple[int, int, int]:
+    """Height and width of a JPEG as it is stored, 0 if the header does not say, and where the pixels begin."""
+    height = width = 0
+    for marker, start in _segments(data):
+        if marker in _START_OF_FRAME and not height:
+            height, width = _frame_size(data, start)
+        elif marker == 0xDA:
+            return height, width, start
+    return height, width, len(data)
+
+
 def jpeg_is_cut_off(data: bytes) -> bool:
     """Whether a JPEG has no end-of-image marker."""
     # Compressed pixels never hold that marker; what comes before them, such as a thumbnail, may.
     start = next((start for marker, start in _segments(data) if marker == 0xDA), len(data))
     return data.rfind(b"\xff\xd9", start) < 0  # searched from the end, where it usually is
+
+
+def jpeg_damage(warning: str, data: bytes) -> str | None:
+    """What is damaged in a JPEG, by the first warning of libjpeg; None if its pixels are those that were stored.
+
+    Some cameras write a few bytes more than the pixels need, and some programs leave bytes between segments.
+    """
+    cause = re.search(r"^(?:Corrupt JPEG data: |(?=Premature end of JPEG))(.*)", warning, re.MULTILINE)
+    if cause is None:
+        return None
+    extra = re.match(r"(\d+) extraneous bytes before marker 0x(\w+)", cause[1])
+    if extra is None:
+        return cause[1]
+    if extra[2] != "d9":
+        return None if _has_gaps(data) else cause[1]
+    end, count = data.find(b"\xff\xd9", jpeg_start(data)[2]), int(extra[1])
+    padding = count <= _USUAL_PADDING or not set(data[max(0, end - count) : end]) - {0x00, 0xFF}
+    return None if padding else cause[1]
+
+
+def _has_gaps(data: Buffer) -> bool:
+    """Whether there are bytes between the segments of the header."""
+    end = 2
+    for marker, start in _segments(data):
+        if data[end:start].strip(b"\xff"):
+            return True
+        end = start + 2 + int.from_bytes(data[start + 2 : start + 4], "big")
+        if marker == 0xDA:
+            break
+    return False
+
+
+def _frame_size(data: Buffer, start: int) -> tuple[int, int]:
+    """Height and width in a start of frame."""
+    return int.from_bytes(data[start + 5 : start + 7], "big"), int.from_bytes(data[start + 7 : start + 9], "big")
 
 
 def _segments(data: Buffer) -> Iterator[tuple[int, int]]:

@@ -1,0 +1,112 @@
+"""How many pixels an image file claims to have, compared with the limit before they are decoded.
+
+The limit and what it is for are in `media_files.py`; sizes and orientations for other purposes are in `image_header.py`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from effdet.data.image_chunks import Buffer, stored_frame, tiff_tiles
+from effdet.data.jpeg import jpeg_start
+from effdet.data.media_files import check_pixels
+from effdet.errors import DataError
+
+_HEAD = 1 << 16  # bytes in which headers are searched for sizes
+# Sizes that no file of so few bytes can hold: even one bit per block of 8 x 8 pixels, half the densest JPEG; and more
+# than deflate can shrink anything.
+_JPEG_PIXELS_PER_BYTE = 1024
+_PNG_BYTES_PER_BYTE = 1100
+_PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+_RAS_MAGIC, _CODESTREAM = b"\x59\xa6\x6a\x95", b"\xff\x4f\xff\x51"
+# Netpbm: P1..P6 and PFM with the size after the magic, comments between; PAM names it.
+_NETPBM = re.compile(rb"P[1-6Ff]\s+(?:#[^\n]*\n\s*)*(\d{1,18})\s+(?:#[^\n]*\n\s*)*(\d{1,18})")
+_PAM = re.compile(rb"P7\s(?:.*\n)*?WIDTH\s+(\d{1,18})\s(?:.*\n)*?HEIGHT\s+(\d{1,18})")
+_RADIANCE = re.compile(rb"#\?(?:RADIANCE|RGBE)[\s\S]*?\n[+-][XY]\s+(\d{1,18})\s+[+-][XY]\s+(\d{1,18})")
+
+
+def check_claimed_pixels(kind: str, data: bytes, name: str) -> None:
+    """Does nothing if an image may be decoded by what its header says.
+
+    Args:
+        kind: its format, from `image_kind`.
+        data: content of the file.
+        name: what to call the image in messages.
+
+    Raises:
+        DataError: it claims more pixels than the limit, or more than a file of that length can hold.
+    """
+    if kind == "JPEG":
+        height, width, start = jpeg_start(data)
+        check_pixels(height, width, name)
+        if height * width > _JPEG_PIXELS_PER_BYTE * (len(data) - start):
+            raise _too_short(height, width, name)
+        return
+    for height, width in _claimed_sizes(kind, data):
+        check_pixels(height, width, name)
+        if kind == "PNG" and height * width * _png_bits(data) > 8 * _PNG_BYTES_PER_BYTE * len(data):
+            raise _too_short(height, width, name)
+
+
+def has_rare_kind(start: bytes) -> bool:
+    """Whether data begins as an image of a format that `image_kind` does not know: Netpbm, JPEG 2000, HDR or RAS."""
+    return any(True for _ in _claimed_sizes("", start))
+
+
+def _claimed_sizes(kind: str, data: bytes) -> Iterator[tuple[int, int]]:
+    """(H, W) of what a decoder would allocate, as far as the header says, of formats other than JPEG."""
+
+    def number(start: int, length: int, order: str = "little") -> int:
+        return int.from_bytes(data[start : start + length], order)  # type: ignore[arg-type]
+
+    if kind in ("PNG", "WEBP", "TIFF"):
+        frame = stored_frame(kind, data)
+        if frame is not None:
+            yield frame[:2]
+        if kind == "TIFF":
+            yield tiff_tiles(data)
+    elif kind == "GIF":
+        yield number(8, 2), number(6, 2)
+    elif kind == "BMP" and number(14, 4) == 12:  # the header of OS/2
+        yield number(20, 2), number(18, 2)
+    elif kind == "BMP":
+        height = number(22, 4)
+        yield min(height, 2**32 - height), number(18, 4)  # negative from top to bottom
+    elif kind in ("AVIF", "HEIF"):
+        for box in re.finditer(rb"ispe", data[:_HEAD]):
+            yield number(box.end() + 8, 4, "big"), number(box.end() + 4, 4, "big")
+    else:
+        yield from _rare_sizes(data[:_HEAD])
+
+
+def _rare_sizes(head: bytes) -> Iterator[tuple[int, int]]:
+    """(H, W) of the formats that `image_kind` does not know."""
+
+    def number(start: int) -> int:
+        return int.from_bytes(head[start : start + 4], "big")
+
+    if head[:4] == _RAS_MAGIC:
+        yield number(8), number(4)
+    elif head[4:8] == b"jP  " or head[:4] == _CODESTREAM:
+        start = head.find(_CODESTREAM)  # then two bytes for the length and two for capabilities
+        if start >= 0:
+            right, bottom, left, top = (number(start + 8 + 4 * index) for index in range(4))
+            yield max(bottom - top, 0), max(right - left, 0)
+    else:
+        for pattern in (_NETPBM, _PAM, _RADIANCE):
+            size = pattern.match(head)
+            if size:
+                yield int(size[2]), int(size[1])  # of HDR either may come first
+
+
+def _png_bits(data: Buffer) -> int:
+    """Bits of a pixel."""
+    return data[24] * _PNG_CHANNELS.get(data[25], 1)
+
+
+def _too_short(height: int, width: int, name: str) -> DataError:
+    return DataError(
+        f"{name}: the file is too short for the {width} x {height} pixels of its header; copy or download the file "
+        "again, or remove it"
+    )

@@ -1,0 +1,119 @@
+"""Opening image and video files that may be anything: regular files alone, of bounded size and number of pixels.
+
+What is in them is known elsewhere; the headers of images are compared with the limit in `image_limits.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from effdet.errors import ConfigError, DataError
+
+MAX_PIXELS = 178_956_970  # of an image or video frame, as Pillow's limit; 537 MB as RGB of 8 bits
+MAX_PIXELS_VARIABLE = "EFFDET_MAX_PIXELS"
+_BYTES_PER_PIXEL = 4  # of the largest image file: more than any but uncompressed images of more than 8 bits have
+_FLAGS = ("O_NONBLOCK", "O_NOCTTY", "O_BINARY")  # opening never waits for the other end of a pipe
+_OTHER_KINDS = ((stat.S_ISFIFO, "pipe"), (stat.S_ISSOCK, "socket"), (stat.S_ISCHR, "device"), (stat.S_ISBLK, "device"))
+
+
+def max_pixels() -> int:
+    """The largest number of pixels of an image or video frame: $EFFDET_MAX_PIXELS, or `MAX_PIXELS`.
+
+    Raises:
+        ConfigError: the variable is no number above 0.
+    """
+    text = os.environ.get(MAX_PIXELS_VARIABLE)
+    if not text:
+        return MAX_PIXELS
+    if not text.isdecimal() or len(text) > 18 or not int(text):
+        raise ConfigError(f"{MAX_PIXELS_VARIABLE} is {text[:40]!r}; expected a number of pixels such as {MAX_PIXELS}")
+    return int(text)
+
+
+def check_pixels(height: int, width: int, name: str | Path) -> None:
+    """Does nothing if an image may have that many pixels.
+
+    Raises:
+        DataError: it has more.
+    """
+    limit = max_pixels()
+    if height * width > limit:
+        raise DataError(
+            f"{name}: has {width} x {height} pixels according to its header, the limit is {limit} pixels; make it "
+            f"smaller, or set {MAX_PIXELS_VARIABLE}={height * width} if you trust the file"
+        )
+
+
+def check_bytes(size: int, path: str | Path) -> None:
+    """Does nothing if an image file may have that many bytes.
+
+    Raises:
+        DataError: it has more.
+    """
+    limit = _BYTES_PER_PIXEL * max_pixels()
+    if size > limit:
+        raise DataError(
+            f"{path}: the file has {size} bytes, the limit for images is {limit}; remove it, or set "
+            f"{MAX_PIXELS_VARIABLE}={-(-size // _BYTES_PER_PIXEL)} if it is an image that you trust"
+        )
+
+
+def open_regular(path: str | Path, what: str) -> int:
+    """The descriptor of a regular file opened for reading.
+
+    Args:
+        path: the file, or a link to it.
+        what: "image" or "video", for the message.
+
+    Raises:
+        DataError: there is no such file, it is no regular file, or it cannot be opened.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | sum(getattr(os, flag, 0) for flag in _FLAGS))
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such {what}; check the path") from None
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, what, error) from None
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return descriptor
+    os.close(descriptor)
+    expected = f"expected {'an' if what == 'image' else 'a'} {what} file"
+    if stat.S_ISDIR(mode):
+        raise DataError(f"{path}: is a folder; {expected}")
+    kind = next((name for is_kind, name in _OTHER_KINDS if is_kind(mode)), "special file")
+    raise DataError(f"{path}: is a {kind}; {expected}, remove it from the folder")
+
+
+def read_regular(path: str | Path, what: str, most: int | None = None) -> bytes:
+    """Content of a regular file.
+
+    Args:
+        path: the file.
+        what: see `open_regular`.
+        most: number of bytes from the start; None for the whole file.
+
+    Raises:
+        DataError: as in `open_regular`; or the file is larger than the largest image.
+    """
+    descriptor = open_regular(path, what)
+    try:
+        size = os.fstat(descriptor).st_size
+        if most is None:
+            check_bytes(size, path)
+        size = size if most is None else min(size, most)
+        content = os.read(descriptor, size)
+        while len(content) < size and (more := os.read(descriptor, size - len(content))):
+            content += more
+        return content
+    except OSError as error:
+        raise _unreadable(path, what, error) from None
+    finally:
+        os.close(descriptor)
+
+
+def _unreadable(path: str | Path, what: str, error: Exception) -> DataError:
+    reason = getattr(error, "strerror", None) or error
+    return DataError(f"{path}: the {what} cannot be read: {reason}")

@@ -17,6 +17,7 @@ from effdet.data.formats.location import describe_nearest
 from effdet.data.images import IMAGE_SUFFIXES
 from effdet.data.video import VIDEO_SUFFIXES
 from effdet.errors import DataError
+from effdet.inference.walking import files_below, files_of_glob
 from effdet.text import count_of
 
 READABLE_SUFFIXES = frozenset(IMAGE_SUFFIXES + VIDEO_SUFFIXES)
@@ -45,44 +46,29 @@ class Search:
         self.failures: list[DataError] = []
         self.others: list[Path] = []
         self.outputs: list[tuple[Path, Path]] = []
-        self.is_file = given.exists() and not given.is_dir()
+        is_folder, exists = os.path.isdir(given), os.path.exists(given)
+        self.is_file = exists and not is_folder
         if self.is_file:
             self.root, self.files = given.parent, [given]
             return
-        if not given.exists() and not glob.has_magic(str(given)):
+        if not exists and not glob.has_magic(str(given)):
             raise DataError(f"{given}: no such file or folder; {describe_nearest(given)}")
-        self.root = given if given.is_dir() else _fixed_folder(given)
+        self.root = given if is_folder else _fixed_folder(given)
         base = os.path.realpath(self.root)
         self._leave_out = {
             real: folder for folder in leave_out if not _is_inside(base, real := os.path.realpath(folder))
         }
-        found = self._below(given) if given.is_dir() else self._matches(given)
-        self.files = sorted(found, key=_natural_key)
+        found = files_below(given, self._refuse) if is_folder else files_of_glob(given, self._refuse)
+        self.files = sorted(self._chosen(found), key=_natural_key)
         if not self.files and not self.failures:
             raise self._nothing_to_read(given)
 
-    def _below(self, folder: Path) -> Iterator[Path]:
-        """Images and videos in a folder and its subfolders."""
-
-        def refuse(error: OSError) -> None:
-            failure = DataError(f"{error.filename}: the folder cannot be read: {error.strerror}")
-            if str(error.filename) == str(folder):
-                raise failure
-            self.failures.append(failure)
-
-        seen: set[str] = set()  # links may form a circle
-        for parent, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
-            if os.path.realpath(parent) in seen:
-                folders.clear()
-                continue
-            seen.add(os.path.realpath(parent))
-            folders[:] = [name for name in folders if not name.startswith(".")]
-            yield from self._chosen(Path(parent, name) for name in names if not name.startswith("."))
-
-    def _matches(self, pattern: Path) -> Iterator[Path]:
-        """Images and videos of a glob."""
-        matches = (Path(match) for match in glob.iglob(str(pattern), recursive=True))
-        return self._chosen(match for match in matches if match.is_file())
+    def _refuse(self, folder: str, reason: str) -> None:
+        """Lists a folder that cannot be searched; one that was named itself is an error."""
+        failure = DataError(f"{folder}: the folder cannot be read: {reason}")
+        if folder == str(self.root):
+            raise failure
+        self.failures.append(failure)
 
     def _chosen(self, files: Iterator[Path]) -> Iterator[Path]:
         """The images and videos among files outside the output folders; the others are listed."""

@@ -13,11 +13,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from effdet.data.image_chunks import image_kind
+from effdet.data.image_limits import has_rare_kind
 from effdet.data.images import Image, decode_with_notes, read_file
+from effdet.data.media_files import read_regular
 from effdet.data.video import VIDEO_SUFFIXES, check_video, read_video
 from effdet.errors import DataError
 from effdet.inference.search import READABLE_SUFFIXES, Search, counts_by_suffix
 from effdet.text import count_of
+
+_START = 4096  # bytes by which content is known
 
 
 @dataclass(frozen=True)
@@ -143,7 +147,7 @@ def open_sources(given: Sequence[str | Path], leave_out: Sequence[Path] = ()) ->
             if key in opened:
                 continue
             try:
-                opened[key] = _open_file(file, file.relative_to(search.root))
+                opened[key] = _open_file(file, _name_below(file, search.root))
             except DataError as error:
                 if search.is_file:
                     raise
@@ -209,24 +213,26 @@ def _open_file(path: Path, name: Path) -> Source:
     return Source(path, name, name.as_posix())
 
 
-def _has_content_of_image(path: Path) -> bool:
-    from effdet.opencv import cv2
+def _name_below(file: Path, root: Path) -> Path:
+    """The path relative to a folder, without the ".." that a glob may hold."""
+    parts: list[str] = []
+    for part in file.relative_to(root).parts:
+        parts = parts[:-1] if part == ".." else [*parts, part]
+    return Path(*parts)
 
-    return bool(image_kind(_start_of(path))) or cv2.haveImageReader(str(path))
+
+def _has_content_of_image(path: Path) -> bool:
+    start = read_regular(path, "image", _START)  # never by path: OpenCV fails on names that are no UTF-8
+    return bool(image_kind(start)) or has_rare_kind(start)
 
 
 def _is_text(path: Path) -> bool:
     """Whether a file is a text, as TypeScript in .ts and .mts is."""
-    start = _start_of(path)
-    return bool(start) and not any(byte < 9 or 13 < byte < 27 for byte in start)
-
-
-def _start_of(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
-            return file.read(4096)
-    except OSError:  # reading it says why
-        return b""
+        start = read_regular(path, "image", _START)
+    except DataError:  # reading it says why
+        return False
+    return bool(start) and not any(byte < 9 or 13 < byte < 27 for byte in start)
 
 
 def _nothing_opened(

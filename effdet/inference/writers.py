@@ -29,6 +29,7 @@ from effdet.types import Task
 JSON_NAME, CSV_NAME = "predictions.json", "predictions.csv"
 _PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 _PHOTO_SUFFIXES = (".jfif", ".jpe", ".heic", ".heif", ".avif", ".jp2", ".j2k")  # would be large as PNG
+_LONGEST_NAME = 255  # bytes, on all usual file systems
 _TIME_DECIMALS = 3  # of time stamps in seconds
 _HEADS: dict[Task, tuple[str, ...]] = {
     "detection": ("file_name", "frame", "time", "label", "category_id", "score", "x1", "y1", "x2", "y2"),
@@ -185,11 +186,10 @@ def picture_paths(folder: Path, sources: Iterable[Source]) -> dict[Path, Path]:
     ever overwritten.
     """
     sources = list(sources)
-    used = {_comparable(source.path) for source in sources}
+    free = _FreePaths(source.path for source in sources)
     paths: dict[Path, Path] = {}
     for source in sorted(sources, key=lambda source: _picture_name(source) != source.name):  # who keeps the name first
-        path = paths[source.path] = _free_path(folder / _picture_name(source), used)
-        used.add(_comparable(path))
+        paths[source.path] = free.path_for(folder / _picture_name(source))
     return {source.path: paths[source.path] for source in sources}
 
 
@@ -198,22 +198,42 @@ def _part(folder: Path, name: str, rank: int) -> Path:
     return folder / f".{name}.process-{rank}.partial"
 
 
-def _free_path(path: Path, used: set[str]) -> Path:
-    """The path, with a number if it is in use."""
-    free, number = path, 2
-    while _comparable(free) in used:
-        free, number = path.with_stem(f"{path.stem}_{number}"), number + 1
-    return free
+class _FreePaths:
+    """Paths that are not in use, with numbers where others have the name."""
+
+    def __init__(self, used: Iterable[Path]) -> None:
+        self._used = {_comparable(path) for path in used}
+        self._next: dict[str, int] = {}  # number for the next file of a name; all below are in use
+
+    def path_for(self, path: Path) -> Path:
+        """The path, with the first free number if it is in use; it is in use from then on."""
+        key = str(path).casefold()
+        number = self._next.get(key, 1)
+        while (comparable := _comparable(free := _numbered(path, number))) in self._used:
+            number += 1
+        self._used.add(comparable)
+        self._next[key] = number + 1
+        return free
+
+
+def _numbered(path: Path, number: int) -> Path:
+    """The path with a number from 2 on; its stem is made shorter if its name was too long for a disk."""
+    ending = f"_{number}{path.suffix}" if number > 1 else path.suffix
+    stem = path.stem
+    while len(os.fsencode(stem + ending)) > _LONGEST_NAME and len(stem) > 1:
+        stem = stem[:-1]
+    return path.with_name(stem + ending)
 
 
 def _picture_name(source: Source) -> Path:
-    """Name of the annotated copy of an image or video."""
+    """Name of the annotated copy of an image or video, always below the output folder."""
+    name = Path(*(part for part in source.name.parts if part not in ("..", source.name.anchor)))
     if source.is_video:
-        return source.name.with_suffix(".mp4")
-    suffix = source.name.suffix.lower()
+        return name.with_suffix(".mp4")
+    suffix = name.suffix.lower()
     if suffix in _PICTURE_SUFFIXES:
-        return source.name
-    return source.name.with_suffix(".jpg" if suffix in _PHOTO_SUFFIXES else ".png")
+        return name
+    return name.with_suffix(".jpg" if suffix in _PHOTO_SUFFIXES else ".png")
 
 
 def _comparable(path: Path) -> str:

@@ -6,6 +6,8 @@ Time stamps decide, not the rate or the number of frames that a header names. Wr
 from __future__ import annotations
 
 import contextlib
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -13,6 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from effdet.data.images import Image
+from effdet.data.media_files import check_pixels, max_pixels, open_regular
+from effdet.data.video_cut import is_cut_off
 from effdet.errors import DataError
 from effdet.text import count_of
 
@@ -57,8 +61,8 @@ def read_video(path: Path) -> Iterator[tuple[float, Image]]:
     over and counted.
 
     Raises:
-        DataError: the file cannot be opened; after the last frame, if frames were damaged or if the time stamps end
-            more than a second before the declared duration.
+        DataError: the file cannot be opened; after the last frame, if frames were damaged, if the file is cut off (see
+            `is_cut_off`), or if the time stamps end more than a second before the declared duration.
     """
     with open_video(path) as (container, stream):
         stream.thread_type = "AUTO"
@@ -67,7 +71,7 @@ def read_video(path: Path) -> Iterator[tuple[float, Image]]:
         step = 1 / (_usable_rate(stream) or FALLBACK_RATE)
         matrix: _Matrix | None = None
         previous: float | None = None
-        ended, damaged = 0.0, 0
+        ended, damaged, last_is_whole = 0.0, 0, True
         sound = [] if not of_file else list(container.streams.audio)
         for packet in _packets(container, [stream, *sound]):
             if packet.pts is not None and packet.time_base is not None:
@@ -87,11 +91,11 @@ def read_video(path: Path) -> Iterator[tuple[float, Image]]:
                 time = None if stamp is None else max(0.0, stamp - start)
                 if time is None or (previous is not None and time <= previous):
                     time = 0.0 if previous is None else previous + step
-                previous = time
+                previous, last_is_whole = time, not frame.is_corrupt
                 if matrix is None:
                     matrix = _display_matrix(frame)
                 yield time, _upright(frame, matrix)
-    _report_damage(path, damaged, ended, declared)
+    _report_damage(path, damaged, ended, declared, last_is_whole)
 
 
 def silence_log() -> None:
@@ -109,29 +113,51 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """A video file with its first video stream; pictures of covers do not count.
 
     Raises:
-        DataError: the file is empty, is no video, or holds no video stream that can be decoded.
+        DataError: the file is empty, is no video, holds no video stream that can be decoded, or its pictures have more
+            pixels than `max_pixels`.
     """
-    import av
-    from av.stream import Disposition
-
     silence_log()
+    descriptor = open_regular(path, "video")
     try:
-        if not path.stat().st_size:
+        if not os.fstat(descriptor).st_size:
             raise DataError(f"{path}: the file is empty; expected a video, copy it again or remove it")
-        # Other protocols are off: a playlist that calls itself .mp4 must not reach for the network.
-        opened = av.open(f"file:{path}", options={"protocol_whitelist": "file"})
+        with _opened(path, descriptor) as container:
+            yield container, _first_stream(container, path)
+    finally:
+        os.close(descriptor)
+
+
+def _opened(path: Path, descriptor: int) -> InputContainer:
+    """An open file as a container."""
+    import av
+
+    # By its descriptor, because names may be in any encoding. Other protocols are off: a playlist that calls itself
+    # .mp4 must not reach for other files or for the network.
+    address, options = "fd:", {"fd": str(descriptor), "protocol_whitelist": "fd"}
+    if sys.platform == "win32":  # where each library has its own descriptors
+        address, options = f"file:{path}", {"protocol_whitelist": "file"}
+    try:
+        return av.open(address, options=options)
     except (av.FFmpegError, OSError) as error:
         raise DataError(
             f"{path}: the video cannot be opened; convert it to MP4 (H.264) or copy the file again ({_reason(error)})"
         ) from None
-    with opened as container:
-        streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
-        if not streams:
-            held = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
-            raise DataError(f"{path}: has no video stream, only: {held}; expected a file with pictures, or remove it")
-        if streams[0].codec_context is None:
-            raise DataError(f"{path}: the codec of the video is not known; convert it to MP4 (H.264)")
-        yield container, streams[0]
+
+
+def _first_stream(container: InputContainer, path: Path) -> VideoStream:
+    """The first video stream, ready to be decoded."""
+    from av.stream import Disposition
+
+    streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    if not streams:
+        held = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
+        raise DataError(f"{path}: has no video stream, only: {held}; expected a file with pictures, or remove it")
+    codec = streams[0].codec_context
+    if codec is None:
+        raise DataError(f"{path}: the codec of the video is not known; convert it to MP4 (H.264)")
+    check_pixels(codec.height, codec.width, path)
+    codec.options = {"max_pixels": str(max_pixels())}  # the size may change in the stream
+    return streams[0]
 
 
 def usable_rate(path: Path) -> float:
@@ -209,11 +235,13 @@ def _upright(frame: VideoFrame, matrix: _Matrix) -> Image:
     return np.ascontiguousarray(image[:: -1 if along_y < 0 else 1, :: -1 if along_x < 0 else 1])
 
 
-def _report_damage(path: Path, damaged: int, ended: float, declared: float | None) -> None:
+def _report_damage(path: Path, damaged: int, ended: float, declared: float | None, last_is_whole: bool) -> None:
     """Raises DataError if frames were damaged or the video ended early."""
     faults = [f"{count_of(damaged, 'frame')} cannot be decoded"] if damaged else []
     if declared is not None and ended < declared - _TOLERANCE:
         faults.append(f"it ends after {ended:.1f} of {declared:.1f} seconds")
+    elif not last_is_whole or is_cut_off(path):
+        faults.append("it is cut off before its end")
     if faults:
         raise DataError(f"{path}: the video is damaged: {' and '.join(faults)}; copy the file again")
 

@@ -5,8 +5,8 @@ Reading videos is in `video.py`; what is drawn on the frames is decided elsewher
 
 from __future__ import annotations
 
-import os
 from collections.abc import Generator
+from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,9 @@ import numpy as np
 
 from effdet.data.images import Image
 from effdet.data.video import FALLBACK_RATE, open_video, silence_log, start_of, usable_rate
+from effdet.data.video_cut import is_cut_off
 from effdet.errors import DataError
+from effdet.files import atomic_write
 
 if TYPE_CHECKING:
     from av.container import InputContainer, OutputContainer
@@ -50,10 +52,11 @@ class VideoWriter:
         """A writer to `path`, with the sound of the video `source`."""
         self.path, self.notes = path, list[str]()
         self._source = source
-        self._partial = path.with_name(f".{path.stem}.{os.getpid()}.partial.mp4")
+        self._file = ExitStack()  # of the file until it is complete
         self._output: OutputContainer | None = None
         self._sound: Generator[tuple[float, Any]] | None = None
         self._ticks, self._interval = -1, 0  # of the last picture, and from the one before to it
+        self._packets = 0  # of the pictures
         self._failed = False
 
     def __enter__(self) -> VideoWriter:
@@ -76,7 +79,7 @@ class VideoWriter:
                 self._interval = ticks - self._ticks
             self._ticks = ticks
             frame.pts, frame.time_base = ticks, _TICK
-            self._mux(self._stream.encode(frame))
+            self._mux_pictures(self._stream.encode(frame))
             self._copy_sound(ticks)
         except (av.FFmpegError, OSError) as error:
             self._failed = True
@@ -85,27 +88,36 @@ class VideoWriter:
     def __exit__(self, *exception: object) -> None:
         import av
 
-        if self._output is None:
-            return
         try:
-            if not self._failed:
-                packets = self._stream.encode(None)
-                for packet in packets:
-                    packet.duration = (
-                        self._interval or packet.duration
-                    )  # the last picture is shown as long as the one before
-                self._mux(packets)
-                self._copy_sound(self._ticks + self._interval)
-            self._output.close()
-            if not self._failed:
-                os.replace(self._partial, self.path)
+            with self._file:
+                self._complete()
         except (av.FFmpegError, OSError) as error:
             if not self._failed:
                 raise self._not_writable(error) from None
+
+    def _complete(self) -> None:
+        """Writes the end of the video and reads all of it again, because not every error of a disk is reported.
+
+        Raises:
+            OSError: the file is not complete.
+        """
+        if self._output is None and not self._failed:  # no pictures
+            return
+        try:
+            if self._failed:
+                raise OSError("an earlier picture could not be written")
+            packets = self._stream.encode(None)
+            for packet in packets:
+                packet.duration = self._interval or packet.duration  # the last picture is shown as long as before
+            self._mux_pictures(packets)
+            self._copy_sound(self._ticks + self._interval)
         finally:
+            if self._output is not None:
+                self._output.close()
             if self._sound is not None:
                 self._sound.close()
-            self._partial.unlink(missing_ok=True)
+        if not _holds_packets(self._partial, self._packets):
+            raise OSError("the disk is full, or a limit of the file size was reached")
 
     def _start(self, image: Image) -> None:
         """Opens the file with its streams; an MP4 must know them all before the first packet."""
@@ -119,6 +131,7 @@ class VideoWriter:
                 "encoder; install av from PyPI"
             )
         rate = self._rate_of_source()
+        self._partial = self._file.enter_context(atomic_write(self.path))
         self._output = av.open(f"file:{self._partial}", "w", format="mp4", options=_MP4)
         stream: Any = self._output.add_stream(
             encoder, rate=Fraction(rate).limit_denominator(1001), options=dict(_ENCODERS[encoder])
@@ -158,6 +171,10 @@ class VideoWriter:
         assert self._output is not None
         self._output.mux(packets)
 
+    def _mux_pictures(self, packets: list[Any]) -> None:
+        self._packets += len(packets)
+        self._mux(packets)
+
     def _copy_sound(self, until: int) -> None:
         """Writes the sound up to a time in ticks."""
         while self._sound is not None and self._next_sound is not None and self._next_sound[0] < until * _TICK:
@@ -188,6 +205,19 @@ class VideoWriter:
     def _not_writable(self, error: Exception) -> DataError:
         reason = getattr(error, "strerror", None) or error
         return DataError(f"{self.path}: the video cannot be written ({reason}); check the folder and the free space")
+
+
+def _holds_packets(path: Path, number: int) -> bool:
+    """Whether a video can be opened and holds that many packets of pictures, all whole."""
+    import av
+
+    try:
+        if is_cut_off(path):
+            return False
+        with open_video(path) as (container, stream):
+            return number == sum(1 for packet in container.demux(stream) if packet.size and not packet.is_corrupt)
+    except (DataError, av.FFmpegError):
+        return False
 
 
 def _moved_packets(container: InputContainer, sound: Any, copied: Any) -> Generator[tuple[float, Any]]:

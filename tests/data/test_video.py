@@ -241,7 +241,9 @@ def test_what_is_no_video_is_refused_with_the_reason(tmp_path, read):
     playlist.write_text("#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n")
     with pytest.raises(DataError, match=r"empty\.mp4: the file is empty; expected a video"):
         read(empty)
-    for path in (text, playlist, tmp_path / "missing.mp4"):
+    with pytest.raises(DataError, match=r"missing\.mp4: no such video; check the path"):
+        read(tmp_path / "missing.mp4")
+    for path in (text, playlist):
         with pytest.raises(DataError, match=rf"{path.name}: the video cannot be opened; convert it to MP4 \(H\.264\)"):
             read(path)
 

@@ -97,9 +97,11 @@ def test_the_file_appears_when_it_is_complete(tmp_path):
     assert names_in(tmp_path) == ["a.mp4"]
 
 
-def test_a_folder_that_is_missing_is_named_and_nothing_is_left(tmp_path):
-    with pytest.raises(DataError, match=r"a\.mp4: the video cannot be written \(No such file or directory\); check"):
-        write(tmp_path / "none" / "a.mp4", [0.0])
+def test_a_path_that_cannot_be_written_is_named_and_nothing_is_left(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=r"a\.mp4: the video cannot be written \(File exists\); check"):
+        write(tmp_path / "file" / "a.mp4", [0.0])
+    (tmp_path / "file").unlink()
     (tmp_path / "b.mp4").mkdir()
     with pytest.raises(DataError, match=r"b\.mp4: the video cannot be written"):
         write(tmp_path / "b.mp4", [0.0])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -98,7 +99,7 @@ def _damaged_in(table: ImageTable, limit: float | None) -> list[tuple[Path, str]
 
 
 def _sizes(paths: Sequence[Path]) -> list[int]:
-    """Sizes of files in bytes; -1 if there is no such file."""
+    """Sizes of files in bytes; -1 if there is no such file, or if it is no regular file."""
 
     def sizes(some: Sequence[Path]) -> list[int]:
         return [_size(path) for path in some]
@@ -112,7 +113,8 @@ def _sizes(paths: Sequence[Path]) -> list[int]:
 
 def _size(path: Path) -> int:
     try:
-        return os.stat(path).st_size
+        status = os.stat(path)
+        return status.st_size if stat.S_ISREG(status.st_mode) else -1
     except OSError:  # the decoder explains it
         return -1
 

@@ -1,6 +1,6 @@
 """How many pixels an image file claims to have, compared with the limit before they are decoded.
 
-The limit and what it is for are in `media_files.py`; sizes and orientations for other purposes are in `image_header.py`.
+The limit and what it is for are in `media_files.py`; sizes for other purposes are in `image_header.py`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import re
 from collections.abc import Iterator
 
 from effdet.data.image_chunks import Buffer, stored_frame, tiff_tiles
-from effdet.data.jpeg import jpeg_start
 from effdet.data.media_files import check_pixels
 from effdet.errors import DataError
 
@@ -30,23 +29,28 @@ def check_claimed_pixels(kind: str, data: bytes, name: str) -> None:
     """Does nothing if an image may be decoded by what its header says.
 
     Args:
-        kind: its format, from `image_kind`.
+        kind: its format, from `image_kind`; of a JPEG see `check_jpeg_pixels`.
         data: content of the file.
         name: what to call the image in messages.
 
     Raises:
         DataError: it claims more pixels than the limit, or more than a file of that length can hold.
     """
-    if kind == "JPEG":
-        height, width, start = jpeg_start(data)
-        check_pixels(height, width, name)
-        if height * width > _JPEG_PIXELS_PER_BYTE * (len(data) - start):
-            raise _too_short(height, width, name)
-        return
     for height, width in _claimed_sizes(kind, data):
         check_pixels(height, width, name)
         if kind == "PNG" and height * width * _png_bits(data) > 8 * _PNG_BYTES_PER_BYTE * len(data):
             raise _too_short(height, width, name)
+
+
+def check_jpeg_pixels(height: int, width: int, length: int, name: str) -> None:
+    """As `check_claimed_pixels`, for a JPEG whose compressed pixels have `length` bytes.
+
+    Raises:
+        DataError: as there.
+    """
+    check_pixels(height, width, name)
+    if height * width > _JPEG_PIXELS_PER_BYTE * length:
+        raise _too_short(height, width, name)
 
 
 def has_rare_kind(start: bytes) -> bool:

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from effdet.data.decoder_warnings import decoding_fault, with_warnings
 from effdet.data.image_chunks import image_kind, is_animated, orientation_of, png_chunks, tiff_layout
 from effdet.data.image_depth import ALPHA_DROPPED, to_rgb
-from effdet.data.image_limits import check_claimed_pixels
+from effdet.data.image_limits import check_claimed_pixels, check_jpeg_pixels
 from effdet.data.image_pillow import decode_pillow
-from effdet.data.jpeg import jpeg_damage, jpeg_frame, jpeg_is_cut_off
+from effdet.data.jpeg import jpeg_damage, jpeg_frame, jpeg_is_cut_off, jpeg_start
 from effdet.data.media_files import read_regular
 from effdet.errors import DataError
 
@@ -100,11 +100,11 @@ def decode_with_notes(
     if not data:
         raise DataError(f"{name}: the file is empty; expected an image, copy it again or remove it")
     kind = image_kind(data)
-    if _is_cut_off(kind, data):
-        raise DataError(f"{name}: the image is cut off before its end; copy or download the file again, or remove it")
-    check_claimed_pixels(kind, data, name)
     if kind == "JPEG":
         return _decode_jpeg(data, name, reduction), []
+    if _is_cut_off(kind, data):
+        raise _cut_off(name)
+    check_claimed_pixels(kind, data, name)
     pixels, notes = _stored_pixels(kind, data, name)
     image, more = to_rgb(pixels, name, value_range)
     return _reduce(image, reduction), list(dict.fromkeys(notes + more))
@@ -161,12 +161,20 @@ def _is_cut_off(kind: str, data: bytes) -> bool:
         return b"IEND" not in data
     if kind == "WEBP":
         return len(data) < 8 + int.from_bytes(data[4:8], "little")
-    return kind == "JPEG" and jpeg_is_cut_off(data)
+    return False
+
+
+def _cut_off(name: str) -> DataError:
+    return DataError(f"{name}: the image is cut off before its end; copy or download the file again, or remove it")
 
 
 def _decode_jpeg(data: bytes, name: str, reduction: int) -> Image:
     from effdet.opencv import cv2
 
+    height, width, start = jpeg_start(data)
+    if jpeg_is_cut_off(data, start):
+        raise _cut_off(name)
+    check_jpeg_pixels(height, width, len(data) - start, name)
     flags, reduced = cv2.IMREAD_COLOR_RGB, _decodes_reduced(data, reduction)
     if reduced:  # the flags with GRAYSCALE in their names only add the size
         flags |= {

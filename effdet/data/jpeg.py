@@ -55,10 +55,9 @@ def jpeg_start(data: Buffer) -> tuple[int, int, int]:
     return height, width, len(data)
 
 
-def jpeg_is_cut_off(data: bytes) -> bool:
-    """Whether a JPEG has no end-of-image marker."""
+def jpeg_is_cut_off(data: bytes, start: int) -> bool:
+    """Whether a JPEG, whose pixels begin at `start`, has no end-of-image marker."""
     # Compressed pixels never hold that marker; what comes before them, such as a thumbnail, may.
-    start = next((start for marker, start in _segments(data) if marker == 0xDA), len(data))
     return data.rfind(b"\xff\xd9", start) < 0  # searched from the end, where it usually is
 
 

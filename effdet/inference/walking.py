@@ -37,7 +37,9 @@ def files_of_glob(pattern: Path, refuse: Refuse) -> Iterator[Path]:
     """
     parts = pattern.parts[1:] if pattern.anchor else pattern.parts
     repeated = (part == _ANY_FOLDERS and part == before for before, part in zip(("", *parts), parts, strict=False))
-    return _files(pattern.anchor or ".", tuple(part for part, again in zip(parts, repeated, strict=True) if not again), refuse)
+    return _files(
+        pattern.anchor or ".", tuple(part for part, again in zip(parts, repeated, strict=True) if not again), refuse
+    )
 
 
 def _files(start: str, parts: tuple[str, ...], refuse: Refuse) -> Iterator[Path]:

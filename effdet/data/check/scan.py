@@ -91,7 +91,7 @@ def pixel_hash(table: ImageTable, row: int, value_range: tuple[float, float] | N
 
 def _facts(table: ImageTable, row: int, value_range: tuple[float, float] | None) -> ImageFacts:
     name = table.file_name(row)
-    if table.store is None and not os.path.isfile(table.path(row)):
+    if table.store is None and not os.path.exists(table.path(row)):
         return ImageFacts(missing=True)
     try:
         data = table.read(row)

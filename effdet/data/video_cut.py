@@ -60,7 +60,7 @@ def _is_cut_off(file: BinaryIO, size: int) -> bool:
     if start[:16] == _ASF:
         return _asf_size(start) > size
     if start[: len(_MXF)] == _MXF:
-        return _mxf_footer(start) >= size
+        return _one_beyond(_mxf_elements(file, start), size)
     file.seek(max(0, size - _TAIL))
     tail = file.read()
     if start[:4] == b"OggS":
@@ -143,10 +143,26 @@ def _asf_size(start: bytes) -> int:
     return int.from_bytes(start[properties + 40 : properties + 48], "little")
 
 
-def _mxf_footer(start: bytes) -> int:
-    """Where the footer begins; -1 if it is not stated."""
-    value = 17 + (start[16] & 0x7F if start[16] & 0x80 else 0)
-    return int.from_bytes(start[value + 24 : value + 32], "big") or -1
+def _mxf_elements(file: BinaryIO, start: bytes) -> Iterator[int]:
+    """Ends of what is in the footer, if the header says where that begins."""
+    position = int.from_bytes(start[_mxf_value(start) + 24 : _mxf_value(start) + 32], "big")
+    if position:
+        yield position + 17
+    while position:
+        file.seek(position)
+        header = file.read(26)
+        if header[:4] != _MXF[:4]:
+            return
+        value = _mxf_value(header)
+        length = header[17:value] if value > 17 else header[16:17]
+        position += value + int.from_bytes(length, "big")
+        yield position
+
+
+def _mxf_value(element: bytes) -> int:
+    """Where the value of an element begins, after its key and length."""
+    first = element[16] if len(element) > 16 else 0
+    return 17 + (first & 0x7F if first & 0x80 else 0)
 
 
 def _ogg_page_is_cut(tail: bytes) -> bool:

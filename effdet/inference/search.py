@@ -91,7 +91,7 @@ class Search:
         counts = [counts_by_suffix(self.others)] if self.others else []
         counts += [f"{count_of(len(self.outputs), 'picture')} in an output folder"] if self.outputs else []
         held = f"; there are {' and '.join(counts)}" if counts else ""
-        if given.is_dir():
+        if os.path.isdir(given):
             return DataError(
                 f"{given}: no images or videos in this folder or below; expected files such as *.jpg, *.png or *.mp4"
                 f"{held}"

@@ -50,9 +50,7 @@ def test_a_tiff_with_zeros_inside_is_refused(compression):
         decode_image(with_zeros(data), "x")
 
 
-@pytest.mark.parametrize(
-    "file_format", ["JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000"]
-)
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000"])
 def test_whole_images_have_no_warnings_that_count(file_format, capfd):
     for seed in range(5):
         decode_image(photo(seed, file_format=file_format), "x")

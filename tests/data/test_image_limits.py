@@ -89,7 +89,9 @@ def test_a_frame_that_is_larger_than_its_animation_is_refused():
 def test_the_limit_is_a_setting(monkeypatch):
     monkeypatch.setenv(MAX_PIXELS_VARIABLE, "2639")
     for file_format in ("JPEG", "PNG", "GIF", "TIFF"):
-        with pytest.raises(DataError, match=r"has 60 x 44 pixels .* the limit is 2639 pixels; .* EFFDET_MAX_PIXELS=2640 "):
+        with pytest.raises(
+            DataError, match=r"has 60 x 44 pixels .* the limit is 2639 pixels; .* EFFDET_MAX_PIXELS=2640 "
+        ):
             decode_image(encoded(file_format), "a")
     monkeypatch.setenv(MAX_PIXELS_VARIABLE, "2640")
     for file_format in ("JPEG", "PNG", "GIF", "TIFF"):
@@ -109,7 +111,9 @@ def test_a_limit_that_is_no_number_is_refused(monkeypatch, text):
     "data", [jpeg(12000, 12000), jpeg(12000, 12000, progressive=True), png(13000, 13000, 8, 2, zlib.compress(b"\0"))]
 )
 def test_files_that_are_too_short_for_their_pixels_are_refused(data):
-    with pytest.raises(DataError, match=r"^a: the file is too short for the 1\d000 x 1\d000 pixels of its header; copy"):
+    with pytest.raises(
+        DataError, match=r"^a: the file is too short for the 1\d000 x 1\d000 pixels of its header; copy"
+    ):
         decode_image(data, "a")
 
 

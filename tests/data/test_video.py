@@ -1,4 +1,5 @@
 import gc
+import os
 import re
 import struct
 import wave
@@ -269,3 +270,51 @@ def test_the_log_that_torchvision_switches_on_is_off_while_a_video_is_open(draw_
     av.logging.set_level(av.logging.ERROR)
     with open_video(path):
         assert av.logging.get_level() is None
+
+
+# Files that may be anything
+
+
+def test_a_video_of_too_large_pictures_is_refused(draw_video, tmp_path, monkeypatch):
+    path = draw_video(tmp_path / "a.mp4", QUARTER_SECONDS)
+    monkeypatch.setenv("EFFDET_MAX_PIXELS", "3000")
+    with pytest.raises(
+        DataError, match=r"a\.mp4: has 64 x 48 pixels according to its header, the limit is 3000 pixels"
+    ):
+        check_video(path)
+    monkeypatch.setenv("EFFDET_MAX_PIXELS", "3072")
+    assert check_video(path) == 12
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no pipes in folders")
+def test_pipes_and_devices_are_no_videos(tmp_path):
+    os.mkfifo(tmp_path / "pipe.mp4")
+    (tmp_path / "zero.mp4").symlink_to("/dev/zero")
+    for name, kind in (("pipe.mp4", "pipe"), ("zero.mp4", "device")):
+        with pytest.raises(DataError, match=rf"{name}: is a {kind}; expected a video file"):
+            check_video(tmp_path / name)
+
+
+def test_a_playlist_reaches_for_no_other_file(draw_video, tmp_path):
+    draw_video(tmp_path / "a.ts", QUARTER_SECONDS)
+    for name, text in (
+        ("a.mp4", "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\na.ts\n#EXT-X-ENDLIST\n"),
+        ("b.mp4", "ffconcat version 1.0\nfile a.ts\n"),
+    ):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(DataError, match="cannot be opened"):
+            check_video(tmp_path / name)
+
+
+def test_descriptors_are_closed(draw_video, tmp_path):
+    path = draw_video(tmp_path / "a.mp4", QUARTER_SECONDS)
+    (tmp_path / "b.mp4").write_text("hello")
+    before = os.dup(0)
+    for _ in range(5):
+        check_video(path)
+        with pytest.raises(DataError):
+            check_video(tmp_path / "b.mp4")
+    after = os.dup(0)
+    os.close(before)
+    os.close(after)
+    assert after == before + 1

@@ -1,3 +1,6 @@
+import os
+import sys
+
 import av
 import cv2
 import numpy as np
@@ -161,3 +164,51 @@ def test_without_an_encoder_for_h264_the_video_is_mpeg4_with_a_note(tmp_path, mo
     assert len(writer.notes) == 1
     assert "no H.264 encoder; install av from PyPI" in writer.notes[0]
     assert len(list(read_video(tmp_path / "a.mp4"))) == 10
+
+
+# Disks that are full
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit of file sizes")
+@pytest.mark.parametrize("missing", [1, 100, 5_000, 50_000, 10**9])
+def test_a_video_that_does_not_fit_is_an_error_and_nothing_is_left(tmp_path, missing):
+    import resource
+
+    generator = np.random.default_rng(0)
+    images = [generator.integers(0, 256, (96, 128, 3), dtype=np.uint8) for _ in range(30)]
+    times = [index / 25 for index in range(30)]
+    write(tmp_path / "a.mp4", times, images)
+    size = (tmp_path / "a.mp4").stat().st_size
+    (tmp_path / "a.mp4").unlink()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (max(10, size - missing), before[1]))
+    try:
+        with pytest.raises(
+            DataError, match=r"a\.mp4: the video cannot be written \(.+\); check the folder and the free"
+        ):
+            write(tmp_path / "a.mp4", times, images)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert names_in(tmp_path) == []
+
+
+def test_a_video_that_is_not_what_was_written_is_an_error(tmp_path, monkeypatch):
+    """As on a disk that loses data without an error."""
+    from effdet.data import video_writer
+
+    holds = video_writer._holds_packets
+    monkeypatch.setattr(
+        video_writer, "_holds_packets", lambda path, number: os.truncate(path, 900) or holds(path, number)
+    )
+    with pytest.raises(DataError, match=r"a\.mp4: the video cannot be written \(the disk is full, or a limit"):
+        write(tmp_path / "a.mp4", [index / 25 for index in range(10)])
+    assert names_in(tmp_path) == []
+
+
+def test_an_older_video_stays_if_the_new_one_cannot_be_written(tmp_path, monkeypatch):
+    (tmp_path / "a.mp4").write_text("older")
+    monkeypatch.setattr("effdet.data.video_writer._holds_packets", lambda path, number: False)
+    with pytest.raises(DataError, match="cannot be written"):
+        write(tmp_path / "a.mp4", [0.0, 0.1])
+    assert (tmp_path / "a.mp4").read_text() == "older"
+    assert names_in(tmp_path) == ["a.mp4"]

@@ -1,4 +1,5 @@
 import os
+import sys
 from pathlib import Path
 
 import cv2
@@ -255,6 +256,69 @@ def test_heic_is_passed_over_without_the_package_that_reads_it(tmp_path, monkeyp
     monkeypatch.setattr("effdet.inference.search.find_spec", lambda name: None)
     (note,) = open_sources([tmp_path]).notes()
     assert note == "passed over: 1 .heic (to read HEIC, pip install 'efficientdet-torch[heic]')"
+
+
+# Files that may be anything
+
+
+def test_names_never_leave_the_folder(tmp_path):
+    save_image(tmp_path / "d/x.jpg")
+    save_image(tmp_path / "d/a/b/y.jpg")
+    (tmp_path / "d/a/c").mkdir()
+    assert names(open_sources([str(tmp_path / "d/a/*/../../x.jpg")])) == ["x.jpg"]
+    assert names(open_sources([str(tmp_path / "d/a/*/../*/y.jpg")])) == ["b/y.jpg"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no pipes in folders")
+@pytest.mark.parametrize("pattern", ["", "*", "**/*"])
+def test_pipes_are_listed_and_never_waited_for(tmp_path, pattern):
+    save_image(tmp_path / "a.jpg")
+    for name in ("pipe.jpg", "pipe.mp4", "pipe"):
+        os.mkfifo(tmp_path / name)
+    sources, failures = open_sources([tmp_path / pattern]), []
+    assert [frame.name.name for frame in read_frames(sources, failures)] == ["a.jpg"]
+    assert sorted(map(str, [*failures, *sources.failures])) == [
+        f"{tmp_path / 'pipe.jpg'}: is a pipe; expected an image file, remove it from the folder",
+        f"{tmp_path / 'pipe.mp4'}: is a pipe; expected a video file, remove it from the folder",
+    ]
+    for name in ("pipe.mp4", "pipe"):
+        with pytest.raises(DataError, match="is a pipe"):
+            open_sources([tmp_path / name])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are text on this system")
+def test_names_may_be_no_utf8(tmp_path):
+    save_image(tmp_path / "a.png").rename(tmp_path / os.fsdecode(b"\xff.foo"))
+    save_image(tmp_path / "a.ppm").rename(tmp_path / os.fsdecode(b"\xfe.bar"))
+    save_video(tmp_path / "a.avi", frames=3, codec="MJPG").rename(tmp_path / os.fsdecode(b"\xff.avi"))
+    save_video(tmp_path / "a.avi", frames=3, codec="MJPG").rename(tmp_path / os.fsdecode(b"\xff.dat"))
+    for path in sorted(tmp_path.iterdir()):
+        frames = [frame for source in open_sources([path]) for frame in source.frames()]
+        assert len(frames) == (3 if path.suffix in (".avi", ".dat") else 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a", b"P5 30 20 255\n" + bytes(600)),
+        ("b", b"#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n-Y 20 +X 30\n" + bytes(2400)),
+    ],
+)
+def test_rare_images_without_a_suffix_are_known_by_their_content(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    assert [source.is_video for source in open_sources([tmp_path / name])] == [False]
+
+
+def test_a_text_that_begins_as_an_image_is_none(tmp_path):
+    (tmp_path / "notes").write_text("P5 is the name of a format\n")
+    with pytest.raises(DataError, match="neither an image nor a video"):
+        open_sources([tmp_path / "notes"])
+
+
+@pytest.mark.parametrize("name", ["a\0.jpg", "x" * 5000 + ".jpg", "d/" * 3000 + "a.jpg", "x" * 300 + "*"])
+def test_paths_that_no_disk_can_hold_are_refused(name):
+    with pytest.raises(DataError):
+        open_sources([name])
 
 
 # Output folders

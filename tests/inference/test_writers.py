@@ -286,3 +286,37 @@ def test_an_annotated_video_has_the_time_stamps_of_its_source_and_notes_lost_sou
     for name in ("a.mp4", "b.mp4"):
         assert [time for time, _ in read_video(out / name)] == pytest.approx(times, abs=1e-4)
     assert writer.notes == [f"{out / 'b.mp4'}: without sound, because an MP4 cannot hold sound of the codec pcm_s16le"]
+
+
+def test_thousands_of_sources_of_one_name_get_the_next_numbers_each(tmp_path, monkeypatch):
+    looked_up = []
+    realpath = os.path.realpath
+    monkeypatch.setattr(os.path, "realpath", lambda path: looked_up.append(path) or realpath(path))
+    sources = [source(f"d{index}/{name}.jpg") for index in range(1000) for name in ("frame", "FRAME")]
+    copies = [path.name for path in picture_paths(tmp_path, [replace_name(one) for one in sources]).values()]
+    assert copies[:6] == ["frame.jpg", "FRAME_2.jpg", "frame_3.jpg", "FRAME_4.jpg", "frame_5.jpg", "FRAME_6.jpg"]
+    assert copies[-1] == "FRAME_2000.jpg"
+    assert len(looked_up) < 5 * len(sources)  # not quadratic
+
+
+def replace_name(one):
+    """A source whose name is that of its file, as if each folder had been given."""
+    return Source(one.path, Path(one.path.name), one.image_id)
+
+
+@pytest.mark.parametrize("name", ["../x.jpg", "../../a/../x.jpg", "/x.jpg", "a/../../../x.jpg"])
+def test_copies_are_always_below_the_folder(tmp_path, name):
+    (path,) = picture_paths(tmp_path / "out", [Source(Path("x.jpg"), Path(name), "x")]).values()
+    assert ".." not in path.parts
+    assert path.is_relative_to(tmp_path / "out")
+
+
+@pytest.mark.parametrize("letter", ["x", "é"])
+def test_names_of_copies_are_never_too_long_for_a_disk(tmp_path, letter):
+    stem = letter * (251 // len(letter.encode()))
+    names = [f"{folder}/{stem}{suffix}" for folder in "ab" for suffix in (".jpg", ".j2k", ".pfm", "")]
+    paths = picture_paths(tmp_path, [Source(Path(name), Path(name).with_name(Path(name).name), name) for name in names])
+    assert len(set(paths.values())) == len(names)
+    for path in paths.values():
+        path.parent.mkdir(exist_ok=True)
+        path.touch()

@@ -5,6 +5,7 @@ What is in the files is read beside.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -252,5 +253,5 @@ def _no_such_split(path: Path, name: str, splits: Mapping[str, SplitFiles], sect
 
 def describe_nearest(path: Path) -> str:
     """What the nearest folder that exists holds."""
-    folder = next((parent for parent in path.absolute().parents if parent.is_dir()), None)
+    folder = next((parent for parent in path.absolute().parents if os.path.isdir(parent)), None)
     return "check the path" if folder is None else f"in {folder}, {describe_content(folder)}"

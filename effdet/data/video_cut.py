@@ -124,9 +124,8 @@ def _matroska_elements(file: BinaryIO) -> Iterator[int]:
         length = _variable_length(rest)
         value = int.from_bytes(rest[:length], "big") & ((1 << 7 * length) - 1)
         position += identity + length
-        if value == (1 << 7 * length) - 1 and name in (_SEGMENT, _CLUSTER):  # not stated
-            continue
-        position += value
+        if value < (1 << 7 * length) - 1 or name not in (_SEGMENT, _CLUSTER):  # stated
+            position += value
         yield position
 
 

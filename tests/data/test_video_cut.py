@@ -8,7 +8,7 @@ from effdet.data.video import read_video
 from effdet.data.video_cut import is_cut_off
 from effdet.errors import DataError
 
-FRAMES = 60
+FRAMES = 40
 CONTAINERS = [
     *(("a.mp4", "libx264", None), ("a.mov", "mpeg4", None), ("a.3gp", "mpeg4", None)),
     ("fragments.mp4", "libx264", {"movflags": "frag_keyframe+empty_moov"}),
@@ -31,6 +31,8 @@ def video(request, tmp_path):
     with av.open(str(path), "w", format=container_format, options=options or {}) as container:
         stream = container.add_stream(codec, rate=25)
         stream.height, stream.width = 96, 128
+        if codec == "libvpx":
+            stream.options = {"deadline": "realtime", "cpu-used": "8"}
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         for _ in range(FRAMES):
             small = generator.integers(0, 256, (12, 16, 3), dtype=np.uint8)

@@ -139,9 +139,8 @@ def _opened(path: Path, descriptor: int) -> InputContainer:
     try:
         return av.open(address, options=options)
     except (av.FFmpegError, OSError) as error:
-        raise DataError(
-            f"{path}: the video cannot be opened; convert it to MP4 (H.264) or copy the file again ({_reason(error)})"
-        ) from None
+        reason = f"convert it to MP4 (H.264) or copy the file again ({_reason(error)})"
+        raise _cut_off_or(path, f"the video cannot be opened; {reason}") from None
 
 
 def _first_stream(container: InputContainer, path: Path) -> VideoStream:
@@ -151,13 +150,19 @@ def _first_stream(container: InputContainer, path: Path) -> VideoStream:
     streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
     if not streams:
         held = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
-        raise DataError(f"{path}: has no video stream, only: {held}; expected a file with pictures, or remove it")
+        raise _cut_off_or(path, f"has no video stream, only: {held}; expected a file with pictures, or remove it")
     codec = streams[0].codec_context
     if codec is None:
         raise DataError(f"{path}: the codec of the video is not known; convert it to MP4 (H.264)")
     check_pixels(codec.height, codec.width, path)
     codec.options = {"max_pixels": str(max_pixels())}  # the size may change in the stream
     return streams[0]
+
+
+def _cut_off_or(path: Path, otherwise: str) -> DataError:
+    """Why a video cannot be opened."""
+    fault = "the video is cut off before its end and cannot be opened; copy the file again"
+    return DataError(f"{path}: {fault if is_cut_off(path) else otherwise}")
 
 
 def usable_rate(path: Path) -> float:

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from effdet.data.cache import Cache
 from effdet.data.image_table import ImageTable
 from effdet.data.images import Image, decode_image
+from effdet.data.media_files import max_pixels
 from effdet.data.train_order import Key
 from effdet.errors import DataError
 from effdet.structures import Batch, LabelBatch
@@ -38,6 +39,7 @@ class ImageDataset(Dataset[Any], Generic[TargetType, BatchType]):
     """
 
     def __init__(self, table: ImageTable, seed: int, cache: Cache | None) -> None:
+        max_pixels()  # so that a wrong setting is an error here, and not in the loader processes
         self.table = table
         self.seed = seed
         self.cache = cache

@@ -153,7 +153,7 @@ def _first_stream(container: InputContainer, path: Path) -> VideoStream:
         raise _cut_off_or(path, f"has no video stream, only: {held}; expected a file with pictures, or remove it")
     codec = streams[0].codec_context
     if codec is None:
-        raise DataError(f"{path}: the codec of the video is not known; convert it to MP4 (H.264)")
+        raise _cut_off_or(path, "the codec of the video is not known; convert it to MP4 (H.264)")
     check_pixels(codec.height, codec.width, path)
     codec.options = {"max_pixels": str(max_pixels())}  # the size may change in the stream
     return streams[0]

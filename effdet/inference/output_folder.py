@@ -6,6 +6,7 @@ What is written into it is in `writers.py`.
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Iterable, Mapping
 from itertools import count
 from pathlib import Path
@@ -41,8 +42,10 @@ def prepare_folder(folder: Path, paths: Mapping[Path, Path], overwrite: bool) ->
         overwrite: whether earlier results may be removed.
 
     Raises:
-        ConfigError: there are files that would be overwritten, or a source is among the files to remove.
+        ConfigError: there are files that would be overwritten, a source is among the files to remove, or a subfolder is
+            a link out of the folder.
     """
+    _check_links(folder, paths)
     results = [folder / name for name in _RESULTS if (folder / name).is_file()]
     written = _listed_pictures(folder)
     if not overwrite:
@@ -53,6 +56,12 @@ def prepare_folder(folder: Path, paths: Mapping[Path, Path], overwrite: bool) ->
                 f"{existing[0].name}; choose another folder, or add --overwrite (in Python overwrite=True)"
             )
         return
+    foreign = sorted({path for path in paths.values() if path.exists()} - set(written))
+    if foreign and not any(folder.glob(f".{JSON_NAME}.*")):  # which a prediction that was killed leaves
+        raise ConfigError(
+            f"{foreign[0]}: exists, and no earlier prediction wrote it ({count_of(len(foreign), 'such file')}); "
+            "--overwrite replaces results alone, choose another folder"
+        )
     real = {path.resolve() for path in written}
     source = next((source for source in paths if source.resolve() in real), None)
     if source is not None:
@@ -62,6 +71,15 @@ def prepare_folder(folder: Path, paths: Mapping[Path, Path], overwrite: bool) ->
         )
     for path in [*written, *results]:
         path.unlink(missing_ok=True)
+
+
+def _check_links(folder: Path, paths: Mapping[Path, Path]) -> None:
+    """Raises ConfigError if a picture would be written through a link to another place."""
+    inside = os.path.realpath(folder)
+    for parent in sorted({path.parent for path in paths.values()} - {folder}):
+        real = os.path.realpath(parent)
+        if not (real + os.sep).startswith(inside.rstrip(os.sep) + os.sep):
+            raise ConfigError(f"{parent}: is a link to {real}, outside of the output folder; choose another folder")
 
 
 def list_pictures(folder: Path, paths: Mapping[Path, Path]) -> None:

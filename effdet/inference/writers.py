@@ -183,10 +183,11 @@ def picture_paths(folder: Path, sources: Iterable[Source]) -> dict[Path, Path]:
 
     Copies have the names of their sources. Images keep their format if it can be written; other photographs become JPEG
     and other images PNG; videos become MP4. Of two copies with the same name the later one gets a number. No source is
-    ever overwritten.
+    ever overwritten, and every copy lies below the folder.
     """
     sources = list(sources)
-    free = _FreePaths(source.path for source in sources)
+    folders = {folder / parent for source in sources for parent in _picture_name(source).parents if parent.parts}
+    free = _FreePaths([*(source.path for source in sources), *folders])
     paths: dict[Path, Path] = {}
     for source in sorted(sources, key=lambda source: _picture_name(source) != source.name):  # who keeps the name first
         paths[source.path] = free.path_for(folder / _picture_name(source))

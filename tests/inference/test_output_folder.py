@@ -85,3 +85,36 @@ def test_the_list_of_pictures_names_those_that_exist(tmp_path):
     (tmp_path / "a_2.jpg").write_text("picture")
     list_pictures(tmp_path, {Path("x/a.jpg"): tmp_path / "a_2.jpg", Path("x/damaged.jpg"): tmp_path / "damaged.jpg"})
     assert (tmp_path / "pictures.csv").read_text() == "file_name,picture\nx/a.jpg,a_2.jpg\n"
+
+
+def test_overwriting_replaces_results_and_no_other_pictures(tmp_path):
+    folder, picture = tmp_path / "photos", tmp_path / "photos/a.jpg"
+    folder.mkdir()
+    picture.write_text("a photo")
+    paths = {Path("backup/a.jpg"): picture}
+    with pytest.raises(
+        ConfigError, match=r"a\.jpg: exists, and no earlier prediction wrote it \(1 such file\); --overw"
+    ):
+        prepare_folder(folder, paths, True)
+    assert picture.read_text() == "a photo"
+    list_pictures(folder, paths)
+    prepare_folder(folder, paths, True)
+    assert not picture.exists()
+
+
+def test_what_a_killed_prediction_left_is_replaced(tmp_path):
+    (tmp_path / "a.jpg").touch()
+    (tmp_path / ".predictions.json.process-0.partial").touch()
+    prepare_folder(tmp_path, {Path("backup/a.jpg"): tmp_path / "a.jpg"}, True)
+
+
+def test_pictures_are_not_written_through_links_out_of_the_folder(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out/inside").mkdir(parents=True)
+    (tmp_path / "out/sub").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (tmp_path / "out/link").symlink_to(tmp_path / "out/inside", target_is_directory=True)
+    prepare_folder(tmp_path / "out", {Path("link/a.jpg"): tmp_path / "out/link/a.jpg"}, False)
+    with pytest.raises(
+        ConfigError, match=r"sub: is a link to .*elsewhere, outside of the output folder; choose another"
+    ):
+        prepare_folder(tmp_path / "out", {Path("sub/a.jpg"): tmp_path / "out/sub/a.jpg"}, False)

@@ -320,3 +320,10 @@ def test_names_of_copies_are_never_too_long_for_a_disk(tmp_path, letter):
     for path in paths.values():
         path.parent.mkdir(exist_ok=True)
         path.touch()
+
+
+def test_a_copy_never_has_the_name_of_a_folder_of_others(tmp_path):
+    first = Source(Path("one/a.png"), Path("a.png"), "1")
+    second = Source(Path("two/a.png/b.png"), Path("a.png/b.png"), "2")
+    paths = picture_paths(tmp_path, [first, second])
+    assert [path.relative_to(tmp_path).as_posix() for path in paths.values()] == ["a_2.png", "a.png/b.png"]

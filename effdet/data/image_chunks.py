@@ -131,6 +131,12 @@ def tiff_tiles(data: Buffer) -> tuple[int, int]:
     return tags.get(323, 0), tags.get(322, 0)
 
 
+def tiff_pixel_bytes(data: Buffer) -> int:
+    """Bytes of a pixel of a TIFF, at least 1."""
+    tags, _ = _tiff_tags(data)
+    return max(1, tags.get(258, 1) * tags.get(277, 1) // 8)
+
+
 def _tiff_tags(data: Buffer) -> tuple[dict[int, int], int]:
     """The first value of every tag of the first directory that holds whole numbers, and where the next one begins."""
     order = "little" if data[:2] == b"II" else "big"

@@ -14,6 +14,7 @@ from effdet.errors import ConfigError, DataError
 
 USUAL_DEPTHS = (8, 10, 12, 14, 16)  # bits per channel of cameras and scanners
 
+_BLOCK = 1 << 22  # values that are scaled at once
 ALPHA_DROPPED = "alpha channel dropped"
 NAN_TO_BLACK = "NaN pixels set to black"
 CLIPPED = "values outside data.value_range clipped"
@@ -85,8 +86,13 @@ def _to_8_bits(
 
 def _scaled(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
     """Values mapped linearly, so that `low` is 0 and `high` 255, rounded and clipped."""
-    # Clipped first: the product of the largest floats would overflow.
-    return np.rint((np.clip(values.astype(np.float64), low, high) - low) / (high - low) * 255).astype(np.uint8)
+    scaled = np.empty(values.shape, np.uint8)
+    step = max(1, _BLOCK // max(1, values[:1].size))
+    for first in range(0, len(values), step):  # so that the memory for large images is bounded
+        block = values[first : first + step].astype(np.float64)
+        # Clipped first: the product of the largest floats would overflow.
+        scaled[first : first + step] = np.rint((np.clip(block, low, high) - low) / (high - low) * 255)
+    return scaled
 
 
 def _full_scale(dtype: np.dtype[Any], smallest: float, largest: float, name: str) -> int:

@@ -30,6 +30,7 @@ IMAGE_SUFFIXES = (
 )
 FIRST_FRAME = "animation: first frame used"
 FIRST_PAGE = "several pages: first page used"
+_PNG_BYTES = 33  # of its signature and header
 REDUCTIONS = (8, 4, 2, 1)  # by which an image may be decoded smaller, along each side
 # Shrinking left after a reduced decode: from two on, the antialiased filter gives nearly what it gives for the whole
 # image. A little less, because sides are rounded to whole pixels.
@@ -158,7 +159,7 @@ def small_image(
 def _is_cut_off(kind: str, data: bytes) -> bool:
     """Whether the end is missing, in formats whose decoders fill it with grey without an error."""
     if kind == "PNG":
-        return b"IEND" not in data
+        return len(data) < _PNG_BYTES or b"IEND" not in data
     if kind == "WEBP":
         return len(data) < 8 + int.from_bytes(data[4:8], "little")
     return False
@@ -234,7 +235,7 @@ def _no_image(name: str) -> DataError:
 def _is_plain(kind: str, data: bytes) -> bool:
     """Whether OpenCV itself gives the image as RGB of 8 bits without changing its values."""
     if kind == "PNG":
-        return data[24] <= 8
+        return len(data) >= _PNG_BYTES and data[24] <= 8
     layout = tiff_layout(data) if kind == "TIFF" else None
     return kind == "BMP" or (layout is not None and layout.bits <= 8 and layout.sample_format == 1)
 

@@ -5,6 +5,7 @@ What is in them is known elsewhere; the headers of images are compared with the 
 
 from __future__ import annotations
 
+import math
 import os
 import stat
 from pathlib import Path
@@ -13,7 +14,7 @@ from effdet.errors import ConfigError, DataError
 
 MAX_PIXELS = 178_956_970  # of an image or video frame, as Pillow's limit; 537 MB as RGB of 8 bits
 MAX_PIXELS_VARIABLE = "EFFDET_MAX_PIXELS"
-_BYTES_PER_PIXEL = 4  # of the largest image file: more than any but uncompressed images of more than 8 bits have
+_BYTES_PER_PIXEL = 4  # of the largest image in its file and decoded; only images of more than 8 bits have more
 _FLAGS = ("O_NONBLOCK", "O_NOCTTY", "O_BINARY")  # opening never waits for the other end of a pipe
 _OTHER_KINDS = ((stat.S_ISFIFO, "pipe"), (stat.S_ISSOCK, "socket"), (stat.S_ISCHR, "device"), (stat.S_ISBLK, "device"))
 
@@ -32,17 +33,24 @@ def max_pixels() -> int:
     return int(text)
 
 
-def check_pixels(height: int, width: int, name: str | Path) -> None:
+def check_pixels(height: int, width: int, name: str | Path, pixel_bytes: int = 1) -> None:
     """Does nothing if an image may have that many pixels.
+
+    Args:
+        height: in pixels.
+        width: in pixels.
+        name: what to call the image in messages.
+        pixel_bytes: bytes of a pixel where they may be more than the limit has for each.
 
     Raises:
         DataError: it has more.
     """
-    limit = max_pixels()
-    if height * width > limit:
+    limit, needed = max_pixels(), height * width * max(1, pixel_bytes / _BYTES_PER_PIXEL)
+    if needed > limit:
+        size = f"{width} x {height} pixels" + (f" of {pixel_bytes} bytes" if pixel_bytes > _BYTES_PER_PIXEL else "")
         raise DataError(
-            f"{name}: has {width} x {height} pixels according to its header, the limit is {limit} pixels; make it "
-            f"smaller, or set {MAX_PIXELS_VARIABLE}={height * width} if you trust the file"
+            f"{name}: has {size} according to its header, the limit is {limit} pixels of {_BYTES_PER_PIXEL} bytes; "
+            f"make it smaller, or set {MAX_PIXELS_VARIABLE}={math.ceil(needed)} if you trust the file"
         )
 
 

@@ -73,10 +73,30 @@ def test_images_of_too_many_pixels_are_refused_by_their_headers(name, monkeypatc
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda *_: pytest.fail("it is decoded"))
     with pytest.raises(
         DataError,
-        match=rf"^a: has \d+ x \d+ pixels according to its header, the limit is {MAX_PIXELS} pixels; make it smaller, "
-        r"or set EFFDET_MAX_PIXELS=\d+ if you trust the file$",
+        match=r"^a: has \d+ x \d+ pixels according to its header, the limit is "
+        rf"{MAX_PIXELS} pixels of 4 bytes; make it smaller, or set EFFDET_MAX_PIXELS=\d+ if you trust the file$",
     ):
         decode_image(LARGE[name], "a")
+
+
+@pytest.mark.parametrize(
+    ("data", "pixel_bytes"),
+    [
+        (png(12000, 12000, 16, 6), 8),
+        (tiff([(256, 9000), (257, 9000), (258, 64), (262, 2), (273, 8), (277, 3), (279, 10), (339, 3)]), 24),
+    ],
+)
+def test_pixels_of_many_bytes_count_more(data, pixel_bytes):
+    with pytest.raises(
+        DataError, match=rf"a: has \d+ x \d+ pixels of {pixel_bytes} bytes according to its header, the lim"
+    ):
+        decode_image(data, "a")
+
+
+def test_a_long_header_without_a_size_is_read_once():
+    for start in (b"P7\n", b"P6 ", b"#?RADIANCE\n"):
+        with pytest.raises(DataError, match="not a whole image of a known format"):
+            decode_image(start + b"#\nWIDTH 5\n" * 20_000, "a")
 
 
 def test_a_frame_that_is_larger_than_its_animation_is_refused():
@@ -91,7 +111,7 @@ def test_the_limit_is_a_setting(monkeypatch):
     monkeypatch.setenv(MAX_PIXELS_VARIABLE, "2639")
     for file_format in ("JPEG", "PNG", "GIF", "TIFF"):
         with pytest.raises(
-            DataError, match=r"has 60 x 44 pixels .* the limit is 2639 pixels; .* EFFDET_MAX_PIXELS=2640 "
+            DataError, match=r"has 60 x 44 pixels .* the limit is 2639 pixels of 4 bytes; .* EFFDET_MAX_PIXELS=2640 "
         ):
             decode_image(encoded(file_format), "a")
     monkeypatch.setenv(MAX_PIXELS_VARIABLE, "2640")
@@ -204,3 +224,8 @@ def test_a_file_is_read_whole_although_the_system_gives_it_bit_by_bit(tmp_path, 
 def test_a_path_with_nul_is_refused():
     with pytest.raises(DataError, match="the image cannot be read: embedded null"):
         read_file("a\0.jpg")
+
+
+def test_a_png_without_a_header_is_cut_off():
+    with pytest.raises(DataError, match="is cut off before its end"):
+        decode_image(b"\x89PNG\r\n\x1a\nIEND", "a")

@@ -279,7 +279,7 @@ def test_a_video_of_too_large_pictures_is_refused(draw_video, tmp_path, monkeypa
     path = draw_video(tmp_path / "a.mp4", QUARTER_SECONDS)
     monkeypatch.setenv("EFFDET_MAX_PIXELS", "3000")
     with pytest.raises(
-        DataError, match=r"a\.mp4: has 64 x 48 pixels according to its header, the limit is 3000 pixels"
+        DataError, match=r"a\.mp4: has 64 x 48 pixels according to its header, the limit is 3000 pixels of"
     ):
         check_video(path)
     monkeypatch.setenv("EFFDET_MAX_PIXELS", "3072")

@@ -20,7 +20,7 @@ Result = TypeVar("Result")
 # What OpenCV and its decoders print; what other threads print in the meantime is passed on.
 _PRINTED = re.compile(
     rb"^(?:Corrupt JPEG|Premature end of|Inconsistent progression|Unknown Adobe|Warning: unknown JFIF|Invalid SOS"
-    rb"|libpng |JPEGLib: |\[ ?(?:ERROR|WARN):\d+@).*\n*",
+    rb"|libpng |JPEGLib: |\[ ?(?:ERROR|WARN):\d+@).*(?:\n> .*)*\n*",
     re.MULTILINE,
 )
 _FAULT = re.compile(r"(?:TIFF_Error|errorLogCallback) (.*)|JPEGLib: (Corrupt JPEG data: (?!\d extraneous).*)")

@@ -318,3 +318,11 @@ def test_descriptors_are_closed(draw_video, tmp_path):
     os.close(before)
     os.close(after)
     assert after == before + 1
+
+
+def test_names_in_a_header_that_are_no_text_are_no_hindrance(draw_video, tmp_path):
+    path = draw_video(tmp_path / "a.flv", QUARTER_SECONDS, codec="flv")
+    data = path.read_bytes()
+    assert b"videocodecid" in data
+    path.write_bytes(data.replace(b"videocodecid", b"vide\xcbcodecid"))
+    assert check_video(path)

@@ -175,7 +175,7 @@ def test_a_file_of_too_many_bytes_is_not_read(tmp_path):
 
 
 @pytest.fixture
-def special(tmp_path):
+def special(tmp_path, monkeypatch):
     """Files that are no regular files, and what is said of each."""
     folder = tmp_path / "special"
     folder.mkdir()
@@ -185,10 +185,9 @@ def special(tmp_path):
     (folder / "folder.jpg").mkdir()
     (folder / "circle.jpg").symlink_to("circle.jpg")
     (folder / "environ.jpg").symlink_to("/proc/self/environ")
-    os.chdir(folder)
+    monkeypatch.chdir(folder)  # the path of a socket is short
     with socket.socket(socket.AF_UNIX) as server:
         server.bind("socket.jpg")
-    os.chdir(tmp_path)
     return {
         folder / "pipe.jpg": "is a pipe; expected an image file, remove it from the folder",
         folder / "link.jpg": "is a pipe; expected an image file, remove it from the folder",
@@ -201,7 +200,7 @@ def special(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have other special files and messages")
-def test_what_is_no_regular_file_is_refused_and_never_waited_for(special, monkeypatch):
+def test_what_is_no_regular_file_is_refused_and_never_waited_for(special):
     for path, message in special.items():
         for read in (read_image, read_header):
             with pytest.raises(DataError) as caught:

@@ -94,11 +94,11 @@ def _results(run: Run, state: TrainState) -> list[str]:
     lines = [f"weights to use: {best} ({quality})"]
     if others:
         lines.append(f"also in {run.folder}: {', '.join(others)}")
+    if measured and state.best is not None and state.best <= NEAR_ZERO:
+        lines.append(f"{run.task.metric} is near zero; find out why: {verb_command('doctor', str(run.folder))}")
     lines.append(f"next: {verb_command('predict', 'YOUR_IMAGES', '--weights', str(best))}")
     if measured:
         lines.append(f"      {verb_command('eval', '--weights', str(best))}")
-    if measured and state.best is not None and state.best <= NEAR_ZERO:
-        lines.append(f"{run.task.metric} is near zero; find out why: {verb_command('doctor', str(run.folder))}")
     for name in run.task.data.tables.unused:
         if name.lower().startswith("test"):
             command = verb_command("eval", "--weights", str(best), f"data.val.split={name}")

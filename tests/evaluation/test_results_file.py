@@ -303,7 +303,7 @@ EXPECTED = 'expected a list of {"image_id", "category_id", "bbox": [x, y, width,
         ),
         ("7", f"results.json: holds JSON of the type int; {EXPECTED}"),
         ('"a"', f"results.json: holds JSON of the type str; {EXPECTED}"),
-        ("[" * 100_000, f"results.json: nested too deeply, or with numbers too long, for results; {EXPECTED}"),
+        ("[" * 100_000, f"results.json: cannot be read as results: it is nested too deeply; {EXPECTED}"),
     ],
 )
 def test_another_content_is_named(tmp_path, content, message):

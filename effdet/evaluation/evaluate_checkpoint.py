@@ -25,7 +25,7 @@ from effdet.evaluation.run_report import write_run_report
 from effdet.files import full_path, write_text
 from effdet.plain_data import parse_yaml
 from effdet.runtimes.runtime import Runtime
-from effdet.weights.card import ModelCard
+from effdet.weights.card import ModelCard, recipe_of
 
 RESULTS = ("report.html", "metrics.json", "predictions.json")
 # Keys with which the recipe must describe the model of the checkpoint, as far as it gives them.
@@ -57,18 +57,19 @@ def evaluation_config(
         overrides: `section.key=value`.
 
     Raises:
-        ConfigError: the recipe cannot be used, or describes another model than the checkpoint's.
+        ConfigError: the recipe cannot be used, describes another model than the checkpoint's, or is that of the
+            checkpoint and names an address, see `recipe_of`.
     """
     source = None
+    given = [key for override in overrides for key in _override_keys(override)]
     if recipe is None:
-        stored = card.config or {"task": card.task, "model": {"name": card.spec.name}}
+        stored = recipe_of(card, weights, given) or {"task": card.task, "model": {"name": card.spec.name}}
         config = make_config(_without_rule(stored, overrides), overrides, source=str(weights))
         config = with_saved_list(config, full_path(weights).parent)
     elif isinstance(recipe, (str, Path)):
         source, config = str(recipe), load_config(recipe, overrides)
     else:
         source, config = "recipe", make_config(recipe.to_dict(), overrides, source="recipe")
-    given = [key for override in overrides for key in _override_keys(override)]
     if config.task != card.task:
         raise ConfigError(
             f"{source or 'command line'}: the recipe is for {config.task}, but {weights} is for {card.task}; "

@@ -21,10 +21,10 @@ from effdet.data.letterbox import letterbox
 from effdet.data.resize import classification_view, resize
 from effdet.data.synthetic.scenes import SMALLEST_IMAGE, draw_scene
 from effdet.data.validation_list import with_saved_list
-from effdet.errors import DataError
+from effdet.errors import ConfigError, DataError
 from effdet.files import full_path
 from effdet.types import Part
-from effdet.weights.card import ModelCard
+from effdet.weights.card import ModelCard, recipe_of
 
 SEED = 2020  # of the drawn images
 
@@ -74,11 +74,14 @@ def recipe_table(card: ModelCard, split: Part, folder: Path) -> ImageTable:
         folder: of the checkpoint, which may have a list of the validation images.
 
     Raises:
-        DataError: the checkpoint has no recipe, or the data set is not there.
+        DataError: the checkpoint has no recipe, or the data set is not there or at an address.
     """
     if not card.config:
         raise DataError("the weights have no recipe that names a data set")
-    config = with_saved_list(make_config(card.config), folder)
+    try:
+        config = with_saved_list(make_config(recipe_of(card, "the checkpoint")), folder)
+    except ConfigError as error:
+        raise DataError(str(error)) from None
     root = config.data.root
     if root is not None and not full_path(root).exists():
         raise DataError(f"the data set of the recipe, {root}, is not there")

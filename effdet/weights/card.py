@@ -5,13 +5,14 @@ Files that hold cards are read and written in `checkpoint.py`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import TypeAdapter
 
 from effdet.config import migrate
+from effdet.errors import ConfigError
 from effdet.models import EfficientDetSpec, EfficientNetSpec, ModelSpec
 from effdet.types import Task
 from effdet.weights.card_limits import check_card
@@ -58,6 +59,29 @@ class ModelCard:
         """The card as plain containers, for `read_card`."""
         fields = {key: value for key, value in vars(self).items() if key != "spec"}
         return {"task": self.task, "spec": TypeAdapter(SPECS[self.task]).dump_python(self.spec, mode="json"), **fields}
+
+
+def recipe_of(card: ModelCard, source: object, given: Collection[str] = ()) -> dict[str, Any]:
+    """The recipe stored with a model, which may name no address to connect to.
+
+    Args:
+        card: of the model.
+        source: the file that the card is in, for messages.
+        given: dotted keys of the recipe that the user gives; one that says where the data is replaces the address.
+
+    Raises:
+        ConfigError: its data set is at an address that the user has not given.
+    """
+    data = card.config.get("data")
+    if not isinstance(data, Mapping) or data.get("url") is None or "data.url" in given:
+        return card.config
+    if not {"data.root", "data.val.annotations", "data.val.images"} & set(given):
+        raise ConfigError(
+            f"{source}: its recipe reads the data set from {str(data['url'])[:200]}, and no address that a weights "
+            f"file names is connected to unasked; add data.url={str(data['url'])[:200]} if you trust it, or "
+            f"data.format=auto data.root=FOLDER"
+        )
+    return {**card.config, "data": {**data, "url": None}}
 
 
 def read_card(plain: Mapping[str, Any]) -> ModelCard:

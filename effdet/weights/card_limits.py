@@ -12,7 +12,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ConfigDict, TypeAdapter
+
 from effdet.models import EfficientDetSpec, EfficientNetSpec
+from effdet.types import PostprocessOptions
 
 if TYPE_CHECKING:
     from effdet.weights.card import ModelCard
@@ -37,6 +40,13 @@ _DETECTOR: dict[str, _Range] = {
     "max_level": _Range(5, 12),
     "anchor_scale": _POSITIVE_FACTOR,
     "norm_momentum": _RATE,
+}
+_POSTPROCESS: dict[str, _Range] = {
+    "score_threshold": _RATE,
+    "iou_threshold": _RATE,
+    "soft_sigma": _POSITIVE_FACTOR,
+    "max_candidates": _Range(1, 1_000_000),
+    "max_detections": _Range(1, 100_000),
 }
 _BACKBONE: dict[str, _Range] = {
     "width": _Range(1e-3, 32),
@@ -69,6 +79,8 @@ def check_card(card: ModelCard) -> None:
     """
     spec: Any = card.spec
     if isinstance(spec, EfficientDetSpec):
+        options = TypeAdapter(PostprocessOptions, config=ConfigDict(extra="forbid")).validate_python(card.postprocess)
+        _check_numbers("postprocess", options, _POSTPROCESS)
         _check_numbers("spec", spec, _DETECTOR)
         _check("spec.anchor_aspects", (side for pair in spec.anchor_aspects for side in pair), _POSITIVE_FACTOR)
         _check_length("spec.anchor_aspects", spec.anchor_aspects, 1, 100)
@@ -76,6 +88,8 @@ def check_card(card: ModelCard) -> None:
     _check_backbone(spec.backbone)
     _check_classes(card)
     _check("score_threshold", _given(getattr(card, "score_threshold", None)), _RATE)
+    _check_length("class_thresholds", card.class_thresholds, 0, len(card.class_names))
+    _check("class_thresholds", card.class_thresholds, _RATE)
     _check("temperature", _given(getattr(card, "temperature", None)), _POSITIVE_FACTOR)
     if card.value_range is not None:
         _check("value_range", card.value_range, _Range(-1e300, 1e300))

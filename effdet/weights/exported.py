@@ -10,11 +10,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from effdet.errors import ConfigError, WeightsError
+from effdet.plain_data import parse_json
 from effdet.text import reason_of
 from effdet.types import Face, PostprocessOptions, StoredPrecision
 from effdet.weights.card import ModelCard, read_card
@@ -45,7 +46,7 @@ class ExportCard:
     model: ModelCard
     face: Face
     precision: StoredPrecision = "float32"
-    batch_size: int | None = 1
+    batch_size: Annotated[int, Field(ge=1, le=65536)] | None = 1
     postprocess: PostprocessOptions | None = None
     source: str = ""
     source_sha256: str = ""
@@ -79,7 +80,7 @@ def read_export_card(text: str, path: str | Path) -> ExportCard:
         WeightsError: a newer version of this package wrote it, or it is damaged.
     """
     try:
-        plain = json.loads(text)
+        plain = parse_json(text)
         written = plain.pop("format")
         if written > FORMAT:
             raise WeightsError(f"{path}: written by a newer version of this package; update to read it")

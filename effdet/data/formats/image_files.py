@@ -10,7 +10,7 @@ import os
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from effdet.data.formats.image_names import NameIndex, loose_name, plain_name
 from effdet.data.formats.listing import files_below
@@ -29,8 +29,9 @@ def find_images(source: Path, folder: Path, file_names: Sequence[str]) -> tuple[
 
     A name that does not exist as written is matched by the longest end of its path that some file has: without regard
     to case, Unicode composition and URL encoding, and with another image suffix if need be. One file must fit it best.
-    If the folder that a name gives exists, the file must be in it. Names of different images never get one file. A
-    missing image keeps its name.
+    If the folder that a name gives exists, the file must be in it. Names of different images never get one file. No
+    name leads out of the folder, except by links that are in it: a file outside is missing, and so is a name that has
+    no file. A missing image keeps its name, without what leads out of the folder.
 
     Args:
         source: the annotation file, for messages.
@@ -55,6 +56,7 @@ def find_images(source: Path, folder: Path, file_names: Sequence[str]) -> tuple[
                 located[name] = candidates[0]
         _check_one_to_one(source, folder, located)
     missing = [name for name in others if name not in located]
+    located.update({name: plain_name(name) for name in missing if _may_lead_out(name)})
     return [located.get(name, name) for name in file_names], missing
 
 
@@ -68,6 +70,13 @@ def require_images(table: ImageTable) -> None:
     if not count:
         return
     absent, folder = table.places[MISSING], table.image_folder
+    outside = [name for name in absent if _may_lead_out(name) and os.path.isfile(os.path.join(folder, name))]
+    if outside:
+        raise DataError(
+            f"{table.source}: {count} of {len(table)} images are not in {folder}, such as {outside[0]}, which leads out "
+            f"of it; names of images may not. Set data.train.images=FOLDER (or data.val.images) to a folder that has "
+            f"all of them below it"
+        )
     some = ", ".join(absent[:3]) + (", ..." if count > 3 else "")
     bases = [os.path.basename(name) for name in islice(files_below(folder), _MOST_COMPARED)]
     near = difflib.get_close_matches(plain_name(absent[0]).rpartition("/")[2], bases, n=1, cutoff=0.7)
@@ -105,9 +114,9 @@ def find_image(folder: Path, file_name: str) -> Path | None:
     Tried besides the name as written: backslashes, %20 and the like, a path from another machine, the name of `folder`
     in front, composed and decomposed Unicode, a suffix in the wrong case or none at all.
     """
-    plain = os.path.join(folder, file_name)
-    if os.path.isfile(plain):
-        return Path(plain)
+    if os.path.isfile(os.path.join(folder, file_name)):
+        inside = path_inside(folder, file_name)
+        return None if inside is None else folder / inside
     for spelling in dict.fromkeys(_spellings(folder, file_name)):
         path = folder / spelling
         if os.path.isfile(path):  # False for names that are too long for the system, where Path.is_file raises
@@ -124,7 +133,9 @@ def _as_written(folder: Path, file_names: Sequence[str]) -> dict[str, str]:
         if parent not in listed:
             listed[parent] = _files_in(os.path.join(folder, f"{parent}/" if name.startswith("/") else parent))
         if base in listed[parent]:
-            located[name] = name if _is_tidy(name) else _tidy(folder, name)
+            inside = name if _is_tidy(name) else path_inside(folder, name)
+            if inside is not None:
+                located[name] = inside
     return located
 
 
@@ -136,16 +147,24 @@ def _files_in(folder: str) -> set[str]:
         return set()
 
 
+def _may_lead_out(name: str) -> bool:
+    return not _is_tidy(name) and (os.path.isabs(name) or ".." in name.replace("\\", "/").split("/"))
+
+
 def _is_tidy(name: str) -> bool:
-    return not name.startswith(("/", ".")) and "/." not in name and "//" not in name
+    return not name.startswith(("/", ".")) and "/." not in name and "//" not in name and "\\" not in name
 
 
-def _tidy(folder: Path, name: str) -> str:
-    """An existing name without detours, relative to the folder if it is in it."""
-    path, own = (Path(os.path.abspath(each)) for each in (folder / name, folder))
-    if path.is_relative_to(own) and path.is_file():  # it is another one where '..' follows a link to a folder
-        return path.relative_to(own).as_posix()
-    return str(PurePath(name))
+def path_inside(folder: str | Path, name: str) -> str | None:
+    """The name of an existing file without detours, relative to the folder; None if it is not below that.
+
+    Links in the folder may lead anywhere, but '..' behind one does not.
+    """
+    for resolved in (os.path.abspath, os.path.realpath):
+        path, own = (Path(resolved(each)) for each in (os.path.join(folder, name), folder))
+        if path.is_relative_to(own) and path.is_file():
+            return path.relative_to(own).as_posix()
+    return None
 
 
 def _is_same(folder: Path, written: str, name: str) -> bool:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from effdet.data.annotations import Annotations
 from effdet.data.formats.classes import clean_name
+from effdet.data.formats.image_files import path_inside
 from effdet.data.formats.image_names import loose_name
 from effdet.data.formats.listing import Names, files_below, is_split_name, subfolder
 from effdet.data.formats.split_files import SplitFiles
@@ -128,9 +129,9 @@ def _listed(path: Path, folders: Sequence[Path]) -> list[str]:
     line_of: dict[str, str] = {}
     images, missing = [], []
     for line in filter(None, lines):
-        exact = next(filter(os.path.isfile, (os.path.join(folder, line) for folder in folders)), None)
+        exact = _in_one_of(folders, line)
         if exact is not None:
-            images.append(os.path.normpath(exact))
+            images.append(exact)
             continue
         names = names or Names(name for name in files_below(folders[0]) if is_image_name(name))
         found = names.exact(line)[:1] or names.nearest(line)
@@ -144,12 +145,28 @@ def _listed(path: Path, folders: Sequence[Path]) -> list[str]:
             raise DataError(f"{path}: '{line_of[image]}' and '{line}' would both be {image}; write paths that exist")
         images.append(image)
     if missing:
+        outside = next((line for line in missing if os.path.isfile(os.path.join(folders[0], line))), None)
+        if outside is not None:
+            raise DataError(
+                f"{path}: {outside} is no image in {folders[0]}; a list names images below that folder, so set "
+                f"data.train.images=FOLDER (or data.val.images) to one that has all of them, or remove the line"
+            )
         examples = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
         raise DataError(
             f"{path}: {len(missing)} of {len(missing) + len(images)} images do not exist in {folders[0]}: {examples}; "
             f"correct the paths, or remove the lines"
         )
     return images
+
+
+def _in_one_of(folders: Sequence[Path], line: str) -> str | None:
+    """The path of the image that a line names, if it is in one of the folders or below."""
+    for folder in folders if is_image_name(line) else ():
+        if os.path.isfile(os.path.join(folder, line)):
+            inside = path_inside(folder, line)
+            if inside is not None:
+                return os.path.normpath(os.path.join(folder, inside))
+    return None
 
 
 def _label_files(

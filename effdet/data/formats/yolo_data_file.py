@@ -182,8 +182,11 @@ def _names(path: Path, value: Any) -> dict[int, str]:
     if not value:
         return {}
     file, _ = locate(path, path.parent, str(value))
-    if file is None or not file.is_file():
-        raise DataError(f"{path}: names is '{value}'; expected a list of class names, or a file with a name per line")
+    if file is None or not file.is_file() or not file.resolve().is_relative_to(path.parent.resolve()):
+        raise DataError(
+            f"{path}: names is '{value}'; expected a list of class names, or a file below "
+            f"{path.parent} with a name per line"
+        )
     return read_names(file)
 
 

@@ -61,9 +61,11 @@ def test_a_missing_image_is_none(tmp_path):
         assert find_image(tmp_path, name) is None
 
 
-def test_existing_absolute_paths_are_used(tmp_path):
-    (tmp_path / "a.jpg").write_bytes(b"x")
-    assert find_image(Path("/nowhere"), str(tmp_path / "a.jpg")) == tmp_path / "a.jpg"
+def test_absolute_paths_below_the_folder_are_used_and_others_are_not(tmp_path):
+    draw(tmp_path, "images/a.jpg", "other/b.jpg")
+    assert find_image(tmp_path / "images", str(tmp_path / "images/a.jpg")) == tmp_path / "images/a.jpg"
+    assert find_image(tmp_path / "images", str(tmp_path / "other/b.jpg")) is None
+    assert find_image(tmp_path / "images", "../other/b.jpg") is None
 
 
 DECOMPOSED, COMPOSED = (unicodedata.normalize(form, "Café ü.jpg") for form in ("NFD", "NFC"))
@@ -179,10 +181,24 @@ def test_missing_images_keep_their_names(tmp_path):
     assert find_images(SOURCE, tmp_path, names) == (names, names[1:])
 
 
-def test_images_outside_the_folder_keep_their_paths(tmp_path):
+def test_no_name_leads_out_of_the_folder(tmp_path):
     draw(tmp_path, "other/a.jpg", "images/b.jpg")
-    path = str(tmp_path / "other/a.jpg")
-    assert located(tmp_path / "images", path, "../other/a.jpg") == [path, "../other/a.jpg"]
+    names = [str(tmp_path / "other/a.jpg"), "../other/a.jpg", "sub/../../other/a.jpg", "/proc/self/environ"]
+    existing, missing = find_images(SOURCE, tmp_path / "images", [*names, "b.jpg"])
+    assert missing == names
+    for name in existing[:-1]:
+        assert not os.path.isabs(name)
+        assert ".." not in name
+        assert not (tmp_path / "images" / name).exists()
+
+
+def test_links_in_the_folder_are_followed_but_not_back_out_of_their_targets(tmp_path):
+    draw(tmp_path, "disk/shots/a.jpg", "disk/secret.jpg", "images/b.jpg")
+    (tmp_path / "images/cam").symlink_to(tmp_path / "disk/shots", target_is_directory=True)
+    (tmp_path / "images/c.jpg").symlink_to(tmp_path / "disk/shots/a.jpg")
+    assert located(tmp_path / "images", "cam/a.jpg", "c.jpg") == ["cam/a.jpg", "c.jpg"]
+    _, missing = find_images(SOURCE, tmp_path / "images", ["cam/../secret.jpg"])
+    assert missing == ["cam/../secret.jpg"]
 
 
 def test_relative_and_absolute_folders_give_the_same_names(tmp_path, monkeypatch):

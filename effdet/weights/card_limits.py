@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import TypeAdapter
+from torch import Tensor
 
 from effdet.models import EfficientDetSpec, EfficientNetSpec
 from effdet.types import PostprocessOptions
@@ -79,7 +80,7 @@ def check_card(card: ModelCard) -> None:
     """
     spec: Any = card.spec
     if isinstance(spec, EfficientDetSpec):
-        options = TypeAdapter(PostprocessOptions, config=ConfigDict(extra="forbid")).validate_python(card.postprocess)
+        options = TypeAdapter(PostprocessOptions).validate_python(vars(PostprocessOptions(**card.postprocess)))
         _check_numbers("postprocess", options, _POSTPROCESS)
         _check_numbers("spec", spec, _DETECTOR)
         _check("spec.anchor_aspects", (side for pair in spec.anchor_aspects for side in pair), _POSITIVE_FACTOR)
@@ -87,12 +88,57 @@ def check_card(card: ModelCard) -> None:
     _check("spec.image_size", spec.image_size, _Range(1, LONGEST_SIDE))
     _check_backbone(spec.backbone)
     _check_classes(card)
+    _check_config(card.config)
     _check("score_threshold", _given(getattr(card, "score_threshold", None)), _RATE)
     _check_length("class_thresholds", card.class_thresholds, 0, len(card.class_names))
     _check("class_thresholds", card.class_thresholds, _RATE)
     _check("temperature", _given(getattr(card, "temperature", None)), _POSITIVE_FACTOR)
     if card.value_range is not None:
         _check("value_range", card.value_range, _Range(-1e300, 1e300))
+
+
+def check_weights(card: ModelCard, state: Mapping[str, Any]) -> None:
+    """Does nothing if weights may be those of a card's model, so that no memory is taken for a much larger one.
+
+    Raises:
+        ValueError: they have fewer tensors or values than such a model.
+    """
+    tensors = [value for value in state.values() if isinstance(value, Tensor)]
+    values, (blocks, least) = sum(map(Tensor.numel, tensors)), _least(card)
+    if blocks > len(tensors) or least > values:
+        raise ValueError(f"{len(tensors)} tensors with {values:,} values, the card says {least:,} values or more")
+
+
+def _least(card: ModelCard) -> tuple[int, int]:
+    """The number of blocks of a card's model, and a lower bound of the number of its weights."""
+    spec: Any = card.spec
+    blocks = least = 0
+    backbone = spec.backbone
+    if isinstance(backbone, EfficientNetSpec):
+        before = 1
+        for stage in backbone.scaled_stages():
+            wider = stage.expand if stage.block in ("inverted", "fused") else 1
+            least += wider * stage.channels * (before + (stage.repeats - 1) * stage.channels)
+            blocks, before = blocks + stage.repeats, stage.channels
+        if backbone is spec:  # a classifier
+            least += spec.head_channels * (before + len(card.class_names))
+    if isinstance(spec, EfficientDetSpec):
+        nodes = spec.num_cells * 2 * (spec.max_level - 3)
+        least += (nodes + 2 * spec.num_repeats) * spec.channels**2
+        least += spec.channels * len(card.class_names) * len(spec.anchor_aspects)
+        blocks += nodes
+    return blocks, least
+
+
+def _check_config(config: Mapping[str, Any]) -> None:
+    """Checks that the sections which are looked at without building the recipe are sections."""
+    data = config.get("data", {})
+    sections = {"model": config.get("model", {}), "data": data}
+    if isinstance(data, Mapping) and data.get("val") is not None:
+        sections["data.val"] = data["val"]
+    for name, section in sections.items():
+        if not isinstance(section, Mapping):
+            raise ValueError(f"config.{name} is a {type(section).__name__}; expected a section of keys")
 
 
 def _check_backbone(backbone: Any) -> None:

@@ -7,6 +7,7 @@ state that a resumed run needs. Files of other systems are read in `pretrained.p
 from __future__ import annotations
 
 import warnings
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from effdet.errors import ConfigError, WeightsError
 from effdet.files import atomic_write, full_path
 from effdet.models import EfficientDet, EfficientNet
 from effdet.weights.card import ModelCard, read_card
+from effdet.weights.card_limits import check_weights
+from effdet.weights.content import check_archive, check_content
 
 FORMAT = 3  # raised when the layout of the file changes
 OLDEST_FORMAT = 2  # that can be read; its model card has the keys of recipes of version 1
@@ -70,10 +73,11 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             f"{path}: holds weights but no model card; expected a checkpoint of this package such as runs/NAME/best.pt"
         )
     card = card_in(content, path)
-    model = card.spec.build(len(card.class_names))
     try:
+        check_weights(card, content["model"])
+        model = card.spec.build(len(card.class_names))
         model.load_state_dict(content["model"])
-    except (RuntimeError, TypeError, AttributeError) as error:
+    except (RuntimeError, ValueError, TypeError, AttributeError) as error:
         raise WeightsError(f"{path}: the weights do not fit their own card: {str(error).splitlines()[-1]}") from None
     return Checkpoint(model.eval(), card, content["training"])
 
@@ -147,6 +151,14 @@ def read_tensors(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise WeightsError(f"{path}: no such weights file; {_files_to_give(path.parent) or _nearest_folder(path)}")
     try:
+        check_archive(path)
+    except ValueError as error:
+        raise WeightsError(f"{path}: not a weights file: {error}; write it by torch.save") from None
+    except (zipfile.BadZipFile, NotImplementedError):  # torch reads some that zipfile does not
+        pass
+    except OSError as error:
+        raise WeightsError(f"{path}: may not be read ({error.strerror}); check its permissions") from None
+    try:
         with warnings.catch_warnings():  # about strange pickles, which are refused below with a message of ours
             warnings.simplefilter("ignore")
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -158,4 +170,8 @@ def read_tensors(path: str | Path) -> dict[str, Any]:
         ) from None
     if not isinstance(content, dict):
         raise WeightsError(f"{path}: holds a {type(content).__name__}; expected a state dict or a checkpoint")
+    try:
+        check_content(content)
+    except ValueError as error:
+        raise WeightsError(f"{path}: cannot be used: {error}; write the weights again") from None
     return content

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effdet.errors import DataError
+from effdet.text import reason_of
 
 OPEN_SHARDS = 64  # that a process keeps open; on network file systems opening is the expensive operation
 CHECKED_BYTES = 4096  # at the end of an image: enough to distinguish images; all bytes would cost 5% of decoding
@@ -234,9 +235,11 @@ class ShardAddress:
                 f"{self}: a package is missing to read from there: {error}; `pip install` it, or copy the shards "
                 f"into a folder and set data.root to that"
             ) from None
-        except ValueError as error:
+        except OSError as error:
+            raise DataError(f"{self}: cannot be connected to: {error}; check data.url and the network") from None
+        except Exception as error:  # every kind of file system refuses an address in its own way
             raise DataError(
-                f"{self}: not an address that can be read: {error}; expected s3://, https://, ..."
+                f"{self}: not an address that can be read: {reason_of(error)}; expected s3://, https://, ..."
             ) from None
         self._systems[process] = system, str(root).rstrip("/")
         return self._systems[process]

@@ -17,11 +17,13 @@ from effdet.data.detection_dataset import DetectionDataset
 from effdet.data.formats import read_table
 from effdet.data.formats.coco import read_coco
 from effdet.data.formats.folders import read_folders
+from effdet.data.formats.shard_index import read_shards
 from effdet.data.formats.split_files import SplitFiles
 from effdet.data.formats.table import repair_boxes
 from effdet.data.label_map import LabelMap
 from effdet.data.labels import ImageLabels
 from effdet.data.loader import evaluation_batches
+from effdet.data.shard_store import ShardAddress, ShardFolder
 from effdet.data.shard_writer import write_shards
 from effdet.errors import ConfigError, DataError
 from effdet.report.pictures import write_image
@@ -528,3 +530,63 @@ def test_a_fingerprint_does_not_depend_on_the_folder(table):
     names = [np.array([f"{folder}/{row}.jpg" for row in range(len(table))]) for folder in ("/here", "/there/too")]
     one, other = (replace(table, file_names=column).fingerprint() for column in names)
     assert one == other
+
+
+def with_columns(folder, **changes):
+    """Writes the index again with other columns; None leaves one out."""
+    path = folder / "train.index.npz"
+    columns = {**np.load(path), **changes}
+    np.savez_compressed(path, **{name: column for name, column in columns.items() if column is not None})
+
+
+ODD_COLUMNS = {
+    "a column missing": ({"boxes": None}, "the column 'boxes' is missing"),
+    "a version of two values": ({"version": np.array([1, 1])}, "not a whole index"),
+    "a task that is a number": ({"task": np.array(5)}, "not a whole index"),
+    "boxes of another shape": (lambda raw: {"boxes": raw["boxes"][:, :3]}, "'boxes' has .* rows, which do not fit"),
+    "boxes of texts": (lambda raw: {"boxes": raw["boxes"].astype(str)}, "the column 'boxes' is <U"),
+    "a shard size missing": (lambda raw: {"shard_sizes": raw["shard_sizes"][:-1]}, "'shard_sizes' has"),
+    "starts as a column": (lambda raw: {"starts": raw["starts"][:, None]}, "the column 'starts' is int64"),
+    "negative starts": (lambda raw: {"starts": raw["starts"] - 10**9}, "the column 'starts' has"),
+    "lengths of 1e12": (lambda raw: {"lengths": np.full_like(raw["lengths"], 10**12)}, "beyond the end of its shard"),
+    "lengths of 2**63": (lambda raw: {"lengths": np.full(len(raw["lengths"]), 2**63, np.uint64)}, "column 'lengths'"),
+    "offsets of 0": (lambda raw: {"offsets": raw["offsets"] * 0}, "'offsets' does not divide"),
+    "offsets that overlap": (lambda raw: {"offsets": raw["offsets"][[0, -1, *range(2, len(raw["offsets"]))]]}, "offs"),
+    "names that are lists": (lambda raw: {"class_names": raw["class_names"][:, None]}, "the column 'class_names' is"),
+    "labels without a class": (lambda raw: {"labels": raw["labels"] + 100}, "the column 'labels' has"),
+    "a shard that does not exist": (lambda raw: {"shards": raw["shards"] + 100}, "the column 'shards' has"),
+    "a shard elsewhere": (
+        lambda raw: {"shard_names": np.array(["../../etc/passwd"] * len(raw["shard_names"]))},
+        "not beside the index",
+    ),
+    "half a character": (
+        lambda raw: {"class_names": np.array([f"\ud800{n}" for n in raw["class_names"]])},
+        "half of a",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ODD_COLUMNS)
+def test_an_index_with_odd_columns_is_refused(table, tmp_path, kind):
+    write(table, tmp_path)
+    changes, reason = ODD_COLUMNS[kind]
+    with_columns(tmp_path, **(changes(np.load(tmp_path / "train.index.npz")) if callable(changes) else changes))
+    with pytest.raises(DataError, match=reason):
+        read_shards(Annotations, ShardFolder(tmp_path), "train")
+
+
+def test_names_of_images_in_an_index_lead_nowhere(table, tmp_path):
+    write(table, tmp_path)
+    names = np.load(tmp_path / "train.index.npz")["file_names"].astype("U40")
+    names[:2] = "../../x/a.jpg", "/etc/passwd"
+    with_columns(tmp_path, file_names=names)
+    assert read_shards(Annotations, ShardFolder(tmp_path), "train").file_names[:2].tolist() == ["x/a.jpg", "etc/passwd"]
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://127.0.0.1:1/x", "zip://x", "tar://x::file:///etc/passwd", "reference://x", "dir:///x", "generic://x"]
+)
+def test_addresses_of_odd_kinds_are_refused(url, monkeypatch):
+    monkeypatch.setattr("effdet.data.shard_store.PAUSES", ())
+    with pytest.raises(DataError, match=r"cannot be connected to|not an address|cannot be read|no such file|package"):
+        read_shards(Annotations, ShardAddress(url), "train")

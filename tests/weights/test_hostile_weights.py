@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from effdet.config.migration import VERSION
 from effdet.errors import ConfigError, WeightsError
 from effdet.evaluation.evaluate_checkpoint import evaluation_config
 from effdet.models import ModelOptions, make_spec

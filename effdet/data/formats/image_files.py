@@ -56,7 +56,7 @@ def find_images(source: Path, folder: Path, file_names: Sequence[str]) -> tuple[
                 located[name] = candidates[0]
         _check_one_to_one(source, folder, located)
     missing = [name for name in others if name not in located]
-    located.update({name: plain_name(name) for name in missing if _may_lead_out(name)})
+    located.update({name: plain_name(name) for name in missing if leads_out(name)})
     return [located.get(name, name) for name in file_names], missing
 
 
@@ -70,12 +70,12 @@ def require_images(table: ImageTable) -> None:
     if not count:
         return
     absent, folder = table.places[MISSING], table.image_folder
-    outside = [name for name in absent if _may_lead_out(name) and os.path.isfile(os.path.join(folder, name))]
+    outside = [name for name in absent if leads_out(name) and os.path.isfile(os.path.join(folder, name))]
     if outside:
         raise DataError(
-            f"{table.source}: {count} of {len(table)} images are not in {folder}, such as {outside[0]}, which leads out "
-            f"of it; names of images may not. Set data.train.images=FOLDER (or data.val.images) to a folder that has "
-            f"all of them below it"
+            f"{table.source}: {count} of {len(table)} images are not in {folder}, such as {outside[0]}, which leads "
+            f"out of it; names of images may not. Set data.train.images=FOLDER (or data.val.images) to a folder that "
+            f"has all of them below it"
         )
     some = ", ".join(absent[:3]) + (", ..." if count > 3 else "")
     bases = [os.path.basename(name) for name in islice(files_below(folder), _MOST_COMPARED)]
@@ -147,7 +147,8 @@ def _files_in(folder: str) -> set[str]:
         return set()
 
 
-def _may_lead_out(name: str) -> bool:
+def leads_out(name: str) -> bool:
+    """Whether a name may lead out of the folder that it is relative to."""
     return not _is_tidy(name) and (os.path.isabs(name) or ".." in name.replace("\\", "/").split("/"))
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from effdet.data.formats.shard_columns import Columns, check_columns, single
 from effdet.data.formats.split_files import SplitFiles
 from effdet.data.image_table import ImageTable, Table
 from effdet.data.label_map import LabelMap
@@ -44,8 +44,8 @@ def task_of_shards(files: SplitFiles) -> Task:
     Raises:
         DataError: the file is no index of shards.
     """
-    columns = _columns(str(files.annotations), files.annotations.read_bytes())
-    return "classification" if str(columns["task"]) == "classification" else "detection"
+    _, _, task = _opened(str(files.annotations), ShardFolder(files.images).content(files.annotations.name))
+    return "classification" if task == "classification" else "detection"
 
 
 def read_shards(table: type[Table], location: ShardFolder | ShardAddress, name: str) -> Table:
@@ -60,7 +60,6 @@ def read_shards(table: type[Table], location: ShardFolder | ShardAddress, name: 
         DataError: the index is missing, no such index, of another version or task, or does not fit the shards.
     """
     columns, store = _read_index(location, name, table.task)
-    columns.setdefault("difficult", np.zeros(len(columns["labels"]), np.bool_))  # which older indexes lack
     labels: dict[str, Any] = {column: columns[column] for column in table.columns}
     return table(
         source=Path(str(location), f"{name}{INDEX_SUFFIX}"),
@@ -96,13 +95,10 @@ def write_index(path: Path, table: ImageTable, shard_sizes: list[int]) -> None:
         np.savez_compressed(file, **columns)
 
 
-def _read_index(
-    location: ShardFolder | ShardAddress, name: str, task: Task
-) -> tuple[dict[str, NDArray[Any]], ShardStore]:
+def _read_index(location: ShardFolder | ShardAddress, name: str, task: Task) -> tuple[Columns, ShardStore]:
     """The columns of an index for `task`, and the store of its images, once the sizes of the shards are checked."""
     where = f"{location}/{name}{INDEX_SUFFIX}"
-    columns = _columns(where, location.content(f"{name}{INDEX_SUFFIX}"))
-    version, written_for = int(columns["version"]), str(columns["task"])
+    columns, version, written_for = _opened(where, location.content(f"{name}{INDEX_SUFFIX}"))
     if version != VERSION:
         raise DataError(
             f"{where}: the index is of version {version}, expected {VERSION}; write the shards again with this version "
@@ -113,6 +109,11 @@ def _read_index(
             f"{where}: the shards hold {_CONTENT.get(written_for, written_for)}, expected {_CONTENT[task]}; choose a "
             f"recipe of task: {written_for}, or other shards"
         )
+    columns.setdefault("difficult", np.zeros(columns.get("labels", np.empty(0)).shape, np.bool_))  # older ones lack it
+    try:
+        columns = check_columns(columns, task)
+    except ValueError as error:
+        raise DataError(f"{where}: the index is damaged: {error}; write the shards again") from None
     names = tuple(columns["shard_names"].tolist())
     for shard, size, known in zip(names, location.sizes(names), columns["shard_sizes"].tolist(), strict=True):
         if size is not None and size != known:
@@ -124,12 +125,12 @@ def _read_index(
     return columns, ShardStore(location, names, **{column: columns[column] for column in _STORE_COLUMNS})
 
 
-def _columns(where: str, content: bytes) -> dict[str, NDArray[Any]]:
+def _opened(where: str, content: bytes) -> tuple[Columns, int, str]:
+    """The columns of an index as they are, its version, and the task that it is written for."""
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            columns = dict(archive)
+            columns = {name: archive[name] for name in archive}
+        columns = {name: column for name, column in columns.items() if isinstance(column, np.ndarray)}
+        return columns, single(columns, "version", "iu"), single(columns, "task", "U")
     except Exception:  # a damaged archive fails in a dozen ways
-        columns = {}
-    if not {"version", "task"} <= columns.keys():
-        raise DataError(f"{where}: not a whole index of shards; copy it again, or write the shards again")
-    return columns
+        raise DataError(f"{where}: not a whole index of shards; copy it again, or write the shards again") from None

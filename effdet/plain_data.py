@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 _MOST_VALUES = 1_000_000  # that a YAML text may stand for, with what its aliases repeat
-_MAY_BE_HALF = re.compile(rb"\\u[dD][89a-fA-F]")  # of a character beyond the first 65,536
+_MAY_BE_HALF = re.compile(rb"\\(u|U0000)[dD][89a-fA-F]")  # of a character beyond the first 65,536
 _HALF = re.compile("[\ud800-\udfff]")  # which no file can hold
 
 
@@ -36,17 +36,23 @@ def parse_yaml(text: str, as_texts: bool = False) -> Any:
                 return None
             if _size(node, {}) > _MOST_VALUES:
                 raise ValueError(f"its aliases stand for more than {_MOST_VALUES:,} values")
-            return loader.construct_document(node)
+            values = loader.construct_document(node)
         finally:
             loader.dispose()
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+    except OverflowError:
+        raise ValueError("it holds a character or number that does not exist") from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f"line {mark.line + 1} column {mark.column + 1}: " if mark else ""
         raise ValueError(f"{place}{error.problem}") from None
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())) from None
+    except (AttributeError, KeyError, TypeError, IndexError):  # as the library fails on values that do not fit tags
+        raise ValueError("a value does not fit its tag") from None
+    _check_halves(values, text)
+    return values
 
 
 def parse_json(text: str | bytes) -> Any:
@@ -67,11 +73,17 @@ def parse_json(text: str | bytes) -> Any:
         raise
     except ValueError:
         raise ValueError("it holds a number of thousands of digits") from None
-    if _MAY_BE_HALF.search(text.encode(errors="replace") if isinstance(text, str) else text):
+    _check_halves(values, text)
+    return values
+
+
+def _check_halves(values: Any, text: str | bytes) -> None:
+    """Checks that no text in the values holds half of a character."""
+    data = text.encode(errors="replace") if isinstance(text, str) else text
+    if _MAY_BE_HALF.search(data.replace(b"\0", b"") if b"\0" in data[:4] else data):  # wide characters have zeros
         half = _first_half(values)
         if half is not None:
             raise ValueError(f"{half!r} holds half of a character; correct that name")
-    return values
 
 
 def _first_half(values: Any) -> str | None:

@@ -132,10 +132,9 @@ def _least(card: ModelCard) -> tuple[int, int]:
 
 def _check_config(config: Mapping[str, Any]) -> None:
     """Checks that the sections which are looked at without building the recipe are sections."""
-    data = config.get("data", {})
-    sections = {"model": config.get("model", {}), "data": data}
-    if isinstance(data, Mapping) and data.get("val") is not None:
-        sections["data.val"] = data["val"]
+    sections = {name: config.get(name, {}) for name in ("model", "data", "optim", "train")}
+    if isinstance(sections["data"], Mapping) and sections["data"].get("val") is not None:
+        sections["data.val"] = sections["data"]["val"]
     for name, section in sections.items():
         if not isinstance(section, Mapping):
             raise ValueError(f"config.{name} is a {type(section).__name__}; expected a section of keys")

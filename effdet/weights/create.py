@@ -293,7 +293,8 @@ def _kept_rows(
         whose = "the model's" if not class_names else f"those of {pretrained.source}"
         raise ConfigError(f"keep_known_classes compares class names, but {whose} are not known")
     carried, kept = carry_rows(state, pretrained.class_names, model.state_dict(), class_names)
-    others = [name for name in class_names if name not in kept]
+    carried_names = set(kept)
+    others = [name for name in class_names if name not in carried_names]
     rows = f"rows kept of {len(kept)} classes" + (f" ({some_of(kept)})" if kept else "")
     return carried, rows + (f", new for {len(others)} ({some_of(others)})" if others else "")
 

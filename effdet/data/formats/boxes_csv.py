@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effdet.data.annotations import Annotations
-from effdet.data.formats.classes import clean_name, ordered_names
+from effdet.data.formats.classes import MOST_DIGITS, clean_name, ordered_names
 from effdet.data.formats.csv_columns import Columns
 from effdet.data.formats.csv_location import csv_box_columns
 from effdet.data.formats.csv_rows import SOLE_CLASS, Faults, box_rows
@@ -238,7 +238,7 @@ def _label_map(path: Path, names: list[str]) -> tuple[LabelMap, NDArray[np.int64
 def _class_rows(path: Path) -> list[list[str]]:
     """The lines name,id of a file of classes in the order of the ids; none without such a file."""
     rows = [row for row in first_rows(path, 100_000) if len(row) >= 2]
-    rows = [row for row in rows if row[1].isdecimal()]  # without a header
+    rows = [row for row in rows if row[1].isdecimal() and len(row[1]) <= MOST_DIGITS]  # without a header
     return sorted(rows, key=lambda row: int(row[1]))
 
 

@@ -19,6 +19,7 @@ from effdet.data.label_map import LabelMap
 from effdet.errors import DataError
 from effdet.text import count_of
 
+MOST_DIGITS = 1000  # of names that are sorted as numbers
 _WORDNET_ID = re.compile(r"n\d{8}")
 _OBJECTS = {"detection": "objects", "classification": "images"}
 
@@ -31,7 +32,7 @@ def clean_name(name: object) -> str:
 def ordered_names(names: Iterable[str]) -> tuple[str, ...]:
     """Different names, sorted as numbers if all are numbers and as text otherwise."""
     different = set(names)
-    if all(name.isdecimal() for name in different):
+    if all(name.isdecimal() and len(name) <= MOST_DIGITS for name in different):
         return tuple(sorted(different, key=lambda name: (int(name), name)))
     return tuple(sorted(different))
 
@@ -93,7 +94,8 @@ def _renamed(table: ImageTable, rename: Mapping[str, str]) -> tuple[str, ...]:
     """Name of each label once classes are renamed, [K]."""
     names = tuple(map(clean_name, table.label_map.names))
     new = {clean_name(old): clean_name(name) for old, name in rename.items()}
-    unknown = [old for old in new if old not in names and new[old] not in names]
+    known = set(names)
+    unknown = [old for old in new if old not in known and new[old] not in known]
     if unknown:
         raise DataError(f"{table.source}: data.rename: there is no class '{unknown[0]}'; {_hint(unknown[0], names)}")
     return tuple(new.get(name, name) for name in names)
@@ -104,7 +106,7 @@ def _wanted(table: ImageTable, names: tuple[str, ...], classes: Sequence[str] | 
     if classes is None:
         return tuple(dict.fromkeys(names))
     wanted = tuple(map(clean_name, classes))
-    double = [name for name in wanted if wanted.count(name) > 1]
+    double = [name for name, count in Counter(wanted).items() if count > 1]
     if double:
         raise DataError(f"data.classes names '{double[0]}' twice; keep one")
     if not wanted:

@@ -27,6 +27,7 @@ NO_AREA = "boxes without area dropped"
 OUTSIDE = "boxes outside their image dropped"
 OVERHANGING = "boxes extending beyond their image clipped to it"
 LISTED_TWICE = "images listed twice merged"
+LEAST_SIDE = 1e-3  # pixels from which on a box has an area
 ALLOWED_OVERHANG = 1.0  # pixels by which a box may extend beyond its image without being clipped
 
 
@@ -149,7 +150,9 @@ def box_faults(
     boxes = table.boxes
     finite = np.asarray(np.isfinite(boxes).all(axis=1))
     ordered = np.concatenate([np.minimum(boxes[:, :2], boxes[:, 2:]), np.maximum(boxes[:, :2], boxes[:, 2:])], axis=1)
-    flat: NDArray[np.bool_] = finite & (boxes[:, 2:] == boxes[:, :2]).any(axis=1)
+    with np.errstate(invalid="ignore", over="ignore"):
+        sides = np.abs(boxes[:, 2:] - boxes[:, :2])
+    flat: NDArray[np.bool_] = finite & (sides < LEAST_SIDE).any(axis=1)
     turned = finite & ~flat & (ordered != boxes).any(axis=1)
     limits = np.where(known[:, None], sizes[:, ::-1], np.inf)
     lowest = np.where(known[:, None], 0.0, -np.inf)

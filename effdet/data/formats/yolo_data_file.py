@@ -102,7 +102,7 @@ def read_names(path: Path) -> dict[int, str]:
         try:
             rows = parse_json(text)["categories"]
             return {int(row["id"]): str(row["name"]) for row in rows}
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError):
             raise DataError(f"{path}: expected 'categories' with the id and name of each class") from None
     lines = [line.strip() for line in text.rstrip().splitlines()]
     if "" in lines:

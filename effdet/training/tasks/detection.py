@@ -271,8 +271,9 @@ def class_weights(weights: Mapping[str, float], class_names: Sequence[str]) -> T
     Raises:
         ConfigError: a name is not among the classes.
     """
+    known = set(class_names)
     for name in weights:
-        if name not in class_names:
+        if name not in known:
             near = difflib.get_close_matches(name, class_names, n=1, cutoff=0.6)
             hint = f"did you mean '{near[0]}'?" if near else f"its classes are {', '.join(class_names[:10])}"
             hint += ", ..." if not near and len(class_names) > 10 else ""

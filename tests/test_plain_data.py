@@ -64,3 +64,28 @@ def test_json_that_is_refused_says_why(text, reason):
     for form in (text, text.encode()):
         with pytest.raises(ValueError, match=reason):
             parse_json(form)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'a: "\\ud800"',
+        'a: "\\U0000DFFF"',
+        'a: "\\UFFFFFFFF"',
+        "a: !!timestamp x",
+        "a: !!bool x",
+        "a: !!int x",
+        "a: !!python/object:os.system x",
+        f"a: {'9' * 5000}",
+        "a: 2001-99-99",
+    ],
+)
+def test_yaml_with_odd_characters_numbers_and_tags_is_refused(text):
+    with pytest.raises(ValueError):
+        parse_yaml(text)
+
+
+def test_half_characters_are_seen_in_wide_json_too():
+    for encoding in ("utf-8", "utf-16", "utf-32-le"):
+        with pytest.raises(ValueError, match="half of a character"):
+            parse_json('{"a": "\\ud800"}'.encode(encoding))

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from effdet.cli.parsing import integer, real
 from effdet.inference import BATCH_SIZE
 from effdet.text import count_of
 
@@ -48,14 +49,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--image-size",
         nargs=2,
-        type=int,
+        type=integer(16384),
         metavar=("H", "W"),
         help="input size of models with random weights (default: that of each model)",
     )
     parser.add_argument(
-        "--batch-size", type=int, default=BATCH_SIZE, help="images per forward pass for throughput (%(default)s)"
+        "--batch-size",
+        type=integer(65536),
+        default=BATCH_SIZE,
+        help="images per forward pass for throughput (%(default)s)",
     )
-    parser.add_argument("--threads", type=int, help="CPU threads of every runtime (default: as many as PyTorch uses)")
+    parser.add_argument(
+        "--threads", type=integer(4096), help="CPU threads of every runtime (default: as many as PyTorch uses)"
+    )
     parser.add_argument("--device", help="such as cpu or cuda:0 (default: a GPU if there is one)")
     parser.add_argument(
         "--precision",
@@ -63,14 +69,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="of models in PyTorch; auto is float16 on CUDA and float32 elsewhere (%(default)s)",
     )
-    parser.add_argument("--conf", type=float, help="detectors: confidence threshold (default: as in predict)")
+    parser.add_argument("--conf", type=real(1e9), help="detectors: confidence threshold (default: as in predict)")
     limit = parser.add_mutually_exclusive_group()
     limit.add_argument(
-        "--seconds", type=float, default=10.0, help="per model for latency, and again for throughput (%(default)s)"
+        "--seconds",
+        type=real(1e7),
+        default=10.0,
+        help="per model for latency, and again for throughput (%(default)s)",
     )
-    limit.add_argument("--runs", type=int, help="images per model for latency, and again for throughput")
-    parser.add_argument("--warmup", type=int, default=3, help="runs before the first measured one (%(default)s)")
-    parser.add_argument("--turns", type=int, default=5, help="turns of each model (%(default)s)")
+    limit.add_argument("--runs", type=integer(10**9), help="images per model for latency, and again for throughput")
+    parser.add_argument(
+        "--warmup", type=integer(10**9), default=3, help="runs before the first measured one (%(default)s)"
+    )
+    parser.add_argument("--turns", type=integer(10**6), default=5, help="turns of each model (%(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all results to a file")
 
 

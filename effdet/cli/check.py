@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from effdet.cli.parsing import integer
 from effdet.cli.recipes import recipe_path
 from effdet.errors import ConfigError, DataError, EffdetError
 from effdet.files import full_path
@@ -43,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", metavar="FILE", help="write everything as JSON; - for standard output")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with the images concerned")
     parser.add_argument(
-        "--images", type=int, default=12, metavar="N", help="images on the page per finding (%(default)s)"
+        "--images", type=integer(10**9), default=12, metavar="N", help="images on the page per finding (%(default)s)"
     )
     parser.add_argument(
         "--fix", type=Path, metavar="OUT", help="write a cleaned copy of the data set into a new folder"

@@ -19,6 +19,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from effdet.cli.parsing import integer
 from effdet.cli.recipes import add_recipe_arguments, overrides, recipe_path
 from effdet.cli.runtime_arguments import add_runtime_arguments
 from effdet.errors import ConfigError
@@ -35,7 +36,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--annotations", type=Path, metavar="FILE", help="the truth, a COCO file")
     parser.add_argument("--predictions", type=Path, metavar="FILE", help="predictions for it, a COCO results file")
     parser.add_argument(
-        "--images", type=int, default=100, metavar="N", help="images of each split that are looked at (default: 100)"
+        "--images",
+        type=integer(10**9),
+        default=100,
+        metavar="N",
+        help="images of each split that are looked at (default: 100)",
     )
     parser.add_argument("--device", help="such as cpu or cuda:0 (default: a GPU if there is one)")
     add_runtime_arguments(parser)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from effdet.cli.parsing import integer, real
 from effdet.cli.runtime_arguments import add_runtime_arguments
 
 FORMATS = ("onnx", "openvino", "litert", "torch")
@@ -42,10 +43,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     faces.add_argument("--raw", action="store_const", const="raw", dest="face", help="the same as --face raw: no NMS")
     parser.add_argument(
-        "--image-size", type=int, nargs=2, metavar=("H", "W"), help="input size in pixels (default: the model's own)"
+        "--image-size",
+        type=integer(16384),
+        nargs=2,
+        metavar=("H", "W"),
+        help="input size in pixels (default: the model's own)",
     )
     batch = parser.add_mutually_exclusive_group()
-    batch.add_argument("--batch-size", type=int, default=1, metavar="N", help="images per call (%(default)s)")
+    batch.add_argument(
+        "--batch-size", type=integer(65536), default=1, metavar="N", help="images per call (%(default)s)"
+    )
     batch.add_argument("--dynamic-batch", action="store_true", help="any number of images per call")
     parser.add_argument(
         "--precision", choices=PRECISIONS, default="float32", help="of weights and arithmetic (%(default)s)"
@@ -55,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--calibration", metavar="FOLDER", help="int8: images to calibrate with (default: training images)"
     )
     parser.add_argument(
-        "--calibration-images", type=int, default=128, metavar="N", help="int8: most images (%(default)s)"
+        "--calibration-images", type=integer(10**7), default=128, metavar="N", help="int8: most images (%(default)s)"
     )
     add_comparison_arguments(parser)
     add_runtime_arguments(parser, metadata=False)
@@ -64,9 +71,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_nms(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the NMS inside the file."""
     default = "(default: as the model was evaluated)"
-    parser.add_argument("--conf", type=float, help=f"NMS: confidence threshold {default}")
-    parser.add_argument("--iou", type=float, help=f"NMS: IoU threshold {default}")
-    parser.add_argument("--max-det", type=int, help=f"NMS: most detections per image {default}")
+    parser.add_argument("--conf", type=real(1e9), help=f"NMS: confidence threshold {default}")
+    parser.add_argument("--iou", type=real(1e9), help=f"NMS: IoU threshold {default}")
+    parser.add_argument("--max-det", type=integer(100_000), help=f"NMS: most detections per image {default}")
     parser.add_argument("--nms", choices=("class", "agnostic"), help=f"NMS within a class or across classes {default}")
 
 
@@ -78,7 +85,7 @@ def add_comparison_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="FOLDER", help="data set to measure AP on, before and after")
     parser.add_argument("--ap", action="store_true", help="measure AP on the validation images of the recipe")
     parser.add_argument(
-        "--max-ap-loss", type=float, metavar="POINTS", help="largest loss of AP (default: 0.1, for int8 1.0)"
+        "--max-ap-loss", type=real(1e9), metavar="POINTS", help="largest loss of AP (default: 0.1, for int8 1.0)"
     )
 
 

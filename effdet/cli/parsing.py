@@ -8,7 +8,9 @@ from __future__ import annotations
 import argparse
 import difflib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+_LONGEST_NUMBER = 30  # characters
 
 
 def make_parser(prog: str | None, description: str | None) -> argparse.ArgumentParser:
@@ -31,6 +33,34 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> a
     if suspects and not {"-h", "--help"} & set(arguments):
         parser.error("; ".join(_refusal(parser, option, arguments) for option in dict.fromkeys(suspects)))
     return parser.parse_intermixed_args(arguments)
+
+
+def integer(most: int) -> Callable[[str], int]:
+    """A type of arguments: integers up to a limit, below zero too; what each means is checked where it is used."""
+
+    def read(text: str) -> int:
+        if len(text) > _LONGEST_NUMBER or abs(int(text)) > most:
+            raise argparse.ArgumentTypeError(
+                f"{text[:_LONGEST_NUMBER]} is out of range; expected an integer up to {most}"
+            )
+        return int(text)
+
+    read.__name__ = "int"  # in argparse's message about texts that are none
+    return read
+
+
+def real(most: float) -> Callable[[str], float]:
+    """A type of arguments: finite numbers up to a limit, below zero too."""
+
+    def read(text: str) -> float:
+        if not abs(float(text)) <= most:
+            raise argparse.ArgumentTypeError(
+                f"{text[:_LONGEST_NUMBER]} is out of range; expected a number up to {most:g}"
+            )
+        return float(text)
+
+    read.__name__ = "float"
+    return read
 
 
 def nearest(word: str, words: Sequence[str]) -> str:

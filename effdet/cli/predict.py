@@ -14,6 +14,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from effdet.cli.parsing import integer, real
 from effdet.cli.runtime_arguments import add_runtime_arguments
 from effdet.inference import BATCH_SIZE, SCORE_THRESHOLD, TOP
 from effdet.text import count_of
@@ -63,19 +64,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "detections that are correct; a NUMBER of --conf is then a calibrated score",
     )
     parser.add_argument(
-        "--iou", type=float, help="detectors: IoU threshold of NMS (default: as the model was evaluated)"
+        "--iou", type=real(1e9), help="detectors: IoU threshold of NMS (default: as the model was evaluated)"
     )
     parser.add_argument(
-        "--max-det", type=int, help="detectors: most detections per image (default: as the model was evaluated)"
+        "--max-det",
+        type=integer(100_000),
+        help="detectors: most detections per image (default: as the model was evaluated)",
     )
     parser.add_argument(
         "--nms",
         choices=("class", "agnostic", "soft"),
         help="detectors: NMS within a class, across classes, or soft-NMS (default: as the model was evaluated)",
     )
-    parser.add_argument("--top", type=int, help=f"classifiers: number of most probable classes per image ({TOP})")
+    parser.add_argument(
+        "--top", type=integer(10**6), help=f"classifiers: number of most probable classes per image ({TOP})"
+    )
     parser.add_argument("--device", help="such as cpu or cuda:0 (default: a GPU if there is one)")
-    parser.add_argument("--batch-size", type=int, default=BATCH_SIZE, help="images per forward pass (%(default)s)")
+    parser.add_argument(
+        "--batch-size", type=integer(65536), default=BATCH_SIZE, help="images per forward pass (%(default)s)"
+    )
     parser.add_argument("--no-images", action="store_true", help="write predictions.json and predictions.csv only")
     add_runtime_arguments(parser)
 
@@ -133,7 +140,7 @@ def _confidence(text: str) -> float | str:
     if text in ("auto", "class"):
         return text
     try:
-        return float(text)
+        return real(1e9)(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text} is neither a number, auto nor class") from None
 

@@ -18,6 +18,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from effdet.cli.parsing import integer
 from effdet.files import full_path
 
 if TYPE_CHECKING:
@@ -41,13 +42,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--split", choices=("train", "val", "all"), default="train", help="images to review (%(default)s)"
     )
     parser.add_argument(
-        "--folds", type=int, metavar="N", help="train N models for the training split, each without a fold of it"
+        "--folds",
+        type=integer(1000),
+        metavar="N",
+        help="train N models for the training split, each without a fold of it",
     )
     parser.add_argument(
         "--predictions", type=Path, metavar="FILE", help="COCO results of another model on the images of --split"
     )
-    parser.add_argument("--rows", type=int, default=20, metavar="N", help="rows in the terminal (%(default)s)")
-    parser.add_argument("--images", type=int, default=300, metavar="N", help="rows on the page (%(default)s)")
+    parser.add_argument(
+        "--rows", type=integer(10**9), default=20, metavar="N", help="rows in the terminal (%(default)s)"
+    )
+    parser.add_argument(
+        "--images", type=integer(10**9), default=300, metavar="N", help="rows on the page (%(default)s)"
+    )
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder for the results (RUN/review)")
     parser.add_argument("--device", help="such as cpu or cuda:0 (default: a GPU if there is one)")
 

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import argparse
 
+from effdet.cli.parsing import integer
+
 
 def add_runtime_arguments(parser: argparse.ArgumentParser, metadata: bool = True) -> None:
     """Adds --threads and, unless the verb does not need it, --metadata."""
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads of the runtime (default: its own choice)")
+    parser.add_argument(
+        "--threads", type=integer(4096), metavar="N", help="CPU threads of the runtime (default: its own choice)"
+    )
     if metadata:
         parser.add_argument(
             "--metadata",

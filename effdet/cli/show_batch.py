@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from effdet.cli.parsing import integer
 from effdet.cli.recipes import add_recipe_arguments, read_recipe
 from effdet.errors import ConfigError
 
@@ -21,7 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `show-batch` to a parser."""
     add_recipe_arguments(parser)
     parser.add_argument("--out", type=Path, default=Path("batch.png"), help="the picture to write (%(default)s)")
-    parser.add_argument("--batches", type=int, default=1, metavar="N", help="number of batches (%(default)s)")
+    parser.add_argument(
+        "--batches", type=integer(10**6), default=1, metavar="N", help="number of batches (%(default)s)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

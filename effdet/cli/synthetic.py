@@ -10,16 +10,18 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from effdet.cli.parsing import integer
+
 VIDEO_FRAMES = 48
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `synthetic` to a parser."""
     parser.add_argument("folder", type=Path, help="folder of the data set")
-    parser.add_argument("--train", type=int, default=768, help="scenes to train on (%(default)s)")
-    parser.add_argument("--val", type=int, default=96, help="scenes held out (%(default)s)")
-    parser.add_argument("--size", type=int, default=192, help="side of the scenes in pixels (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the scenes (%(default)s)")
+    parser.add_argument("--train", type=integer(10**7), default=768, help="scenes to train on (%(default)s)")
+    parser.add_argument("--val", type=integer(10**7), default=96, help="scenes held out (%(default)s)")
+    parser.add_argument("--size", type=integer(16384), default=192, help="side of the scenes in pixels (%(default)s)")
+    parser.add_argument("--seed", type=integer(2**63 - 1), default=0, help="seed of the scenes (%(default)s)")
 
 
 def run(args: argparse.Namespace) -> int:

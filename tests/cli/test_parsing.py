@@ -81,3 +81,21 @@ def test_help_is_printed_in_spite_of_unknown_options(capsys):
         main(["train", "--epochs", "3", "--help"])
     assert stop.value.code == 0
     assert "RECIPE" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--batch-size", "99999999999999999999"),
+        ("--batch-size", "9" * 5000),
+        ("--max-det", "-99999999"),
+        ("--threads", "2147483648"),
+        ("--iou", "nan"),
+        ("--iou", "inf"),
+        ("--conf", "1e300"),
+    ],
+)
+def test_numbers_beyond_any_use_are_refused(capsys, option, value):
+    assert f"argument {option}: {value[:30]} is out of range; expected a" in refused(
+        capsys, "predict", "a.jpg", "--weights", "x.pt", f"{option}={value}"
+    )

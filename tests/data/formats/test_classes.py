@@ -226,3 +226,9 @@ def test_names_are_ordered_as_numbers_if_all_are_numbers(names, ordered):
 def test_names_are_cleaned():
     assert clean_name(" e\u0301 \n") == "\u00e9"
     assert clean_name(7) == "7"
+
+
+def test_names_of_thousands_of_digits_are_sorted_as_text():
+    long = "9" * 5000
+    assert ordered_names(["10", "9", long]) == ("10", "9", long)
+    assert ordered_names(["10", "9"]) == ("9", "10")

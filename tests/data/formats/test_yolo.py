@@ -525,3 +525,24 @@ def test_a_label_file_of_the_exact_name_wins(tmp_path):
     table = only(tmp_path)
     assert table.boxes.tolist() == [BOX]
     assert list(table.repairs.values()) == [1]  # the other file has no image
+
+
+def test_a_list_names_no_files_elsewhere_and_nothing_but_images(tmp_path):
+    draw(tmp_path / "set/images/a.jpg", tmp_path / "elsewhere/b.jpg")
+    write(tmp_path / "set/labels/a.txt")
+    (tmp_path / "secret").write_text("x")
+    for line in (str(tmp_path / "elsewhere/b.jpg"), "../elsewhere/b.jpg", str(tmp_path / "secret"), "../../../secret"):
+        write(tmp_path / "set/train.txt", f"./images/a.jpg\n{line}\n")
+        with pytest.raises(DataError, match=r"train\.txt: .*(is no image in|do not exist in)"):
+            read_yolo(find_yolo(tmp_path / "set")["train"])
+    write(tmp_path / "set/train.txt", f"{tmp_path / 'set/images/a.jpg'}\n")
+    assert read_yolo(find_yolo(tmp_path / "set")["train"]).file_names.tolist() == ["a.jpg"]
+
+
+def test_a_file_of_class_names_elsewhere_is_refused(tmp_path):
+    draw(tmp_path / "set/images/a.jpg")
+    write(tmp_path / "set/labels/a.txt")
+    write(tmp_path / "secret.txt", "password\n")
+    write(tmp_path / "set/obj.data", f"classes = 1\ntrain = images\nnames = {tmp_path / 'secret.txt'}\n")
+    with pytest.raises(DataError, match="a file below"):
+        find_yolo(tmp_path / "set")

@@ -23,7 +23,7 @@ from effdet.files import atomic_write, full_path
 from effdet.models import EfficientDet, EfficientNet
 from effdet.weights.card import ModelCard, read_card
 from effdet.weights.card_limits import check_weights
-from effdet.weights.content import check_archive, check_content
+from effdet.weights.content import check_archive, check_content, check_state
 
 FORMAT = 3  # raised when the layout of the file changes
 OLDEST_FORMAT = 2  # that can be read; its model card has the keys of recipes of version 1
@@ -172,6 +172,8 @@ def read_tensors(path: str | Path) -> dict[str, Any]:
         raise WeightsError(f"{path}: holds a {type(content).__name__}; expected a state dict or a checkpoint")
     try:
         check_content(content)
+        if is_checkpoint(content):
+            check_state(content["model"])
     except ValueError as error:
         raise WeightsError(f"{path}: cannot be used: {error}; write the weights again") from None
     return content

@@ -6,7 +6,7 @@ The file is read in `checkpoint.py`; what its entries mean is checked in `card.p
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 MOST_VALUES = 20_000_000  # that containers may stand for, with what they hold several times
 DEEPEST = 100  # containers in one another
-_LEAST_REPEATED = 1_000_000  # values of a tensor from which on its values must be stored, and not repeated ones
+_LEAST_REPEATED = 2**28  # values of a tensor from which on its values must be stored, and not repeated ones
 
 
 def check_archive(path: Path) -> None:
@@ -40,6 +40,17 @@ def check_content(content: Any) -> None:
     """
     if _size(content, {}, 0) > MOST_VALUES:
         raise ValueError(f"its containers stand for more than {MOST_VALUES:,} values")
+
+
+def check_state(state: Mapping[Any, Any]) -> None:
+    """Does nothing if weights are texts with a tensor each.
+
+    Raises:
+        ValueError: they are not.
+    """
+    for name, value in state.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise ValueError(f"its weight {str(name)[:80]!r} is a {type(value).__name__}; expected a tensor")
 
 
 def _size(container: Any, known: dict[int, int], depth: int) -> int:

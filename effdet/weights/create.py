@@ -6,8 +6,9 @@ What a name of weights means is in `pretrained.py`, how a load is refused in `lo
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from effdet.models import (
     make_spec,
 )
 from effdet.models.options import find_spec
+from effdet.text import reason_of
 from effdet.types import Task
 from effdet.weights.card import ModelCard
 from effdet.weights.checkpoint import Checkpoint, is_checkpoint, load_checkpoint, read_tensors
@@ -151,16 +153,28 @@ def start_model(
         model = spec.build(num_classes or default)
         state = LIBRARY_FILES[library](spec.backbone, named)
         return model, load_state(model, _prefixed(state, "backbone."), named, fresh=HEADS[spec.task])
-    pretrained = read_pretrained(named, spec)
-    spec = make_adapted_spec(options, pretrained.spec, backbone_only=weights is None)
-    chosen = None
-    if num_classes is None and weights is not None and pretrained.task == spec.task:
-        chosen = used_labels(pretrained.class_names) or None
-        num_classes = len(chosen) if chosen else pretrained.num_classes
-    model = spec.build(num_classes or default)
-    if weights is None:
-        return model, _load_backbone(model, pretrained)
-    return model, _load_whole(model, pretrained, chosen, class_names, keep_known_classes)
+    with _odd_shapes_refused(named):
+        pretrained = read_pretrained(named, spec)
+        spec = make_adapted_spec(options, pretrained.spec, backbone_only=weights is None)
+        chosen = None
+        if num_classes is None and weights is not None and pretrained.task == spec.task:
+            chosen = used_labels(pretrained.class_names) or None
+            num_classes = len(chosen) if chosen else pretrained.num_classes
+        model = spec.build(num_classes or default)
+        if weights is None:
+            return model, _load_backbone(model, pretrained)
+        return model, _load_whole(model, pretrained, chosen, class_names, keep_known_classes)
+
+
+@contextlib.contextmanager
+def _odd_shapes_refused(source: str) -> Iterator[None]:
+    """A context in which tensors of shapes that no such model has are an error of the weights."""
+    try:
+        yield
+    except (RuntimeError, TypeError, IndexError, ValueError) as error:
+        raise WeightsError(
+            f"{source}: the weights have shapes that no model of this package has ({reason_of(error)}); check the file"
+        ) from None
 
 
 def _check_arguments(

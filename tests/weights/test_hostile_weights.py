@@ -14,6 +14,7 @@ from effdet.models import ModelOptions, make_spec
 from effdet.types import PostprocessOptions
 from effdet.weights.card import ModelCard, read_card, recipe_of
 from effdet.weights.checkpoint import load_checkpoint, read_tensors, save_checkpoint
+from effdet.weights.create import create_model
 from effdet.weights.exported import ExportCard, read_export_card
 
 
@@ -149,3 +150,29 @@ def test_files_that_are_cut_off_are_refused(tmp_path, data):
 
 def test_an_undamaged_card_is_read(card):
     assert read_card(card.to_dict()) == card
+
+
+@pytest.mark.parametrize("value", [5, None, "x", [1.0]])
+def test_a_checkpoint_whose_weights_are_no_tensors_is_refused(card, tmp_path, value):
+    state = {"backbone.conv_stem.weight": value}
+    torch.save({"format": 3, "model": state, "card": card.to_dict(), "training": {}}, tmp_path / "x.pt")
+    for read in (load_checkpoint, lambda path: create_model("efficientdet_lite0", weights=str(path))):
+        with pytest.raises(WeightsError, match=r"'backbone\.conv_stem\.weight' is a"):
+            read(tmp_path / "x.pt")
+
+
+ODD_SHAPES = [
+    {"conv_stem.weight": torch.zeros(32, 3, 3, 3), "classifier.weight": torch.tensor(1.0)},
+    {"conv_stem.weight": torch.zeros(0)},
+    {"class_net.predict.conv_pw.weight": torch.tensor(1.0)},
+    {"class_net.predict.conv_pw.weight": torch.zeros(27, 64), "box_net.predict.conv_pw.weight": torch.zeros(7, 64)},
+    {"class_head.predict.pointwise.weight": torch.zeros(0, 64, 1, 1)},
+]
+
+
+@pytest.mark.parametrize("state", ODD_SHAPES)
+def test_foreign_weights_of_odd_shapes_are_refused(tmp_path, state):
+    torch.save(state, tmp_path / "x.pt")
+    for name in ("efficientdet_lite0", "efficientnet_b0"):
+        with pytest.raises(WeightsError, match=r"x\.pt: "):
+            create_model(name, weights=str(tmp_path / "x.pt"))

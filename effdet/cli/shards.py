@@ -15,7 +15,6 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from effdet.cli.parsing import real
 from effdet.cli.recipes import add_recipe_arguments, read_recipe
 from effdet.errors import ConfigError
 
@@ -37,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--split", choices=("train", "val", "both"), default="both", help="which split to write (%(default)s)"
     )
     parser.add_argument(
-        "--shard-mb", type=real(1e9), default=256, metavar="MB", help="size of a tar file in MB (%(default)s)"
+        "--shard-mb", type=float, default=256, metavar="MB", help="size of a tar file in MB (%(default)s)"
     )
     parser.add_argument(
         "--order", choices=("shuffled", "table"), default="shuffled", help="of the training images (%(default)s)"

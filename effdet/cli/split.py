@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from effdet.cli.data_sets import add_writing_arguments, read_with_notes, refuse_inside, say, write_with_notes
-from effdet.cli.parsing import integer, real
+from effdet.cli.parsing import integer
 from effdet.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -29,11 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "changes", nargs="*", metavar="data.key=value", help="such as data.classes=[cat,dog] or data.rename={auto: car}"
     )
+    parser.add_argument("--val", type=float, required=True, metavar="FRACTION", help="of the images, to validate on")
     parser.add_argument(
-        "--val", type=real(1e9), required=True, metavar="FRACTION", help="of the images, to validate on"
-    )
-    parser.add_argument(
-        "--test", type=real(1e9), default=0.0, metavar="FRACTION", help="of the images, to test with (none)"
+        "--test", type=float, default=0.0, metavar="FRACTION", help="of the images, to test with (none)"
     )
     parser.add_argument(
         "--seed", type=integer(2**63 - 1), default=0, help="another seed gives other splits (%(default)s)"

@@ -361,7 +361,7 @@ def test_weights_that_are_no_state_dict_are_refused(path):
     changed(path, model=torch.zeros(1))
     assert "no model card" in refusal(path)
     changed(path, model={"a": 3})
-    assert "do not fit their own card" in refusal(path)
+    assert "its weight 'a' is a int; expected a tensor" in refusal(path)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from effdet.config import make_config
@@ -119,6 +119,10 @@ def read_dump(path: Path) -> DebugDump:
         _model_of(dump)
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from None
+    except ValidationError as error:
+        fault = error.errors()[0]
+        key = ".".join(str(name) for name in fault["loc"])
+        raise WeightsError(f"{path}: the debug dump is damaged: '{key}': {fault['msg']}") from None
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise WeightsError(f"{path}: the debug dump is damaged: {reason_of(error)}") from None
     return dump

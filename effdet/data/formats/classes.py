@@ -19,6 +19,7 @@ from effdet.data.label_map import LabelMap
 from effdet.errors import DataError
 from effdet.text import count_of
 
+LONGEST_NAME = 1000  # characters
 MOST_DIGITS = 1000  # of names that are sorted as numbers
 _WORDNET_ID = re.compile(r"n\d{8}")
 _OBJECTS = {"detection": "objects", "classification": "images"}
@@ -61,6 +62,12 @@ def follow_classes(
     """
     own = table.label_map
     names = _renamed(table, rename or {})
+    long = max(names, key=len, default="")
+    if len(long) > LONGEST_NAME:
+        raise DataError(
+            f"{table.source}: the class name '{long[:40]}...' has {len(long)} characters, expected at most "
+            f"{LONGEST_NAME}; correct the annotations"
+        )
     used = np.bincount(table.labels, minlength=len(own)) > 0
     wanted = _wanted(table, names, classes) if label_map is None else label_map.names
     names, by_case = _spelled(names, wanted, used)

@@ -145,8 +145,12 @@ def evaluate(
         raise ConfigError(f"{weights} is a classifier; COCO results and pycocotools are for detectors alone")
     precision: Precision = "auto" if model.exported else "fp32"
     config, lines = evaluation_config(card, weights, recipe, overrides)
-    folder = results_folder(weights, card, config, None if output_dir is None else Path(output_dir))
-    with process_group(device, config.train.timeout_minutes) as (processes, own_device):
+    out = None if output_dir is None else Path(output_dir)
+    with process_group(device, config.train.timeout_minutes) as (processes, own_device), contextlib.ExitStack() as own:
+        is_main = processes.is_main
+        folder = processes.broadcast(
+            own.enter_context(results_folder(weights, card, config, out)) if is_main else Path()
+        )
         console = _console(processes.is_main)
 
         def show(line: str) -> None:

@@ -1,6 +1,6 @@
-"""Atomic writing of files and folders, folders that one process owns, and where downloads and caches are stored.
+"""Atomic writing of files and folders, and where downloads and caches are stored.
 
-What the files contain is known elsewhere.
+What the files contain is known elsewhere; folders that one process owns are in `folders.py`.
 """
 
 from __future__ import annotations
@@ -12,18 +12,16 @@ import os
 import re
 import secrets
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from effdet.errors import ConfigError
+from effdet.errors import ConfigError, EffdetError
 
 HOME_VARIABLE = "EFFDET_HOME"
 SCORE_DECIMALS = 5  # of scores in written results
-_LOCK = ".effdet.lock"  # in a folder that a process writes to
-_PARTIAL = re.compile(r"\.effdet-(\d+)-[0-9a-f]{8}\.(partial|old)")  # with the process that writes it
-_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EROFS}
+PARTIAL = re.compile(r"\.effdet-(\d+)-[0-9a-f]{8}\.(partial|old)")  # of such files, with the process that writes it
+_BLOCK, _PROBE = bytes(4096), 65536  # bytes that are written to see whether a disk is full
 
 
 def home_folder() -> Path:
@@ -53,119 +51,7 @@ def full_path(path: str | Path) -> Path:
         raise ConfigError(f"{path}: there is no such home folder; write the whole path") from None
 
 
-@contextlib.contextmanager
-def owned_folder(folder: Path, made: bool = False) -> Iterator[None]:
-    """A context in which no other process owns a folder, which is made if missing; if it stays empty it is removed.
-
-    The lock belongs to the process, so it ends when the process is killed. What killed processes left behind of files
-    that they were writing is removed.
-
-    Args:
-        folder: the folder.
-        made: whether the caller has just made it.
-
-    Raises:
-        ConfigError: another process owns the folder, or it cannot be made.
-    """
-    was_there, lock = folder.is_dir() and not made, folder / _LOCK
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = _lock(lock)
-    except FileExistsError:
-        raise ConfigError(f"{folder}: is a file, expected a folder; choose another folder") from None
-    except OSError as error:
-        raise ConfigError(f"{folder}: cannot be written ({error.strerror}); choose another folder") from None
-    try:
-        remove_leftovers(folder)
-        yield
-    finally:
-        if descriptor is not None:
-            if sys.platform != "win32":  # which removes no open file
-                lock.unlink(missing_ok=True)
-            os.close(descriptor)
-        if not was_there:
-            with contextlib.suppress(OSError):  # it is not empty
-                folder.rmdir()
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Removes the incomplete files of processes that no longer run from a folder."""
-    for path in folder.iterdir():
-        written_by = _PARTIAL.fullmatch(path.name)
-        if written_by and not _runs(int(written_by[1])):
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
-
-
-def _lock(path: Path) -> int | None:
-    """The open descriptor of a locked file; None where files cannot be locked.
-
-    Raises:
-        ConfigError: another process has locked it.
-    """
-    while True:
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
-        except OSError as error:
-            if error.errno in _NO_LOCKS:
-                return None
-            raise
-        try:
-            _lock_descriptor(descriptor)
-            own = os.fstat(descriptor)
-            if os.stat(path).st_ino == own.st_ino:  # else the owner has removed it meanwhile
-                os.truncate(descriptor, 0)
-                os.write(descriptor, f"process {os.getpid()} on {_host()}".encode())
-                return descriptor
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            if error.errno in _NO_LOCKS:
-                os.close(descriptor)
-                return None
-            owner = os.pread(descriptor, 200, 0).decode(errors="replace") if hasattr(os, "pread") else ""
-            os.close(descriptor)
-            raise ConfigError(
-                f"{path.parent}: {owner or 'another process'} is writing to this folder; wait for it, or choose "
-                "another folder"
-            ) from None
-        os.close(descriptor)
-
-
-def _lock_descriptor(descriptor: int) -> None:
-    """Locks a file for this process, but not for the processes that it forks."""
-    if sys.platform == "win32":
-        import msvcrt
-
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-    else:
-        import fcntl
-
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def _host() -> str:
-    import platform
-
-    return platform.node() or "this machine"
-
-
-def _runs(process: int) -> bool:
-    """Whether a process of this machine runs; on Windows, which cannot be asked like this, every one seems to."""
-    if sys.platform == "win32":
-        return True
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # of another user
-        return True
-    return True
-
-
-def _beside(path: Path, what: str) -> Path:
+def beside(path: Path, what: str) -> Path:
     """A new name in the folder of a path, with few characters however long the name of the path is."""
     return path.with_name(f".effdet-{os.getpid()}-{secrets.token_hex(4)}.{what}")
 
@@ -175,35 +61,95 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """An empty file beside `path` to write to; it replaces `path` in one step on success, and is removed on an error.
 
     Its name has no suffix of the format, and nobody can guess it, so that no link is followed.
+
+    Raises:
+        OSError: the file cannot be written, also where the library that writes to it raises another error.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = _beside(path, "partial")
+    partial = beside(path, "partial")
     try:
         partial.open("xb").close()
-        yield partial
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        with _disk_errors(partial, path):
+            yield partial
+            with partial.open("rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(partial, path)
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # of a folder that has become read-only
+            partial.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
-    """A new folder beside `path` to fill; it replaces `path` on success, and is removed on an error."""
-    partial, old = _beside(path, "partial"), _beside(path, "old")
+def _disk_errors(partial: Path, path: Path) -> Iterator[None]:
+    """A context whose errors of the operating system name `path`, also those that a library has hidden.
+
+    Libraries raise errors without the system's number where a disk is full. Whether it is shows when a little more is
+    written to the file.
+    """
+    try:
+        yield
+    except EffdetError:
+        raise
+    except OSError as error:
+        if error.errno is None:
+            _write_more(partial, path)
+        elif error.filename in (str(partial), None):  # else of a file that is read meanwhile
+            raise OSError(error.errno, error.strerror, str(path)) from None
+        raise
+    except Exception:
+        _write_more(partial, path)
+        raise
+
+
+def _write_more(partial: Path, path: Path) -> None:
+    """Appends to a file that is removed afterwards.
+
+    Raises:
+        OSError: that is not possible; it names `path`.
+    """
+    try:
+        with partial.open("ab", buffering=0) as file:
+            for _ in range(_PROBE // len(_BLOCK)):
+                if file.write(_BLOCK) != len(_BLOCK):
+                    continue  # the next one says why
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path, replace: bool = True) -> Iterator[Path]:
+    """A new folder beside `path` to fill; it becomes `path` in one step on success, and is removed on an error.
+
+    Args:
+        path: where the folder is on success.
+        replace: whether it replaces one that is not empty.
+
+    Raises:
+        FileExistsError: there is one that is not empty, and it must not be replaced.
+    """
+    partial, old = beside(path, "partial"), beside(path, "old")
     partial.mkdir(parents=True)
     try:
         yield partial
         for file in filter(Path.is_file, partial.iterdir()):
             with file.open("rb+") as opened:
                 os.fsync(opened.fileno())
-        if path.exists():
+        if replace and path.exists():
             os.replace(path, old)
-        os.replace(partial, path)
+        elif path.exists():
+            _remove_empty(path)
+        os.rename(partial, path)
     finally:
         for left in (partial, old):
             shutil.rmtree(left, ignore_errors=True)
+
+
+def _remove_empty(folder: Path) -> None:
+    try:
+        folder.rmdir()
+    except OSError:
+        raise FileExistsError(errno.EEXIST, "it is not empty; nothing is overwritten", str(folder)) from None
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,5 +1,6 @@
 """Files that appear whole or not at all, and folders that one process owns."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -7,9 +8,13 @@ import sys
 import pytest
 
 from effdet.errors import ConfigError
-from effdet.files import atomic_folder, atomic_write, full_path, home_folder, owned_folder, write_text
+from effdet.files import atomic_folder, atomic_write, full_path, home_folder, write_text
+from effdet.folders import new_folder, owned_folder
 
-CODE = "import sys, pathlib; from effdet.files import owned_folder, atomic_write; folder = pathlib.Path(sys.argv[1])\n"
+CODE = (
+    "import sys, pathlib; from effdet.files import atomic_write; from effdet.folders import owned_folder\n"
+    "folder = pathlib.Path(sys.argv[1])\n"
+)
 
 
 def started(code, folder):
@@ -84,6 +89,67 @@ def test_a_folder_that_stays_empty_is_removed_unless_it_was_there(tmp_path):
     with owned_folder(tmp_path / "old"):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["old"]
+
+
+def test_a_new_folder_has_the_first_free_name_and_is_removed_if_it_stays_empty(tmp_path):
+    first = tmp_path / "runs/predict"
+    with new_folder(first) as folder, new_folder(first) as second:
+        (folder / "predictions.json").write_text("[]")
+        assert (folder, second) == (first, tmp_path / "runs/predict-2")
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["predict"]
+    (tmp_path / "runs/predict-2").write_text("a file")
+    with new_folder(first) as folder:
+        assert folder == tmp_path / "runs/predict-3"
+
+
+def test_processes_that_start_at_once_get_folders_of_their_own(tmp_path):
+    code = (
+        "from effdet.folders import new_folder; input()\n"
+        "taken = [new_folder(folder / 'predict') for _ in range(20)]\n"
+        "for new in taken: print(new.__enter__().name, flush=True)"
+    )
+    others = [started(code, tmp_path) for _ in range(3)]
+    for other in others:
+        other.stdin.write("\n")
+        other.stdin.flush()
+    names = [name for other in others for name in other.communicate()[0].split()]
+    assert len(names) == len(set(names)) == 60
+
+
+def test_a_new_folder_below_a_file_is_refused(tmp_path):
+    (tmp_path / "runs").write_text("a file")
+    with pytest.raises(ConfigError, match=r"runs: is a file, expected a folder"), new_folder(tmp_path / "runs/predict"):
+        pass
+
+
+def test_an_error_of_a_library_on_a_full_disk_becomes_that_of_the_system(tmp_path):
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with (
+            pytest.raises(OSError, match="File too large") as caught,
+            atomic_write(tmp_path / "plot.png"),
+        ):
+            raise ValueError("encoder error -2")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (caught.value.errno, caught.value.filename) == (errno.EFBIG, str(tmp_path / "plot.png"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_of_a_library_that_has_nothing_to_do_with_the_disk_stays(tmp_path):
+    with pytest.raises(ValueError, match="encoder error -2"), atomic_write(tmp_path / "plot.png"):
+        raise ValueError("encoder error -2")
+    with pytest.raises(FileNotFoundError, match="source"), atomic_write(tmp_path / "plot.png"):
+        (tmp_path / "source").read_bytes()
+
+
+def test_a_folder_that_has_been_filled_meanwhile_is_not_replaced(tmp_path):
+    with pytest.raises(FileExistsError, match="not empty"), atomic_folder(tmp_path / "out", replace=False):  # noqa: PT012
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out/other").write_text("of another process")
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "other"]
 
 
 def test_without_a_home_folder_the_variable_is_named(monkeypatch):

@@ -13,7 +13,7 @@ PACKAGE = Path(effdet.__file__).resolve().parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 # Rooms from left to right; a module imports only from its own room and from rooms to its left.
 ROOMS = (
-    *("types", "errors", "opencv", "text", "terminal", "console", "plain_data", "files", "version"),
+    *("types", "errors", "opencv", "text", "terminal", "console", "plain_data", "files", "folders", "version"),
     *("config", "devices", "distributed", "boxes", "report", "structures", "models", "weights", "losses"),
     *("postprocess", "data", "runtimes", "evaluation", "training", "inference", "diagnosis", "exporting"),
     *("api", "cli"),

@@ -7,12 +7,17 @@ so that `--help` is quick.
 from __future__ import annotations
 
 import argparse
-import errno
+import contextlib
 import importlib
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from types import FrameType
 
+from effdet.cli import status as statuses
+from effdet.cli.faults import remedy
 from effdet.cli.output import accept_any_text, print_error
 from effdet.cli.parsing import make_parser, nearest, parse
 from effdet.errors import EffdetError
@@ -84,19 +89,19 @@ def run_verb(verb: str, arguments: Sequence[str] | None = None, prog: str | None
     module.add_arguments(parser)
     args = parse(parser, arguments)
     try:
-        status: int = module.run(args)
-        sys.stdout.flush()
+        with _ended_by_sigterm():
+            status: int = module.run(args)
+            sys.stdout.flush()
     except EffdetError as error:
         return _failed(str(error))
     except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes what is left at exit
         return 0
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        sentence = remedy(error)
+        if sentence is None:
             raise
-        return _failed(
-            f"{error.filename or 'a file'} cannot be written ({error.strerror}); free some space and start again"
-        )
+        return _failed(sentence)
     except (RuntimeError, MemoryError) as error:
         from effdet.training.debug.out_of_memory import is_out_of_memory
 
@@ -108,12 +113,30 @@ def run_verb(verb: str, arguments: Sequence[str] | None = None, prog: str | None
         )
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        return 130
+        return statuses.INTERRUPTED
     return status
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """A context in which SIGTERM ends the program as an error does, so that nothing incomplete is left behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: FrameType | None) -> None:
+        os.write(2, b"terminated\n")  # directly, because a print must not be interrupted by another one
+        raise SystemExit(statuses.TERMINATED)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _failed(message: str) -> int:
     """Prints an error, with the rank if there are several processes, and gives the exit status."""
     rank = os.environ.get("RANK") if os.environ.get("WORLD_SIZE", "1") != "1" else None  # set by torchrun
     print_error(f"error: {message}" if rank is None else f"error in process {rank}: {message}")
-    return 1
+    return statuses.FAILED

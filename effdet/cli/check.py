@@ -5,21 +5,22 @@
   effdet check mine.yaml --json - --fix /data/coins-clean
 
 DATA is the folder of a data set of any format, or its annotation file; a recipe stands for the data set that it names.
-Every split is read and every image is decoded. The exit status is 0 if there are no problems, notes aside, 1 if there
-are some, and 2 if there is no such data set.
+Every split is read and every image is decoded. The exit status is 0 if there are no problems, notes aside, 3 if there
+are some, and 1 if the data set cannot be checked.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from effdet.cli.parsing import integer
+
+from effdet.cli import status
 from effdet.cli.recipes import recipe_path
-from effdet.errors import ConfigError, DataError, EffdetError
+from effdet.errors import ConfigError, DataError
 from effdet.files import full_path
 from effdet.types import Task
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from effdet.data.check import DataCheck
     from effdet.report.check_page import Picture
 
-_USAGE = 2  # exit status, as argparse has it
 _SOURCE = "effdet check"
 _MODELS: dict[Task, str] = {"detection": "efficientdet_d0", "classification": "efficientnet_b0"}  # without a recipe
 
@@ -52,15 +52,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Checks the data set; the exit status is 1 if it has problems, and 2 if it cannot be checked."""
-    try:
-        return _run(args)
-    except EffdetError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return _USAGE
+    """Checks the data set; the exit status is 3 if it has problems, else 0.
 
-
-def _run(args: argparse.Namespace) -> int:
+    Raises:
+        EffdetError: there is no such data set, or a file cannot be written.
+    """
     from effdet.console import PlainConsole
     from effdet.data.convert import check_empty
     from effdet.report.check_text import check_text, verdict_text
@@ -84,7 +80,7 @@ def _run(args: argparse.Namespace) -> int:
         console.print(*write_cleaned(check, args.fix), "", sep="\n", markup=False, soft_wrap=True)
     if args.json != "-":
         console.print(verdict_text(report))
-    return 1 if check.problems else 0
+    return status.BAD_INPUTS if check.problems else status.DONE
 
 
 def _config(args: argparse.Namespace) -> DetectionConfig | ClassificationConfig:

@@ -5,16 +5,19 @@
 
 predictions.json is a COCO results file; its image_id is the path of the image relative to the folder that was given. A
 classifier writes the most probable classes of each image. Files that cannot be read are listed and the others are
-predicted (status 1). Ctrl-C keeps what is done (status 130).
+predicted (status 3). Ctrl-C keeps what is done (status 130).
 """
 
 from __future__ import annotations
 
 import argparse
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from effdet.cli.parsing import integer, real
+
+from effdet.cli import status
 from effdet.cli.runtime_arguments import add_runtime_arguments
 from effdet.inference import BATCH_SIZE, SCORE_THRESHOLD, TOP
 from effdet.text import count_of
@@ -25,7 +28,6 @@ if TYPE_CHECKING:
     from effdet.inference.jobs import Summary
     from effdet.inference.sources import Sources
 
-INTERRUPTED = 130  # exit status of a program ended by Ctrl-C
 TIMEOUT_MINUTES = 24 * 60  # how long processes wait for the slowest one
 
 
@@ -88,22 +90,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Predicts; the exit status is 0, 1 if files could not be read, 130 after Ctrl-C.
+    """Predicts; the exit status is 0, 3 if files could not be read, 130 after Ctrl-C.
 
     Raises:
         EffdetError: a source, the weights or an argument cannot be used, or the results cannot be written.
     """
     from effdet.console import PlainConsole
     from effdet.distributed import process_group
+    from effdet.folders import new_folder
     from effdet.inference.jobs import predict_files
-    from effdet.inference.output_folder import new_folder, numbered_folders
+    from effdet.inference.output_folder import DEFAULT_FOLDER, numbered_folders
     from effdet.inference.predictor import Predictor
     from effdet.inference.sources import open_sources
 
     sources = open_sources(args.sources, numbered_folders() if args.out is None else [args.out])
-    with process_group(args.device, TIMEOUT_MINUTES) as (together, device):
+    with process_group(args.device, TIMEOUT_MINUTES) as (together, device), ExitStack() as made:
         console = PlainConsole(quiet=not together.is_main)
-        folder = together.broadcast(args.out or new_folder())
+        is_new = args.out is None and together.is_main
+        folder = together.broadcast(made.enter_context(new_folder(DEFAULT_FOLDER)) if is_new else args.out)
         console.print(_announcement(sources, folder), markup=False, highlight=False)
         predictor = Predictor(
             args.weights,
@@ -132,7 +136,9 @@ def run(args: argparse.Namespace) -> int:
         _print_summary(summary, predictor.task, folder, args, console)
         together.broadcast(None)  # the others wait for that: torchrun ends all if one process has a status other than 0
     # The same status in every process, after everything is written.
-    return INTERRUPTED if summary.interrupted else 1 if summary.failures else 0
+    if summary.interrupted:
+        return status.INTERRUPTED
+    return status.BAD_INPUTS if summary.failures else status.DONE
 
 
 def _confidence(text: str) -> float | str:

@@ -101,22 +101,24 @@ def _write(folder: Path, review: Review, most: int) -> dict[str, Any]:
     """Writes all files, and gives the content of review.json.
 
     Raises:
-        ConfigError: the folder cannot be written.
+        ConfigError: the folder cannot be written, or another process writes to it.
     """
     from effdet.diagnosis.review.files import report_of, write_rows
     from effdet.diagnosis.review.pictures import row_pictures
     from effdet.diagnosis.review.proposals import write_proposals
     from effdet.diagnosis.review.rows import WORTH_A_LOOK
     from effdet.errors import ConfigError
+    from effdet.folders import owned_folder
     from effdet.report.review_page import write_review_page
 
     report = report_of(review.rows, review.facts)
     try:
-        write_rows(folder, report)
-        for split, table in review.tables.items():
-            changes = [row for row in review.rows if row.split == split and row.probability >= WORTH_A_LOOK]
-            write_proposals(folder / f"proposals-{split}.json", table, changes)
-        write_review_page(folder / "review.html", report, row_pictures(review.rows[:most], review.tables))
+        with owned_folder(folder):
+            write_rows(folder, report)
+            for split, table in review.tables.items():
+                changes = [row for row in review.rows if row.split == split and row.probability >= WORTH_A_LOOK]
+                write_proposals(folder / f"proposals-{split}.json", table, changes)
+            write_review_page(folder / "review.html", report, row_pictures(review.rows[:most], review.tables))
     except OSError as error:
         raise ConfigError(f"{error.filename}: cannot be written ({error.strerror}); choose another --out") from None
     return report

@@ -55,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
 
     from effdet.console import PlainConsole
     from effdet.data.shard_writer import check_free
+    from effdet.folders import owned_folder
 
     splits: list[Part] = [args.split]
     if args.split == "both":
@@ -65,8 +66,9 @@ def run(args: argparse.Namespace) -> int:
     tables = _tables(config, splits, console)
     if "train" in tables and args.order == "shuffled":
         tables["train"] = _shuffled(tables["train"], config.seed)
-    for split, table in tables.items():
-        console.print(_write(table, args.out, split, int(args.shard_mb * MEGABYTE)))
+    with owned_folder(args.out):
+        for split, table in tables.items():
+            console.print(_write(table, args.out, split, int(args.shard_mb * MEGABYTE)))
     if "train" in tables:
         console.print(f"train on them with {' '.join(_overrides(config, args.out, splits))}")
     return 0

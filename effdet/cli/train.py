@@ -17,10 +17,15 @@ import argparse
 import os
 from pathlib import Path
 
+from effdet.cli import status
 from effdet.cli.recipes import add_recipe_arguments, overrides, recipe_path
 
-# Of a program ended by Ctrl-C, by SIGTERM, and of one that asks to be started again.
-EXIT_STATUS = {"finished": 0, "interrupted": 130, "terminated": 143, "out of time": 75}
+EXIT_STATUS = {
+    "finished": status.DONE,
+    "interrupted": status.INTERRUPTED,
+    "terminated": status.TERMINATED,
+    "out of time": status.OUT_OF_TIME,
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -75,7 +75,7 @@ def write_data_set(
     folder = full_path(folder).absolute()
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_folder(folder) as partial:
+        with atomic_folder(folder, replace=False) as partial:
             written = {}
             for split, table in tables.items():
                 images = partial / folders[split]

@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from effdet.errors import ConfigError
 from effdet.evaluation.evaluate import Evaluator, evaluate
 from effdet.evaluation.run_report import write_run_report
 from effdet.files import full_path, write_text
+from effdet.folders import new_folder, owned_folder
 from effdet.plain_data import parse_yaml
 from effdet.runtimes.runtime import Runtime
 from effdet.weights.card import ModelCard, recipe_of
@@ -97,8 +99,9 @@ def _without_rule(stored: Mapping[str, Any], overrides: Sequence[str]) -> Mappin
     return {**stored, "data": {**stored["data"], "val": {**val, "file_list": None, "fraction": None}}}
 
 
-def results_folder(weights: str | Path, card: ModelCard, config: Config, out: Path | None = None) -> Path:
-    """The folder for the results of an evaluation; it never holds those of another one.
+@contextlib.contextmanager
+def results_folder(weights: str | Path, card: ModelCard, config: Config, out: Path | None = None) -> Iterator[Path]:
+    """The folder for the results of an evaluation, which no other process owns; it never holds those of another one.
 
     Without `out` it is beside the checkpoint and named after it: runs/x/last.pt gives runs/x/eval-last. On other data
     than those of the checkpoint's own recipe the name of the data set is added: runs/x/eval-last-coco. An exported file
@@ -106,10 +109,12 @@ def results_folder(weights: str | Path, card: ModelCard, config: Config, out: Pa
     runs/eval-efficientdet_d0-coco. A name that is taken gets a number: eval-last-2.
 
     Raises:
-        ConfigError: `out` holds the results of an evaluation or of a training already.
+        ConfigError: see `unused_folder`, or it cannot be made.
     """
     if out is not None:
-        return unused_folder(out)
+        with unused_folder(out) as folder:
+            yield folder
+        return
     file = full_path(weights)
     parent, stem = Path("runs"), str(weights)
     if file.is_file():
@@ -117,27 +122,26 @@ def results_folder(weights: str | Path, card: ModelCard, config: Config, out: Pa
     name = f"eval-{stem}"
     if not card.config or _data_place(make_config(card.config).data) != _data_place(config.data):
         name += f"-{_data_name(config.data)}"
-    name = re.sub(r"[^\w.-]+", "-", name)
-    folder, number = parent / name, 1
-    while folder.exists():
-        number += 1
-        folder = parent / f"{name}-{number}"
-    return folder
+    with new_folder(parent / re.sub(r"[^\w.-]+", "-", name)) as folder, owned_folder(folder, made=True):
+        yield folder
 
 
-def unused_folder(out: Path) -> Path:
-    """A folder for results, given by a user, that holds none so far.
+@contextlib.contextmanager
+def unused_folder(out: Path) -> Iterator[Path]:
+    """A folder for results, given by a user, that holds none so far and that no other process owns.
 
     Raises:
-        ConfigError: it holds the results of an evaluation or of a training.
+        ConfigError: it holds the results of an evaluation or of a training, another process owns it, or it cannot be
+            made.
     """
     out = full_path(out)
-    taken = [name for name in RESULTS if (out / name).exists()]
-    if taken:
-        raise ConfigError(
-            f"{out}: holds the {taken[0]} of another evaluation or of a training; choose another folder with --out"
-        )
-    return out
+    with owned_folder(out):
+        taken = [name for name in RESULTS if (out / name).exists()]
+        if taken:
+            raise ConfigError(
+                f"{out}: holds the {taken[0]} of another evaluation or of a training; choose another folder with --out"
+            )
+        yield out
 
 
 def evaluate_model(

@@ -5,6 +5,7 @@ The files are read in `results_file.py` and `truth_file.py`; models are evaluate
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from rich.console import Console
@@ -47,18 +48,27 @@ def evaluate_results(
         DataError: a file is missing or holds something else, or most detections are of other images or categories.
     """
     console = console or PlainConsole()
-    folder = None
-    if output_dir is not None:
-        from effdet.evaluation.evaluate_checkpoint import check_writable, unused_folder
-        from effdet.evaluation.run_report import write_run_report
+    with contextlib.ExitStack() as own:
+        folder = None
+        if output_dir is not None:
+            from effdet.evaluation.evaluate_checkpoint import check_writable, unused_folder
 
-        folder = unused_folder(Path(output_dir))
-        check_writable(folder)
-    evaluator, lines = read_results(full_path(annotations), full_path(results), voc)
+            folder = own.enter_context(unused_folder(Path(output_dir)))
+            check_writable(folder)
+        return _evaluate(full_path(annotations), full_path(results), voc, pycocotools, folder, console)
+
+
+def _evaluate(
+    annotations: Path, results: Path, voc: bool, pycocotools: bool, folder: Path | None, console: Console
+) -> dict[str, float]:
+    """Evaluates and prints; writes to the folder if there is one."""
+    evaluator, lines = read_results(annotations, results, voc)
     metrics = evaluator.metrics()
     for line in [*lines, *evaluator.notes(metrics)]:
         console.print(line, style="yellow")
     if folder is not None:
+        from effdet.evaluation.run_report import write_run_report
+
         evaluator.write(folder, metrics)
         write_run_report(folder)
     console.print(metrics_table(metrics, evaluator.settings))

@@ -5,12 +5,14 @@ Which files are written is known to the modules of the formats.
 
 from __future__ import annotations
 
-import tempfile
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from effdet.errors import ExportError
+from effdet.files import beside
+from effdet.folders import remove_leftovers
 
 
 @contextmanager
@@ -35,6 +37,10 @@ def folder_beside(path: Path) -> Iterator[Path]:
         ExportError: a file or folder cannot be read or written.
     """
     with disk_errors_named(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-            yield Path(folder)
+        folder = beside(path, "partial")
+        folder.mkdir(parents=True)
+        try:
+            remove_leftovers(path.parent)  # of killed exports
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)

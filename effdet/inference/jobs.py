@@ -17,11 +17,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from effdet.distributed import SINGLE, Processes
 from effdet.errors import ConfigError, DataError
-from effdet.inference.output_folder import list_pictures, prepare_folder
+from effdet.folders import owned_folder
+from effdet.inference.output_folder import list_pictures, prepare_folder, remove_parts
 from effdet.inference.predictor import Predictor
 from effdet.inference.sources import Source, Sources, read_frames
 from effdet.inference.writers import PictureWriter, ResultWriter, merge_results, picture_paths
 from effdet.text import count_of
+
+_ELSEWHERE = "are on another machine; choose a folder that all machines see"
 
 
 @dataclass
@@ -92,27 +95,25 @@ def predict_files(
         The summary of all processes, the same in each.
 
     Raises:
-        ConfigError: the folder holds files that would be overwritten.
+        ConfigError: the folder holds files that would be overwritten, or another process writes to it.
         DataError: the folder or a file in it cannot be written.
     """
     paths = picture_paths(folder, sources) if save_images else {}
     try:
-        _prepare(folder, paths, overwrite, processes)
-        try:
-            own = _predict_block(predictor, sources.files, folder, paths, console or Console(quiet=True), processes)
-        except BaseException:
-            if processes.size == 1:  # of several, the others are not done
-                _merge(folder, predictor, paths, 1)
-            raise
-        summaries = processes.gather(own)  # also waits until every process has closed its files
-        if processes.is_main:
-            missing = _merge(folder, predictor, paths, processes.size)
-            opening = Summary(failures=[str(failure) for failure in sources.failures], notes=sources.notes())
-            lost = [
-                f"{folder}: the results of process {rank} are on another machine; choose a folder that all machines see"
-                for rank in missing
-            ]
-            summaries = [opening, *summaries, Summary(failures=lost)]
+        with ExitStack() as owned:
+            _prepare(folder, paths, overwrite, processes, owned)
+            try:
+                own = _predict_block(predictor, sources.files, folder, paths, console or Console(quiet=True), processes)
+            except BaseException:
+                if processes.size == 1:  # of several, the others are not done
+                    _merge(folder, predictor, paths, 1)
+                raise
+            summaries = processes.gather(own)  # also waits until every process has closed its files
+            if processes.is_main:
+                missing = _merge(folder, predictor, paths, processes.size)
+                opening = Summary(failures=[str(failure) for failure in sources.failures], notes=sources.notes())
+                lost = [f"{folder}: the results of process {rank} {_ELSEWHERE}" for rank in missing]
+                summaries = [opening, *summaries, Summary(failures=lost)]
     except OSError as error:
         reason = error.strerror or error
         raise DataError(
@@ -121,12 +122,14 @@ def predict_files(
     return processes.broadcast(_total(summaries))
 
 
-def _prepare(folder: Path, paths: dict[Path, Path], overwrite: bool, processes: Processes) -> None:
-    """Makes the folder, after the main process has removed earlier results or refused to; none writes before that."""
+def _prepare(folder: Path, paths: dict[Path, Path], overwrite: bool, processes: Processes, owned: ExitStack) -> None:
+    """Makes the folder, which the main process owns, after it has removed earlier results or refused to."""
     refusal = None
     if processes.is_main:
         try:
+            owned.enter_context(owned_folder(folder))
             prepare_folder(folder, paths, overwrite)
+            remove_parts(folder)
         except ConfigError as error:
             refusal = str(error)
     refusal = processes.broadcast(refusal)

@@ -8,23 +8,16 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Iterable, Mapping
-from itertools import count
 from pathlib import Path
 
 from effdet.errors import ConfigError
 from effdet.files import atomic_write
-from effdet.inference.writers import CSV_NAME, JSON_NAME
+from effdet.inference.writers import CSV_NAME, JSON_NAME, part_name
 from effdet.text import count_of
 
 DEFAULT_FOLDER = Path("runs/predict")
 PICTURES_NAME = "pictures.csv"
 _RESULTS = (JSON_NAME, CSV_NAME, PICTURES_NAME)
-
-
-def new_folder(first: Path = DEFAULT_FOLDER) -> Path:
-    """The first of FIRST, FIRST-2, FIRST-3 ... that does not exist or is empty."""
-    folders = (first if number == 1 else first.with_name(f"{first.name}-{number}") for number in count(1))
-    return next(folder for folder in folders if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())))
 
 
 def numbered_folders(first: Path = DEFAULT_FOLDER) -> list[Path]:
@@ -80,6 +73,12 @@ def _check_links(folder: Path, paths: Mapping[Path, Path]) -> None:
         real = os.path.realpath(parent)
         if not (real + os.sep).startswith(inside.rstrip(os.sep) + os.sep):
             raise ConfigError(f"{parent}: is a link to {real}, outside of the output folder; choose another folder")
+
+def remove_parts(folder: Path) -> None:
+    """Removes what the processes of a killed prediction wrote and nobody merged."""
+    for name in (JSON_NAME, CSV_NAME):
+        for path in folder.glob(part_name(name, "*")):
+            path.unlink(missing_ok=True)
 
 
 def list_pictures(folder: Path, paths: Mapping[Path, Path]) -> None:

@@ -51,7 +51,10 @@ class ResultWriter:
         self._open = ExitStack()
 
     def __enter__(self) -> ResultWriter:
-        lines, table = (path.open("w", encoding="utf-8", errors="surrogateescape", newline="") for path in self._paths)
+        for path in self._paths:
+            path.unlink(missing_ok=True)
+        # "x" follows no link.
+        lines, table = (path.open("x", encoding="utf-8", errors="surrogateescape", newline="") for path in self._paths)
         self._lines, self._table = self._open.enter_context(lines), self._open.enter_context(table)
         self._csv = csv.writer(self._table, lineterminator="\n")
         return self
@@ -196,7 +199,12 @@ def picture_paths(folder: Path, sources: Iterable[Source]) -> dict[Path, Path]:
 
 def _part(folder: Path, name: str, rank: int) -> Path:
     """Where a process writes until the files are merged: JSON lines, or a CSV file without its first line."""
-    return folder / f".{name}.process-{rank}.partial"
+    return folder / part_name(name, str(rank))
+
+
+def part_name(name: str, rank: str) -> str:
+    """The name of such a file; the rank may be a pattern."""
+    return f".{name}.process-{rank}.partial"
 
 
 class _FreePaths:

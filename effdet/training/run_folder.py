@@ -15,7 +15,8 @@ from rich.console import Console
 
 from effdet.config import ClassificationConfig, DetectionConfig, load_config
 from effdet.errors import ConfigError, WeightsError
-from effdet.files import full_path, owned_folder
+from effdet.files import full_path
+from effdet.folders import owned_folder
 from effdet.training.resume import newest_state
 
 CHECKPOINTS = ("last.pt", "previous.pt")

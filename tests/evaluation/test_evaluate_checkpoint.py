@@ -77,10 +77,13 @@ def test_public_weights_are_evaluated_in_runs(shapes_run, tmp_path, monkeypatch)
     card = load_checkpoint(shapes_run / "best.pt").card
     config, _ = evaluation_config(card, "best.pt", overrides=["data.root=/data/imagenet"])
     public = type(card)(card.spec, card.class_names, card.category_ids)
-    folder = results_folder("efficientnet_lite0", public, config)
-    assert str(folder) == "runs/eval-efficientnet_lite0-imagenet"
-    folder.mkdir(parents=True)
-    assert str(results_folder("efficientnet_lite0", public, config)) == "runs/eval-efficientnet_lite0-imagenet-2"
+    with (
+        results_folder("efficientnet_lite0", public, config) as folder,
+        results_folder("efficientnet_lite0", public, config) as second,
+    ):
+        assert str(folder) == "runs/eval-efficientnet_lite0-imagenet"
+        assert str(second) == "runs/eval-efficientnet_lite0-imagenet-2"
+    assert list((tmp_path / "runs").iterdir()) == []  # nothing was written
 
 
 @pytest.mark.parametrize("name", ["metrics.json", "predictions.json"])
@@ -214,4 +217,5 @@ def test_results_of_an_exported_file_are_beside_those_of_its_checkpoint(tmp_path
     card, config = ModelCard(spec, ("a",), (1,), config=recipe), make_config(recipe)
     for name, folder in (("best.pt", "eval-best"), ("best.onnx", "eval-best.onnx"), ("best.xml", "eval-best.xml")):
         (tmp_path / name).touch()
-        assert results_folder(tmp_path / name, card, config) == tmp_path / folder
+        with results_folder(tmp_path / name, card, config) as chosen:
+            assert chosen == tmp_path / folder

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from effdet.errors import ConfigError
-from effdet.inference.output_folder import list_pictures, new_folder, numbered_folders, prepare_folder
+from effdet.inference.output_folder import list_pictures, numbered_folders, prepare_folder
 
 
 @pytest.fixture
@@ -19,17 +19,6 @@ def earlier(tmp_path):
 
 def files_in(folder):
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-
-
-def test_the_default_folder_is_the_first_that_is_free(tmp_path):
-    first = tmp_path / "runs/predict"
-    assert new_folder(first) == first
-    first.mkdir(parents=True)
-    assert new_folder(first) == first
-    (first / "predictions.json").write_text("[]")
-    assert new_folder(first) == tmp_path / "runs/predict-2"
-    (tmp_path / "runs/predict-2").write_text("a file")
-    assert new_folder(first) == tmp_path / "runs/predict-3"
 
 
 def test_the_default_folders_are_those_with_numbers(tmp_path):

@@ -106,7 +106,7 @@ def test_processes_that_start_at_once_get_folders_of_their_own(tmp_path):
     code = (
         "from effdet.folders import new_folder; input()\n"
         "taken = [new_folder(folder / 'predict') for _ in range(20)]\n"
-        "for new in taken: print(new.__enter__().name, flush=True)"
+        "for new in taken: path = new.__enter__(); (path / 'a').touch(); print(path.name, flush=True)"
     )
     others = [started(code, tmp_path) for _ in range(3)]
     for other in others:

@@ -8,9 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import multiprocessing
-import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -19,11 +17,14 @@ from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any, Generic
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
 from effdet.data.dataset import BatchType, ImageDataset
+from effdet.data.loader_processes import check_start, death, lacks_descriptors, start_advice, start_worker
 from effdet.data.train_order import Key, TrainOrder, per_process
 from effdet.errors import DataError
 
@@ -174,21 +175,37 @@ def _batches(
         pin_memory=pin_memory,
         timeout=LONGEST_WAIT if workers else 0,
         multiprocessing_context="fork" if forked else None,
-        worker_init_fn=_start_worker,
+        worker_init_fn=start_worker,
         generator=torch.Generator(),  # else the loader draws from the global stream, and a resumed run would differ
     )
     others = multiprocessing.active_children()
-    iterator = iter(loader)
+    iterator = _started(loader, workers)
     processes = [process for process in multiprocessing.active_children() if process not in others]
     with _watched(processes) as waiting:
         try:
             while (loaded := _next(iterator, processes, waiting)) is not None:
                 if isinstance(loaded, DataError):
                     raise loaded
-                yield dataset.unpack(*loaded)
+                images, targets = loaded
+                yield dataset.unpack(_as_tensor(images), targets)
         finally:
             processes.clear()  # those that end from now on were stopped by us
             del iterator  # the last reference: its processes end, however the loop is left
+
+
+def _started(loader: DataLoader[Any], workers: int) -> Iterator[Any]:
+    """The iterator of a loader, whose processes are started.
+
+    Raises:
+        DataError: they cannot be started.
+    """
+    try:
+        check_start(workers)
+        return iter(loader)
+    except OSError as error:
+        raise DataError(
+            f"the {workers} loader processes cannot be started ({error.strerror}); {start_advice(error)}"
+        ) from None
 
 
 def _next(iterator: Iterator[Any], processes: Sequence[BaseProcess], waiting: threading.Event) -> Any:
@@ -197,21 +214,26 @@ def _next(iterator: Iterator[Any], processes: Sequence[BaseProcess], waiting: th
     try:
         waiting.set()
         dead = [process for process in processes if process.exitcode]
-        return DataError(_death(dead)) if dead else next(iterator, None)
+        return DataError(death(dead)) if dead else next(iterator, None)
     except DataError as error:
         return DataError(str(error))  # without the frames of the original, which refer to the iterator
-    except (RuntimeError, OSError, EOFError):
+    except (RuntimeError, OSError, EOFError) as error:
         waited = time.monotonic() - started
         ended = connection.wait([process.sentinel for process in processes], DYING)
         dead = [process for process in processes if process.sentinel in ended]
         for process in dead:
             process.join()
         if dead:
-            return DataError(_death(dead))
+            return DataError(death(dead))
         if processes and waited >= LONGEST_WAIT:
             return DataError(
                 f"the loader processes gave no batch within {LONGEST_WAIT / 60:g} minutes; check whether the disk or "
                 "the network drive with the images still responds"
+            )
+        if processes and lacks_descriptors(error):
+            return DataError(
+                f"too many open files with {len(processes)} loader processes; raise the limit with ulimit -n 4096, or "
+                "lower data.workers"
             )
         raise
     finally:
@@ -234,7 +256,7 @@ def _watched(processes: Sequence[BaseProcess]) -> Iterator[threading.Event]:
     def handle(number: int, frame: FrameType | None) -> None:
         dead = [process for process in processes if process.exitcode]
         if dead and waiting.is_set():
-            raise DataError(_death(dead))
+            raise DataError(death(dead))
         if not dead and callable(before):
             before(number, frame)
 
@@ -246,44 +268,24 @@ def _watched(processes: Sequence[BaseProcess]) -> Iterator[threading.Event]:
             signal.signal(signal.SIGCHLD, before)
 
 
-def _death(dead: Sequence[BaseProcess]) -> str:
-    """Message about loader processes that died: which, how, and what to do."""
-    codes = [process.exitcode or 0 for process in dead]
-    how = ", ".join(
-        f"{process.pid}: {signal.Signals(-code).name if code < 0 else f'exit code {code}'}"
-        for process, code in zip(dead, codes, strict=True)
-    )
-    if -signal.SIGKILL in codes:
-        advice = "most likely memory ran out: lower data.workers or train.batch_size"
-    elif -signal.SIGBUS in codes:
-        advice = "most likely shared memory ran out: lower data.workers, or give a container more with --shm-size=8g"
-    else:
-        advice = "data.workers=0 loads in the main process and shows where it happens"
-    return f"{len(dead)} of the loader processes died (process {how}); {advice}"
+def _as_tensor(images: Tensor | NDArray[Any]) -> Tensor:
+    """The images of `_collate`, [B, 3, H, W]."""
+    return images if isinstance(images, Tensor) else torch.from_numpy(images).permute(0, 3, 1, 2)
 
 
-def _collate(dataset: ImageDataset[Any, BatchType], samples: list[Any]) -> tuple[Tensor, Any] | DataError:
+def _collate(
+    dataset: ImageDataset[Any, BatchType], samples: list[Any]
+) -> tuple[Tensor | NDArray[Any], Any] | DataError:
     for sample in samples:
         if isinstance(sample, DataError):
             return sample
     # Stacked as they are in memory, [B, H, W, 3], and viewed as [B, 3, H, W]: channels_last without a copy.
-    images = default_collate([image.permute(1, 2, 0) for image, _ in samples]).permute(0, 3, 1, 2)
-    return images, dataset.pack([target for _, target in samples])
-
-
-def _start_worker(worker: int) -> None:
-    """Prepares a loader process: one thread, and signals to the process group are left to the main process."""
-    from effdet.opencv import cv2
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform == "linux":  # other systems do not say who sent a signal
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_exit_on_sigterm, args=(os.getppid(),), daemon=True).start()
-    cv2.setNumThreads(0)
-
-
-def _exit_on_sigterm(parent: int) -> None:
-    """Ends the process on the parent's SIGTERM, but not on that of others, after which the parent still saves."""
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
-        pass
-    os._exit(0)
+    last = [image.permute(1, 2, 0) for image, _ in samples]
+    targets = dataset.pack([target for _, target in samples])
+    try:
+        return default_collate(last).permute(0, 3, 1, 2), targets
+    except RuntimeError as error:
+        if "shared memory" not in str(error):
+            raise
+    # /dev/shm is full, which has 64 MB in many containers. An array goes through a pipe, which is slower.
+    return np.stack([image.numpy() for image in last]), targets

@@ -137,9 +137,10 @@ def go_on(run: Run, state: TrainState) -> Ending:
     with stop_request(run.config.train.max_hours) as stop, damage_named(run):
         try:
             return train_steps(run, state, stop)
-        except DataError:  # the user can fix a file: what was learned so far is kept
-            if state.step > 0:
-                save_last(run, state, run.card)
+        except DataError:  # the user can fix a file or a disk: what was learned so far is kept
+            if state.saved_step != state.step > 0:
+                with contextlib.suppress(OSError):  # the disk may be the cause
+                    save_last(run, state, run.card)
             raise
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import replace
+from pathlib import Path
 
 from effdet.devices import give_back_freed_memory
 from effdet.errors import TrainingError, WeightsError
@@ -23,10 +24,23 @@ from effdet.weights.card import ModelCard
 from effdet.weights.checkpoint import save_checkpoint
 
 
+def check_folder(folder: Path) -> None:
+    """Does nothing if the folder of a run is where it was; else a second one would be begun in its place.
+
+    Raises:
+        TrainingError: it was moved or removed.
+    """
+    if not folder.is_dir():
+        raise TrainingError(
+            f"{folder}: the folder of the run was moved or removed; move it back, and leave it there until the run ends"
+        )
+
+
 def end_epoch(run: Run, state: TrainState, evaluating: bool) -> None:
     """Saves last.pt, evaluates if asked to, and keeps best.pt; an evaluation that is skipped is made after a resume."""
     state.evaluation_due = evaluation_is_due(run, state)
     if run.processes.is_main and not run.task.data.num_validation:  # nothing says which weights are best
+        check_folder(run.folder)
         save_checkpoint(run.folder / "best.pt", state.evaluated.state_dict(), run.card)
     save_last(run, state, run.card)
     if evaluating:
@@ -43,9 +57,13 @@ def save_last(run: Run, state: TrainState, card: ModelCard, again: bool = False)
         state: what is saved.
         card: describes the weights.
         again: whether last.pt is of the same step already and previous.pt stays.
+
+    Raises:
+        TrainingError: the folder of the run is gone.
     """
     if not run.processes.is_main:
         return
+    check_folder(run.folder)
     last, following = run.folder / "last.pt", run.folder / "next.pt"
     save_checkpoint(following, state.evaluated.state_dict(), card, state.state_dict())
     if last.exists() and not again:
@@ -82,6 +100,7 @@ def evaluate_and_keep(run: Run, state: TrainState) -> ModelCard:
     state.best = value if best else state.best
     card = replace(run.card, metrics=metrics)
     if processes.is_main:
+        check_folder(run.folder)
         card = replace(card, **evaluator.card_values())
         run.log.write({"step": state.step, "epoch": epoch, "seconds": round(state.seconds, 2), **metrics})
         run.console.print(f"after epoch {epoch}:", metrics_table(metrics, evaluator.settings))

@@ -57,15 +57,25 @@ class RunLog:
         )
 
     def write(self, record: dict[str, float]) -> None:
-        """Appends a record to both files and sends it to the trackers."""
-        with self.jsonl.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
-        new = not self.table.exists() or self.table.stat().st_size == 0
-        with self.table.open("a", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, self.columns)
-            if new:
-                writer.writeheader()
-            writer.writerow(record)
+        """Appends a record to both files and sends it to the trackers.
+
+        Raises:
+            DataError: a file cannot be written.
+        """
+        try:
+            with self.jsonl.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+            new = not self.table.exists() or self.table.stat().st_size == 0
+            with self.table.open("a", encoding="utf-8", newline="") as file:
+                writer = csv.DictWriter(file, self.columns)
+                if new:
+                    writer.writeheader()
+                writer.writerow(record)
+        except OSError as error:
+            raise DataError(
+                f"{error.filename or self.jsonl}: the log cannot be written ({error.strerror}); free some space, make "
+                "the folder writable, or move it back"
+            ) from None
         if self.trackers is not None:
             self.trackers.write(int(record["step"]), self._tracker_metrics(record))
 

@@ -1,9 +1,11 @@
-"""Small texts for people: counts with their nouns, reasons of errors.
+"""Small texts for people: counts with their nouns, reasons of errors, names in tables for spreadsheets.
 
 Sentences stand where they are shown; types of errors are in `errors.py`.
 """
 
 from __future__ import annotations
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # first characters by which a spreadsheet takes a cell for a formula
 
 
 def count_of(count: int, noun: str, plural: str | None = None) -> str:
@@ -24,3 +26,33 @@ def count_of(count: int, noun: str, plural: str | None = None) -> str:
 def reason_of(error: BaseException) -> str:
     """The first line of an error's message, or its type if it has none."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def path_cell(path: str) -> str:
+    """A path as a cell of a CSV file: ./ goes before one that a spreadsheet would compute, which is the same file.
+
+    Quotes do not help, since spreadsheets remove them first.
+
+    Example:
+        >>> path_cell("=cmd.jpg"), path_cell("photos/-1.jpg")
+        ('./=cmd.jpg', 'photos/-1.jpg')
+    """
+    return f"./{path}" if path.startswith(_FORMULA) else path
+
+
+def name_cell(name: str) -> str:
+    """The name of a class as a cell of a CSV file: an apostrophe goes before one that a spreadsheet would compute.
+
+    Numbers and single characters are no formulas and stay as they are. JSON files have the name itself.
+
+    Example:
+        >>> name_cell("=1+2"), name_cell("+"), name_cell("-5")
+        ("'=1+2", '+', '-5')
+    """
+    if len(name) < 2 or not name.startswith(_FORMULA):
+        return name
+    try:
+        float(name)
+    except ValueError:
+        return f"'{name}"
+    return name

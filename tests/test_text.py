@@ -1,6 +1,6 @@
 import pytest
 
-from effdet.text import count_of, reason_of
+from effdet.text import count_of, name_cell, path_cell, reason_of
 
 
 @pytest.mark.parametrize(("count", "text"), [(0, "0 images"), (1, "1 image"), (2, "2 images"), (1000, "1000 images")])
@@ -16,3 +16,14 @@ def test_an_irregular_plural_is_given():
 def test_the_reason_of_an_error_is_its_first_line_or_its_type():
     assert reason_of(ValueError("\nno such operator\nat line 3")) == "no such operator"
     assert reason_of(KeyboardInterrupt()) == "KeyboardInterrupt"
+
+
+@pytest.mark.parametrize("first", ["=", "+", "-", "@", "\t", "\r"])
+def test_no_cell_is_a_formula(first):
+    assert path_cell(f"{first}cmd.jpg") == f"./{first}cmd.jpg"
+    assert name_cell(f"{first}cmd") == f"'{first}cmd"
+
+
+@pytest.mark.parametrize("name", ["cat", "a=b", "+", "-", "-5", "+1e3", "", "'quoted'"])
+def test_other_names_stay_as_they_are(name):
+    assert name_cell(name) == name

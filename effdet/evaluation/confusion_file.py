@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effdet.files import atomic_write
+from effdet.text import name_cell
 
 LARGEST_MATRIX = 1000  # classes K up to which confusion.csv is a K x K matrix
 
@@ -32,16 +33,20 @@ def write_confusion(
     class names in the first row and column. For more classes it lists the entries: true class, predicted class and
     how many; `counted` is the name of that column.
     """
-    with atomic_write(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+    with (
+        atomic_write(path) as partial,
+        partial.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+    ):
         table = csv.writer(file, lineterminator="\n")
+        cells = list(map(name_cell, names))
         if len(names) <= largest_matrix:
             matrix = confusion_matrix(rows, columns, counts, len(names))
-            table.writerow(("true class", *names))
-            table.writerows((name, *row.tolist()) for name, row in zip(names, matrix, strict=True))
+            table.writerow(("true class", *cells))
+            table.writerows((name, *row.tolist()) for name, row in zip(cells, matrix, strict=True))
         else:
             table.writerow(("true class", "predicted class", counted))
             entries = zip(rows.tolist(), columns.tolist(), counts.tolist(), strict=True)
-            table.writerows((names[row], names[column], count) for row, column, count in entries)
+            table.writerows((cells[row], cells[column], count) for row, column, count in entries)
 
 
 def confusion_matrix(

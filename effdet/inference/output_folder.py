@@ -13,7 +13,7 @@ from pathlib import Path
 from effdet.errors import ConfigError
 from effdet.files import atomic_write
 from effdet.inference.writers import CSV_NAME, JSON_NAME, part_name
-from effdet.text import count_of
+from effdet.text import count_of, path_cell
 
 DEFAULT_FOLDER = Path("runs/predict")
 PICTURES_NAME = "pictures.csv"
@@ -89,7 +89,10 @@ def list_pictures(folder: Path, paths: Mapping[Path, Path]) -> None:
     ):
         table = csv.writer(file, lineterminator="\n")
         table.writerow(("file_name", "picture"))
-        table.writerows((source.as_posix(), path.relative_to(folder).as_posix()) for source, path in _existing(paths))
+        table.writerows(
+            (path_cell(source.as_posix()), path_cell(path.relative_to(folder).as_posix()))
+            for source, path in _existing(paths)
+        )
 
 
 def _existing(paths: Mapping[Path, Path]) -> Iterable[tuple[Path, Path]]:

@@ -24,6 +24,7 @@ from effdet.files import atomic_write
 from effdet.inference.sources import Frame, Source
 from effdet.report.pictures import write_image
 from effdet.structures import Classification, Detections
+from effdet.text import name_cell, path_cell
 from effdet.types import Task
 
 JSON_NAME, CSV_NAME = "predictions.json", "predictions.csv"
@@ -67,7 +68,7 @@ class ResultWriter:
         elements, rows = self._rows(frame.image_id, result, self._label_map)
         self._lines.writelines(json.dumps({**element, **origin}, ensure_ascii=False) + "\n" for element in elements)
         self._csv.writerows(
-            (origin["file_name"], origin.get("frame", ""), origin.get("time", ""), *row) for row in rows
+            (path_cell(origin["file_name"]), origin.get("frame", ""), origin.get("time", ""), *row) for row in rows
         )
         self._lines.flush()
         self._table.flush()
@@ -116,7 +117,7 @@ def _detection_rows(
     names = [label_map.names[label] for label in detections.labels.tolist()]
     corners = [(x, y, round(x + w, BOX_DECIMALS), round(y + h, BOX_DECIMALS)) for x, y, w, h in _boxes(elements)]
     rows = zip(elements, names, corners, strict=True)
-    return elements, ((name, row["category_id"], row["score"], *box) for row, name, box in rows)
+    return elements, ((name_cell(name), row["category_id"], row["score"], *box) for row, name, box in rows)
 
 
 def _classification_rows(
@@ -125,7 +126,7 @@ def _classification_rows(
     """Elements of the JSON file, and rows of the CSV file without file name, frame and time."""
     result = classification.cpu()
     classes = named_classes(label_map, result.labels.numpy(), result.scores.numpy())
-    rows = ((rank, row["name"], row["class_id"], row["score"]) for rank, row in enumerate(classes, start=1))
+    rows = ((rank, name_cell(row["name"]), row["class_id"], row["score"]) for rank, row in enumerate(classes, start=1))
     return [{"image_id": image_id, "classes": classes}], rows
 
 

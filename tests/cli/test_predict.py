@@ -63,7 +63,7 @@ def files_with_objects(folder):
 def test_an_empty_video_in_a_folder_is_reported_and_the_photos_are_predicted(photos, predict):
     (photos / "clip.mp4").touch()
     status, text = predict(photos)
-    assert status == 1
+    assert status == 3
     assert "predict 4 images into runs/predict\n" in text
     assert "photos/clip.mp4: the file is empty; expected a video" in text
     assert "in 4 images\n" in text

@@ -13,6 +13,7 @@ from typing import Any
 
 from effdet.diagnosis.review.rows import KINDS, WORTH_A_LOOK, Row
 from effdet.files import atomic_write, write_json
+from effdet.text import name_cell, path_cell
 
 _COLUMNS = (
     *("rank", "kind", "probability", "split", "file_name", "number", "x1", "y1", "x2", "y2"),
@@ -52,8 +53,13 @@ def write_rows(folder: Path, report: Mapping[str, Any]) -> None:
         report: as `report_of` gives it.
     """
     write_json(folder / "review.json", report)
-    with atomic_write(folder / "review.csv") as partial, partial.open("w", encoding="utf-8", newline="") as file:
+    with (
+        atomic_write(folder / "review.csv") as partial,
+        partial.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+    ):
         table = csv.DictWriter(file, _COLUMNS, extrasaction="ignore", lineterminator="\n")
         table.writeheader()
         for row in report["rows"]:
-            table.writerow({**row, **dict(zip(("x1", "y1", "x2", "y2"), row["box"], strict=True))})
+            names = {"file_name": path_cell(row["file_name"])}
+            names |= {key: name_cell(row[key]) for key in ("given", "proposed") if row[key]}
+            table.writerow({**row, **names, **dict(zip(("x1", "y1", "x2", "y2"), row["box"], strict=True))})

@@ -68,8 +68,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = beside(path, "partial")
     try:
-        partial.open("xb").close()
         with _disk_errors(partial, path):
+            partial.open("xb").close()
             yield partial
             with partial.open("rb+") as file:
                 os.fsync(file.fileno())

@@ -131,10 +131,11 @@ def atomic_folder(path: Path, replace: bool = True) -> Iterator[Path]:
     partial, old = beside(path, "partial"), beside(path, "old")
     partial.mkdir(parents=True)
     try:
-        yield partial
-        for file in filter(Path.is_file, partial.iterdir()):
-            with file.open("rb+") as opened:
-                os.fsync(opened.fileno())
+        with _disk_errors(partial / "more", path):
+            yield partial
+            for file in filter(Path.is_file, partial.iterdir()):
+                with file.open("rb+") as opened:
+                    os.fsync(opened.fileno())
         if replace and path.exists():
             os.replace(path, old)
         elif path.exists():

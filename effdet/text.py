@@ -24,7 +24,9 @@ def count_of(count: int, noun: str, plural: str | None = None) -> str:
 
 
 def reason_of(error: BaseException) -> str:
-    """The first line of an error's message, or its type if it has none."""
+    """The first line of an error's message, or its type if it has none; of the system's errors without the file."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 

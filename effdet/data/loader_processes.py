@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from multiprocessing.process import BaseProcess
+from typing import Any
 
 
 def check_start(workers: int) -> None:
@@ -23,7 +24,7 @@ def check_start(workers: int) -> None:
     """
     pipes: list[int] = []
     try:
-        queues = [multiprocessing.Queue() for _ in range(workers and workers + 3)]
+        queues: list[Any] = [multiprocessing.Queue() for _ in range(workers and workers + 3)]
         for _ in queues:
             pipes += os.pipe()
     finally:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from effdet.errors import ExportError
-from effdet.files import beside
+from effdet.files import PARTIAL, beside
 from effdet.folders import remove_leftovers
 
 
@@ -26,7 +26,9 @@ def disk_errors_named(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        raise ExportError(f"{path}: cannot be written ({reason}); make room or choose another folder") from None
+        while PARTIAL.fullmatch(path.parent.name):  # in a temporary folder: the name at the end is shown
+            path = path.parent.parent / path.name
+        raise ExportError(f"{path}: cannot be written ({reason}); free some space or choose another folder") from None
 
 
 @contextmanager

@@ -5,6 +5,7 @@ Running them is in `effdet/runtimes/program.py`.
 
 from __future__ import annotations
 
+import io
 import warnings
 import zipfile
 from pathlib import Path
@@ -53,7 +54,9 @@ def write_program(model: EfficientDet | EfficientNet, export: ExportCard, path: 
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter, about itself
         program = traced(_Named(exported_network(model, export, suppress)), examples, dynamic)
-        torch.export.save(program, path, extra_files={CARD_FILE: export.to_json()})
+        content = io.BytesIO()  # PyTorch aborts the process where a disk is full
+        torch.export.save(program, content, extra_files={CARD_FILE: export.to_json()})
+    path.write_bytes(content.getbuffer())
 
 
 def store_card(path: Path, export: ExportCard) -> None:

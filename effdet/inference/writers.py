@@ -126,7 +126,9 @@ def _classification_rows(
     """Elements of the JSON file, and rows of the CSV file without file name, frame and time."""
     result = classification.cpu()
     classes = named_classes(label_map, result.labels.numpy(), result.scores.numpy())
-    rows = ((rank, name_cell(row["name"]), row["class_id"], row["score"]) for rank, row in enumerate(classes, start=1))
+    rows = (
+        (rank, name_cell(str(row["name"])), row["class_id"], row["score"]) for rank, row in enumerate(classes, start=1)
+    )
     return [{"image_id": image_id, "classes": classes}], rows
 
 

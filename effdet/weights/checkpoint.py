@@ -21,6 +21,7 @@ from effdet.config import migrate
 from effdet.errors import ConfigError, WeightsError
 from effdet.files import atomic_write, full_path
 from effdet.models import EfficientDet, EfficientNet
+from effdet.text import reason_of
 from effdet.weights.card import ModelCard, read_card
 from effdet.weights.card_limits import check_weights
 from effdet.weights.content import check_archive, check_content, check_state
@@ -57,8 +58,9 @@ def save_checkpoint(
         with atomic_write(path) as partial:
             torch.save(content, partial)
     except (OSError, RuntimeError) as error:  # a full disk is a RuntimeError to torch
-        reason = str(error).splitlines()[0]
-        raise WeightsError(f"{path}: cannot be written ({reason}); make room or choose another folder") from None
+        raise WeightsError(
+            f"{path}: cannot be written ({reason_of(error)}); free some space or choose another folder"
+        ) from None
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:

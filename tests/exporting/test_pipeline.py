@@ -213,7 +213,9 @@ def test_arguments_are_checked_before_a_file_is_written(detector, tmp_path, caps
 
 def test_a_folder_that_cannot_be_written_is_named(detector, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ExportError, match=r"best\.pt2: cannot be written \(.*\); make room or choose another folder"):
+    with pytest.raises(
+        ExportError, match=r"best\.pt2: cannot be written \(.*\); free some space or choose another folder"
+    ):
         export(detector, "torch", output=tmp_path / "file" / "best.pt2")
 
 

@@ -1,5 +1,8 @@
 import argparse
+import errno
 import json
+import subprocess
+import sys
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -110,8 +113,48 @@ def test_an_error_keeps_what_is_done_too(photos, tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_named(photos, tmp_path):
     (tmp_path / "out").write_text("a file")
-    with pytest.raises(DataError, match=r"out: cannot be written: .*; choose another folder or make room"):
+    with pytest.raises(ConfigError, match=r"out: is a file, expected a folder; choose another folder"):
         predict_files(BrightnessPredictor(), open_sources([photos]), tmp_path / "out")
+
+
+def test_two_predictions_never_write_to_one_folder(photos, tmp_path):
+    out = tmp_path / "out"
+    code = (
+        "import pathlib, sys; from effdet.folders import owned_folder\n"
+        "with owned_folder(pathlib.Path(sys.argv[1])): print(1, flush=True); input()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(out)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    other.stdout.readline()
+    with pytest.raises(ConfigError, match=rf"out: process {other.pid} on .* is writing to this folder; wait for it"):
+        predict_files(BrightnessPredictor(), open_sources([photos]), out, overwrite=True)
+    other.communicate("\n")
+    assert len(predict_files(BrightnessPredictor(), open_sources([photos]), out).failures) == 1
+
+
+def test_what_a_killed_prediction_left_is_removed_and_no_link_is_followed(photos, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (tmp_path / "precious").write_text("precious")
+    (out / ".predictions.json.process-0.partial").symlink_to(tmp_path / "precious")
+    (out / ".predictions.csv.process-7.partial").write_text("of a killed process")
+    predict_files(BrightnessPredictor(), open_sources([photos]), out, save_images=False)
+    assert (tmp_path / "precious").read_text() == "precious"
+    assert sorted(path.name for path in out.iterdir()) == ["predictions.csv", "predictions.json"]
+
+
+def test_where_the_disk_is_full_the_results_so_far_are_named(photos, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "out/predictions.json"))
+
+    monkeypatch.setattr("effdet.inference.jobs.merge_results", full)
+    with pytest.raises(
+        DataError, match=r"predictions\.json: cannot be written \(No space .*; the results so far are in "
+    ):
+        predict_files(BrightnessPredictor(), open_sources([photos]), tmp_path / "out", save_images=False)
+    lines = (tmp_path / "out/.predictions.json.process-0.partial").read_text().splitlines()
+    assert len(lines) == 9
 
 
 def run_together(size, job):

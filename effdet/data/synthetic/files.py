@@ -16,6 +16,7 @@ from effdet.data.synthetic.scenes import check_parameters, draw_scene
 from effdet.data.synthetic.shapes import CLASS_NAMES, Pixels
 from effdet.errors import DataError
 from effdet.files import write_json
+from effdet.text import reason_of
 
 DRAWING_VERSION = 3  # raised whenever the same seed gives other images
 SPLITS = {"train2017": 0, "val2017": 1}  # folder -> second word of the seed
@@ -42,7 +43,7 @@ def write_data_set(root: Path, num_train: int, num_val: int, size: tuple[int, in
         for plan in [plan for plan in plans if not _is_written(root, plan)]:
             _write_split(root, plan)
     except OSError as error:
-        raise DataError(f"{root}: the demo data set cannot be written: {error}") from None
+        raise DataError(f"{root}: the demo data set cannot be written: {reason_of(error)}") from None
 
 
 def _annotation_file(root: Path, split: str) -> Path:

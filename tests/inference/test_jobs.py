@@ -246,7 +246,7 @@ def test_the_command_writes_pictures_results_and_table(tiny_run, photos, tmp_pat
     out = tmp_path / "out"
     save_video(tmp_path / "clip.mp4", 7)
     options = ["--weights", tiny_run / "best.pt", "--out", out, "--conf", "0.001", "--device", "cpu"]
-    assert run_predict(photos, tmp_path / "clip.mp4", *options) == 1
+    assert run_predict(photos, tmp_path / "clip.mp4", *options) == 3
     numbers = [number for number in range(10) if number != 4]
     names = [*RESULTS, "clip.mp4", *(f"{number}.png" for number in numbers)]
     assert sorted(path.name for path in out.iterdir()) == sorted(names)

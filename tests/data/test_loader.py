@@ -1,3 +1,4 @@
+import errno
 import functools
 import itertools
 import multiprocessing
@@ -444,3 +445,33 @@ def test_real_photos_give_targets_inside_their_image(coco128):
         assert (target.boxes[:, 2:] - target.boxes[:, :2] >= 1).all()
         kept += len(target.labels)
     assert kept > 50
+
+
+def test_where_shared_memory_is_full_the_images_are_the_same(tmp_path, monkeypatch):
+    data = training(tmp_path)
+    expected = list(evaluation_batches(data, 2, workers=0, pin_memory=False))
+
+    def full(_):
+        raise RuntimeError(
+            "unable to allocate shared memory(shm) for file </torch_1_2_0>: No space left on device (28)"
+        )
+
+    monkeypatch.setattr(loader, "default_collate", full)
+    for workers in (0, 2):
+        batches = list(evaluation_batches(data, 2, workers=workers, pin_memory=False))
+        assert all(
+            torch.equal(one.images, other.images) and one.images.stride() == other.images.stride()
+            for one, other in zip(batches, expected, strict=True)
+        )
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"), [(errno.EMFILE, "ulimit -n 4096"), (errno.ENOSPC, "--shm-size"), (errno.EAGAIN, "lower data")]
+)
+def test_loader_processes_that_cannot_be_started_are_an_error_with_a_remedy(tmp_path, monkeypatch, number, advice):
+    def fail():
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("effdet.data.loader_processes.multiprocessing.Queue", fail)
+    with pytest.raises(DataError, match=rf"^the 2 loader processes cannot be started \(.*{advice}"):
+        next(evaluation_batches(training(tmp_path), 2, workers=2, pin_memory=False))

@@ -49,3 +49,16 @@ def test_a_terminal_without_unicode_shows_the_closest_characters(encoding, shown
     environment = {"PYTHONIOENCODING": encoding, "PATH": ""}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, check=True)
     assert done.stdout.decode(encoding) == f"{shown}\n"
+
+
+def test_tables_and_progress_bars_need_no_unicode():
+    code = (
+        "from effdet.cli.output import accept_any_text; from effdet.console import PlainConsole; accept_any_text();"
+        "from rich.table import Table; from rich.progress import track; console = PlainConsole();"
+        "console._force_terminal = True; table = Table('caf\u00e9'); table.add_row('\u732b'); console.print(table);"
+        "print(sum(track([1, 2], console=console)))"
+    )
+    environment = {"PYTHONIOENCODING": "ascii", "PATH": "", "TERM": "xterm"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, check=True)
+    assert b"cafe" in done.stdout
+    assert done.stdout.decode("ascii").splitlines()[-1].endswith("3")

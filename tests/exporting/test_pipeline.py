@@ -1,5 +1,7 @@
+import errno
 import json
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from effdet.errors import ConfigError, DataError, ExportError, WeightsError
 from effdet.exporting import pipeline
 from effdet.exporting.api import export
 from effdet.exporting.calibration import calibration_images
+from effdet.exporting.disk import disk_errors_named, folder_beside
 from effdet.exporting.formats import FORMATS
 from effdet.exporting.pipeline import content_hash, describe, output_path, resized
 from effdet.inference.predictor import Predictor
@@ -228,3 +231,13 @@ def test_a_data_set_that_is_gone_is_named_with_the_folder_to_give(tmp_path, othe
     save_checkpoint(tmp_path / "best.pt", checkpoint.model.state_dict(), card)
     with pytest.raises(DataError, match=r"recipe, /gone/cells, is not there; give a data set with --data FOLDER"):
         export(tmp_path / "best.pt", "torch", ap=True)
+
+
+def test_an_error_of_the_disk_names_the_file_and_not_its_temporary_copy(tmp_path):
+    with (
+        pytest.raises(ExportError, match=rf"^{re.escape(str(tmp_path / 'a.onnx'))}: cannot be written \(No space"),
+        folder_beside(tmp_path / "a.onnx") as folder,
+        disk_errors_named(folder / "a.onnx"),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert list(tmp_path.iterdir()) == []

@@ -327,3 +327,17 @@ def test_a_copy_never_has_the_name_of_a_folder_of_others(tmp_path):
     second = Source(Path("two/a.png/b.png"), Path("a.png/b.png"), "2")
     paths = picture_paths(tmp_path, [first, second])
     assert [path.relative_to(tmp_path).as_posix() for path in paths.values()] == ["a_2.png", "a.png/b.png"]
+
+
+def test_no_cell_of_the_table_is_a_formula_and_similar_names_stay_distinct(tmp_path):
+    with ResultWriter(tmp_path, LabelMap(("=1+2", "+", "b"), (1, 2, 3)), "classification") as writer:
+        for name in ("=cmd.jpg", "0001.jpg", "1.jpg"):
+            writer.write(
+                frame(name), Classification(torch.tensor([0.5, 0.3]), torch.tensor([0, 1]), ("=1+2", "+", "b"))
+            )
+    merge_results(tmp_path, "classification")
+    elements, _, lines = written(tmp_path)
+    assert [line[0] for line in lines[::2]] == ["./=cmd.jpg", "0001.jpg", "1.jpg"]
+    assert [line[4] for line in lines[:2]] == ["'=1+2", "+"]
+    assert [element["image_id"] for element in elements] == ["=cmd.jpg", "0001.jpg", "1.jpg"]
+    assert elements[0]["classes"][0]["name"] == "=1+2"

@@ -11,12 +11,14 @@ import itertools
 import os
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from effdet.errors import ConfigError
 from effdet.files import PARTIAL
 
+_STARTED = time.time()  # of this process
 _LOCK = ".effdet.lock"  # in a folder that a process writes to
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EROFS}
 
@@ -91,11 +93,24 @@ def remove_leftovers(folder: Path) -> None:
     """Removes the incomplete files of processes that no longer run from a folder."""
     for path in folder.iterdir():
         written_by = PARTIAL.fullmatch(path.name)
-        if written_by and not _runs(int(written_by[1])):
+        if written_by and not _is_being_written(path, int(written_by[1])):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
+
+
+def _is_being_written(path: Path, process: int) -> bool:
+    """Whether the process that made a partial file may still write to it.
+
+    After the restart of a container a process often has the number of the one that was killed.
+    """
+    if process != os.getpid():
+        return _runs(process)
+    try:
+        return path.lstat().st_mtime >= _STARTED
+    except FileNotFoundError:
+        return False
 
 
 def _lock(path: Path) -> int | None:

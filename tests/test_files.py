@@ -82,6 +82,14 @@ def test_files_that_a_running_process_writes_stay(tmp_path):
     assert (tmp_path / "a").read_text() == "whole"
 
 
+def test_a_file_of_an_earlier_process_with_the_same_number_is_removed(tmp_path):
+    path = tmp_path / f".effdet-{os.getpid()}-00000000.partial"
+    path.write_text("of a container that was killed")
+    os.utime(path, (1e9, 1e9))
+    with owned_folder(tmp_path):
+        assert not path.exists()
+
+
 def test_a_folder_that_stays_empty_is_removed_unless_it_was_there(tmp_path):
     with owned_folder(tmp_path / "new"):
         pass

@@ -42,6 +42,8 @@ def remedy(error: OSError) -> str | None:
         'a.csv: No space left on device; free some space, or choose another folder; then start again'
     """
     advice = _REMEDIES.get(error.errno or 0)
+    if "temporary directory" in str(error):
+        return f"{error.strerror}; set TMPDIR to a folder that can be written"
     if advice is None:
         return None
     names = [str(name) for name in (error.filename, error.filename2) if name is not None]

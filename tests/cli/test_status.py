@@ -53,6 +53,13 @@ def test_an_error_of_the_system_is_one_sentence_with_a_remedy(ending, capsys, nu
     assert line.count("\n") == 1
 
 
+def test_without_a_temporary_folder_the_variable_is_named():
+    error = FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
+    assert (
+        remedy(error) == "No usable temporary directory found in ['/tmp']; set TMPDIR to a folder that can be written"
+    )
+
+
 def test_an_error_that_only_a_bug_causes_keeps_its_traceback(ending):
     assert remedy(OSError(errno.EBADF, "Bad file descriptor")) is None
     with pytest.raises(OSError, match="Bad file descriptor"):

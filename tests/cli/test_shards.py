@@ -97,7 +97,7 @@ def test_a_size_of_nothing_is_refused(tiny_recipe, tmp_path, capsys, size):
 def test_a_folder_that_cannot_be_written_is_told(tiny_recipe, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     said = refused(capsys, tiny_recipe, "--out", tmp_path / "file")
-    assert "file: the shards cannot be written" in said
+    assert "file: is a file, expected a folder; choose another folder" in said
 
 
 def test_what_to_change_in_a_recipe_fits_the_parts_that_were_written(tiny_recipe, tmp_path, capsys):

@@ -16,9 +16,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from effdet.cli.parsing import integer
-
 from effdet.cli import status
+from effdet.cli.parsing import integer
 from effdet.cli.recipes import recipe_path
 from effdet.errors import ConfigError, DataError
 from effdet.files import full_path

@@ -15,9 +15,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from effdet.cli.parsing import integer, real
-
 from effdet.cli import status
+from effdet.cli.parsing import integer, real
 from effdet.cli.runtime_arguments import add_runtime_arguments
 from effdet.inference import BATCH_SIZE, SCORE_THRESHOLD, TOP
 from effdet.text import count_of

@@ -74,6 +74,7 @@ def _check_links(folder: Path, paths: Mapping[Path, Path]) -> None:
         if not (real + os.sep).startswith(inside.rstrip(os.sep) + os.sep):
             raise ConfigError(f"{parent}: is a link to {real}, outside of the output folder; choose another folder")
 
+
 def remove_parts(folder: Path) -> None:
     """Removes what the processes of a killed prediction wrote and nobody merged."""
     for name in (JSON_NAME, CSV_NAME):

@@ -137,7 +137,8 @@ def _opened(path: Path, descriptor: int) -> InputContainer:
     if sys.platform == "win32":  # where each library has its own descriptors
         address, options = f"file:{path}", {"protocol_whitelist": "file"}
     try:
-        return av.open(address, options=options, metadata_errors="replace")
+        # Not `options`, which older versions of PyAV hand to streams that a file does not have yet, and crash.
+        return av.open(address, container_options=options, metadata_errors="replace")
     except (av.FFmpegError, OSError, ValueError) as error:
         reason = f"convert it to MP4 (H.264) or copy the file again ({_reason(error)})"
         raise _cut_off_or(path, f"the video cannot be opened; {reason}") from None

@@ -30,13 +30,14 @@ def ending_of(recipe, folder, *overrides, resume=None):
 
 def test_a_finished_run_names_its_files_and_the_next_commands(tiny_recipe, tiny_data, tmp_path):
     printed = ending_of(tiny_recipe, tmp_path)
-    done, weights, others, predict, evaluate = printed.splitlines()[-5:]
+    done, weights, others, near_zero, predict, evaluate = printed.splitlines()[-6:]
     durations = r"trained [\w ]+, [\w ]+ of evaluation; [\w ]+ in all"
     assert re.fullmatch(rf"done: step 6 of 6, epoch 2 of 2; {durations}", done)
     assert re.fullmatch(rf"weights to use: {tmp_path}/best.pt \(AP \d+\.\d% after epoch [12]\)", weights)
     names = others.removeprefix(f"also in {tmp_path}: ").split(", ")
     assert names == ["report.html", "metrics.json", "predictions.json", "confusion.png", "curves.png", "log.csv"]
     assert all((tmp_path / name).is_file() for name in names)
+    assert near_zero == f"AP is near zero; find out why: effdet doctor {tmp_path}"
     words = shlex.split(predict.removeprefix("next: effdet "))
     out = ["--out", str(tmp_path / "out")]
     assert main([str(tiny_data / "val2017") if word == "YOUR_IMAGES" else word for word in words] + out) == 0

@@ -60,6 +60,7 @@ def test_a_run_leaves_all_its_files(tiny_run, tiny_recipe):
         "predictions.json",
         "manifest.json",
         "curves.png",
+        *("analysis.json", "report.html", "confusion.csv", "confusion.png"),
     }
     config = load_config(tiny_run / "config.yaml")
     assert config == load_config(tiny_recipe, [f"output_dir={tiny_run}"])

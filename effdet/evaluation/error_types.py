@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effdet.evaluation.average_precision import tables
-from effdet.evaluation.matching import IOU_THRESHOLDS, Matches, Objects, Predictions, overlaps_of
+from effdet.evaluation.matching import IOU_THRESHOLDS, Matches, Objects, Predictions, overlaps_between
 
 FOREGROUND_IOU, BACKGROUND_IOU = 0.5, 0.1
 KINDS = ("classification", "localization", "both", "duplicate", "background")  # of detections
@@ -100,14 +100,7 @@ def _overlapping(
                 object_columns[low][rows] < box_columns[high][detections]
             )
             detections, rows = detections[meet], rows[meet]
-        first = matches.rows[detections]
-        overlaps = overlaps_of(
-            predictions.boxes[first],
-            predictions.box_areas[first],
-            objects.boxes[rows],
-            objects.box_areas[rows],
-            objects.crowd[rows],
-        )
+        overlaps = overlaps_between(objects, rows, predictions, matches.rows[detections])
         reached = overlaps >= BACKGROUND_IOU
         pairs.append((detections[reached], rows[reached], overlaps[reached]))
     detections, rows, overlaps = (np.concatenate(column) for column in zip(*pairs, strict=True))

@@ -174,6 +174,19 @@ def match(
     )
 
 
+def overlaps_between(
+    objects: Objects, rows: NDArray[np.int64], predictions: Predictions, detections: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """IoU of the objects [P] and the detections [P] in these rows, pair by pair, as in `overlaps_of`: [P]."""
+    return overlaps_of(
+        predictions.boxes[detections],
+        predictions.box_areas[detections],
+        objects.boxes[rows],
+        objects.box_areas[rows],
+        objects.crowd[rows],
+    )
+
+
 def overlaps_of(
     boxes: NDArray[np.float64],
     areas: NDArray[np.float64],
@@ -235,14 +248,7 @@ def _pairs(
     """All pairs whose IoU is at least `lowest`."""
     found = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))]
     for detections, rows in candidates(objects, predictions, order, num_images):
-        first = order[detections]
-        overlaps = overlaps_of(
-            predictions.boxes[first],
-            predictions.box_areas[first],
-            objects.boxes[rows],
-            objects.box_areas[rows],
-            objects.crowd[rows],
-        )
+        overlaps = overlaps_between(objects, rows, predictions, order[detections])
         reached = overlaps >= lowest
         found.append((detections[reached], rows[reached], overlaps[reached]))
     detections, rows, overlaps = map(np.concatenate, zip(*found, strict=True))

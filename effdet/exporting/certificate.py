@@ -79,6 +79,7 @@ class Comparison:
         matching: of the detections; None for classifiers and backbones.
         same_class: images of a classifier with the same most probable class; None for others.
         drawn: references of the drawn images.
+        spread: of the logits, highest minus lowest of an image, in the image where it is smallest; None for backbones.
     """
 
     images: int = 0
@@ -86,6 +87,7 @@ class Comparison:
     matching: Matching | None = None
     same_class: int | None = None
     drawn: tuple[DrawnReference, ...] = ()
+    spread: float | None = None
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,11 @@ class Certificate:
                 rows.append(("", "neither has a detection in these images: give --images with objects to compare some"))
         if compared.same_class is not None:
             rows.append(("best class", f"the same for {compared.same_class} of {compared.images} images"))
+        if compared.spread is not None and compared.spread <= limits.logit:
+            rows.append(
+                ("", f"all logits of an image are equal to {compared.spread:.2g}: the weights look untrained, and")
+            )
+            rows.append(("", "such files agree easily; export trained weights to be sure"))
         if self.ap is not None:
             ap = self.ap
             values = f"{100 * ap.before:.2f} before, {100 * ap.after:.2f} after"

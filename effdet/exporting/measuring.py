@@ -86,12 +86,14 @@ def compare_images(
     matchings = [result.matching for result in results if result.matching is not None]
     same = [result.same_class for result in results if result.same_class is not None]
     references = tuple(reference for result in results[len(results) - drawn :] for reference in result.drawn)
+    spreads = [result.spread for result in results if result.spread is not None]
     return Comparison(
         len(results),
         largest,
         reduce(add, matchings) if matchings else None,
         sum(same) if same else None,
         references,
+        min(spreads, default=None),
     )
 
 
@@ -134,12 +136,12 @@ def _compare_image(
     reference = DrawnReference(pixel_hash([image]), samples)
     if export.face == "logits":
         same = _same_class(expected["logits"][0], actual["logits"][0], tolerance)
-        return Comparison(1, differences, None, int(same), (reference,))
+        return Comparison(1, differences, None, int(same), (reference,), _spread(expected["logits"]))
     if export.face == "features":
         return Comparison(1, differences, None, None, (reference,))
     if not all(difference.relative < torch.inf for difference in differences.values()):  # NaN, Inf or another shape
         return Comparison(1, differences, Matching(), None, (reference,))
-    options = compared_options(export)
+    options, spread = compared_options(export), _spread(expected["class_logits"])
     if export.face == "coral":
         outputs = _best_classes(outputs)
     (detections,) = postprocess(outputs, options)
@@ -148,7 +150,11 @@ def _compare_image(
     lowest = _lowest_candidate(logits, options)
     matching, rows = match_detections(detections, of_file, possible, lowest, options, tolerance)
     reference = replace(reference, detections=_stored(detections, rows[:TOP]))
-    return Comparison(1, differences, matching, None, (reference,))
+    return Comparison(1, differences, matching, None, (reference,), spread)
+
+
+def _spread(logits: Tensor) -> float:
+    return float(logits.max() - logits.min())
 
 
 def _stored(detections: Detections, rows: Tensor) -> tuple[StoredDetection, ...]:

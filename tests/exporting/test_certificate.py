@@ -10,7 +10,7 @@ from effdet.exporting.certificate import ApComparison, Comparison, certify, read
 from effdet.exporting.certifying import CompareOptions, make_certificate
 from effdet.exporting.comparing import TOLERANCES
 from effdet.exporting.images import drawn_images, evenly_spaced
-from effdet.weights.checkpoint import load_checkpoint
+from effdet.weights.checkpoint import load_checkpoint, save_checkpoint
 
 
 def certificate(weights, runtime, **options):
@@ -70,6 +70,21 @@ def test_another_output_box_class_or_score_is_a_failure(detector, file_of, face,
     assert not made.agrees
     assert failure in "\n".join(made.failures)
     assert "DIFFERS" in "\n".join(made.lines())
+
+
+def test_the_certificate_of_weights_with_equal_scores_says_that_it_proves_little(detector, file_of, tmp_path):
+    checkpoint = load_checkpoint(detector)
+    state = checkpoint.model.state_dict()
+    heads = [name for name in state if name.startswith("class_head") and name.endswith("weight")]
+    for name in heads:
+        state[name] = torch.zeros_like(state[name])
+    save_checkpoint(tmp_path / "flat.pt", state, checkpoint.card)
+    flat = certificate(tmp_path / "flat.pt", file_of(tmp_path / "flat.pt", "raw"))
+    assert flat.comparison.spread < 1e-5
+    assert "the weights look untrained" in "\n".join(flat.lines())
+    varied = certificate(detector, file_of(detector, "raw"))
+    assert varied.comparison.spread > 1
+    assert "untrained" not in "\n".join(varied.lines())
 
 
 def test_a_classifier_is_compared_by_its_logits_and_its_best_class(classifier, file_of):

@@ -190,6 +190,13 @@ def test_random_weights_are_the_same_every_time_and_leave_the_random_state(weigh
         assert torch.equal(value, second.model.state_dict()[name]), name
 
 
+def test_scores_of_random_weights_differ_from_anchor_to_anchor(weights):
+    model = load_checkpoint(weights).model
+    with torch.inference_mode():
+        logits = model(torch.randint(0, 256, (1, 3, 128, 128), dtype=torch.uint8)).class_logits
+    assert logits.std() > 0.01
+
+
 def test_names_of_models_get_random_weights_and_files_stay_as_they_are(tmp_path, monkeypatch):
     written = []
     monkeypatch.setattr(

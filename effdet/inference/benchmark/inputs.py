@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from effdet.data.images import read_image
 from effdet.data.synthetic.files import encode_jpeg
@@ -21,6 +22,7 @@ from effdet.weights.checkpoint import save_checkpoint
 from effdet.weights.pretrained import DEFAULT_NUM_CLASSES
 
 DRAWN_SIZE = (480, 640)  # (H, W) of the drawn image in pixels
+STATISTICS_SCENES, STATISTICS_BATCHES, STATISTICS_SIZE = 12, 4, (256, 256)  # for BatchNorm layers of random weights
 
 
 @dataclass(frozen=True)
@@ -95,10 +97,12 @@ def find_subjects(models: Sequence[str], image_size: tuple[int, int] | None, fol
     return subjects
 
 
+@torch.no_grad()
 def write_random_checkpoint(name: str, path: Path, image_size: tuple[int, int] | None = None) -> None:
     """Writes a checkpoint of a model with random weights, the same for the same name.
 
-    All scores of an untrained detector are nearly equal to the prior.
+    The statistics of BatchNorm layers are those of drawn scenes. With their initial values, activations of deep models
+    would vanish, and post-processing would sort scores that are all equal.
 
     Args:
         name: a name of `effdet models`.
@@ -109,6 +113,20 @@ def write_random_checkpoint(name: str, path: Path, image_size: tuple[int, int] |
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = spec.build(DEFAULT_NUM_CLASSES[spec.task])
+        _set_batch_statistics(model)
     labels = range(model.num_classes)
     card = ModelCard(spec, tuple(f"class {label}" for label in labels), tuple(labels))
     save_checkpoint(path, model.state_dict(), card)
+
+
+def _set_batch_statistics(model: nn.Module) -> None:
+    """Sets the statistics of BatchNorm layers to the mean of those of several batches: single ones amplify rounding."""
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = None  # PyTorch averages over all batches
+    scenes = [torch.from_numpy(draw_scene(0, index, STATISTICS_SIZE).image) for index in range(STATISTICS_SCENES)]
+    for batch in torch.chunk(torch.stack(scenes).permute(0, 3, 1, 2), STATISTICS_BATCHES):
+        model.train()(batch)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum

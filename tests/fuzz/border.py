@@ -61,9 +61,9 @@ def random_of(border: str, seed: int) -> random.Random:
     return random.Random(f"{border} {seed}")
 
 
-def all_borders() -> dict[str, Border]:
-    """The borders of all modules `borders_*.py`, by name."""
-    modules = (path.stem for path in sorted(Path(__file__).parent.glob("borders_*.py")))
+def all_borders(pattern: str = "borders_*.py") -> dict[str, Border]:
+    """The borders of the modules of a pattern of file names, by name of the border."""
+    modules = (path.stem for path in sorted(Path(__file__).parent.glob(pattern)))
     borders = [border for name in modules for border in importlib.import_module(f".{name}", __package__).BORDERS]
     names = [border.name for border in borders]
     assert len(set(names)) == len(names), "two borders have one name"

@@ -136,7 +136,8 @@ def _earlier(path: Path) -> dict[Case, Result]:
     results = {}
     for line in whole.splitlines():
         fields = json.loads(line)
-        results[fields.pop("border"), fields.pop("seed")] = Result(**fields)
+        case = fields.pop("border"), fields.pop("seed")
+        results[case] = Result(**fields)
     return results
 
 

@@ -15,6 +15,17 @@ import yaml
 _MOST_VALUES = 1_000_000  # that a YAML text may stand for, with what its aliases repeat
 _MAY_BE_HALF = re.compile(rb"\\(u|U0000)[dD][89a-fA-F]")  # of a character beyond the first 65,536
 _HALF = re.compile("[\ud800-\udfff]")  # which no file can hold
+_LONGEST = 200  # characters of a value in a message
+
+
+def shown(value: Any) -> str:
+    """A value as messages show it: as Python writes it, and not longer than a line or two."""
+    return shortened(repr(value))
+
+
+def shortened(text: str, longest: int = _LONGEST) -> str:
+    """A text of others as messages show it: its start, if it has more characters than `longest`."""
+    return text if len(text) <= longest else f"{text[:longest]}..."
 
 
 def parse_yaml(text: str, as_texts: bool = False) -> Any:

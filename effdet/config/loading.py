@@ -20,10 +20,10 @@ from effdet.config.schema import TASKS, ClassificationConfig, Config, DetectionC
 from effdet.config.section import keys_of
 from effdet.config.suggestions import suggestion
 from effdet.errors import ConfigError
-from effdet.plain_data import parse_yaml
+from effdet.plain_data import parse_yaml, shortened, shown
 
 _COMMAND_LINE = "command line"
-_LONGEST = 200  # characters of a value in a message
+_MOST_FAULTS, _LONGEST_FAULT = 15, 1000  # faults of a recipe in one message, and characters of a fault
 
 
 def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> DetectionConfig | ClassificationConfig:
@@ -70,13 +70,14 @@ def _build(
         origins = {**origins, **dict.fromkeys(_dotted_keys(change), _COMMAND_LINE)}
     task = tree.get("task", "detection")
     if not isinstance(task, str) or task not in TASKS:
-        raise ConfigError(f"{origins.get('task', source)}: 'task' is {task!r}; expected {' or '.join(TASKS)}")
+        raise ConfigError(f"{origins.get('task', source)}: 'task' is {shown(task)}; expected {' or '.join(TASKS)}")
     config = TASKS[task]
     try:
         return config.model_validate(tree)
     except ValidationError as error:
-        lines = [_message(fault, config, origins, source) for fault in error.errors()]
-        raise ConfigError("\n".join(dict.fromkeys(lines))) from None
+        lines = list(dict.fromkeys(_message(fault, config, origins, source) for fault in error.errors()))
+        more = [f"and {len(lines) - _MOST_FAULTS} faults more"] if len(lines) > _MOST_FAULTS else []
+        raise ConfigError("\n".join([*lines[:_MOST_FAULTS], *more])) from None
 
 
 def _message(fault: ErrorDetails, config: type[Config], origins: Mapping[str, str], source: str) -> str:
@@ -88,38 +89,34 @@ def _message(fault: ErrorDetails, config: type[Config], origins: Mapping[str, st
     place = next((origins[name] for name in given if name in origins), source)
     expected = f"{fault['msg'][0].lower()}{fault['msg'][1:]}"
     if fault["type"] == "extra_forbidden":
-        return f"{place}: unknown key '{key}'{suggestion(key, config)}"
+        return f"{place}: unknown key '{shortened(key)}'{suggestion(key, config)}"
     if fault["type"] == "value_error":  # of a validator of ours, whose message is whole
-        return f"{place}: {fault['msg'].removeprefix('Value error, ')}"
+        return f"{place}: {shortened(fault['msg'].removeprefix('Value error, '), _LONGEST_FAULT)}"
     if fault["type"] in ("model_type", "model_attributes_type"):
         names = [name for name in keys_of(config) if name.rpartition(".")[0] == key]
         usual = f"{key}.root" if f"{key}.root" in names else names[0]
-        expected = f"expected a section of keys, such as {usual}={fault['input']}"
+        expected = f"expected a section of keys, such as {usual}={shortened(str(fault['input']))}"
+    elif fault["type"] == "path_type":
+        expected = "expected a path, such as data/coco"
     elif fault["type"] == "tuple_type":
         example = [fault["input"]] * (1 if isinstance(fault["input"], str) else 2)
-        expected = f"expected a list, such as [{', '.join(map(str, example))}]"
+        expected = f"expected a list, such as [{shortened(', '.join(map(str, example)))}]"
     elif fault["type"] == "missing" and steps[-1].isdecimal():  # a value of a list
         key, expected = key.rpartition(".")[0], "expected one value more in the list"
-    return f"{place}: '{key}' is {_short(fault['input'])}: {expected}"
-
-
-def _short(value: Any) -> str:
-    """A value in a message."""
-    text = repr(value)
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+    return f"{place}: '{shortened(key)}' is {shown(fault['input'])}: {expected}"
 
 
 def _parse_override(override: str) -> dict[str, Any]:
     """The change of `section.key=value` as a nested mapping."""
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise ConfigError(f"{_COMMAND_LINE}: expected section.key=value, got '{override}'")
+        raise ConfigError(f"{_COMMAND_LINE}: expected section.key=value, got '{shortened(override)}'")
     try:
         # A path or a text is read as it is, even 2017 or "my data #1"; in quotes, as YAML.
         plain = key in _text_keys() and text.lower() not in ("", "null", "~") and text[0] not in "'\""
         value = text if plain else parse_yaml(text)
     except ValueError:
-        raise ConfigError(f"{_COMMAND_LINE}: the value of '{override[:200]}' is not valid YAML") from None
+        raise ConfigError(f"{_COMMAND_LINE}: the value of '{shortened(override)}' is not valid YAML") from None
     change = value
     for step in reversed(key.split(".")):
         change = {step: change}
@@ -172,7 +169,7 @@ def _read_file(path: Path, seen: tuple[Path, ...]) -> tuple[Mapping[str, Any], M
         raise ConfigError(f"{path}: expected a mapping of sections such as 'model:', got a {type(tree).__name__}")
     base = tree.pop("base", None)
     if base is not None and not isinstance(base, str):
-        raise ConfigError(f"{path}: 'base' is {base!r}; expected the name of one YAML file")
+        raise ConfigError(f"{path}: 'base' is {shown(base)}; expected the name of one YAML file")
     own = _of_today(tree, str(path))
     if base is None:
         return own, dict.fromkeys(_dotted_keys(own), str(path))

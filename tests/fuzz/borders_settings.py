@@ -14,17 +14,17 @@ from .border import Border, damages
 from .mutate import mutate_text, mutate_tree, write_text
 
 RECIPE = """\
-base: parent
+base: parent.yaml
 model: {name: efficientdet_lite0, image_size: [128, 160], anchor_aspects: [[1.0, 1.0], [1.4, 0.7]]}
 data:
   root: data
   format: coco
   val: {fraction: 0.25}
-  classes: [cat, "dog", 2017]
+  classes: [cat, "dog", "2017"]
   rename: {auto: car}
   value_range: [0, 4095.5]
 loss: &loss {class_weights: {cat: 2}, iou: giou}
-optim: {learning_rate: 1e-2, lr_multipliers: {backbone: 0.1}}
+optim: {learning_rate: 0.01, lr_multipliers: {backbone: 0.1}}
 train: {epochs: 3, batch_size: 4, precision: fp32, freeze: [backbone], ema_decay: null}
 augment: {scale_jitter: [0.5, 1.5], rand_augment: {layers: 2}}
 """
@@ -38,7 +38,14 @@ progressive: {image_size: [64, 96, 128], dropout: [0.1, 0.2, 0.3]}
 train: {epochs: 9, patience: 2}
 """
 TOKENS = (
-    *("base: parent", "base: recipe", "base: [recipe]", "*loss", "<<: *loss", "!!python/object/apply:os.system [ls]"),
+    *(
+        "base: parent.yaml",
+        "base: recipe.yaml",
+        "base: [parent]",
+        "*loss",
+        "<<: *loss",
+        "!!python/object/apply:os.system [ls]",
+    ),
     *("!!binary x", "!!set {a}", "? [a]\n: b\n", "---\n", "version: 1\n", "version: 99\n", "task: [detection]\n"),
     *(
         "model: *loss\n",

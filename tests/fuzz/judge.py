@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from effdet.errors import EffdetError
-from effdet.terminal import CONTROL
 
 from .border import MARK, Border, random_of
 
@@ -24,7 +23,10 @@ SOUND = ("accepted", "refused")
 FAULTS = ("traceback", "wrong", "crash", "hang", "memory")
 OUTCOMES = (*SOUND, *FAULTS)
 _LONGEST, _MOST_LINES = 4000, 25  # characters and lines of a message
-_NOT_FOR_PEOPLE = re.compile(r"tensor\(|object at 0x|NoneType|<class '|<function |Traceback \(|[\ud800-\udfff]")
+_NOT_FOR_PEOPLE = re.compile(r"tensor\(|object at 0x|NoneType|<class '|<function |Traceback \(")
+_HALF = re.compile(
+    "[\ud800-\udc7f\udd00-\udfff]"
+)  # of characters; the others stand for bytes of names that are no text
 _SECRETS = ("/etc/passwd", "/proc/self/environ")  # that inputs name, and nothing opens
 _REACHING = ("socket.connect", "socket.getaddrinfo", "subprocess.Popen", "os.system", "os.exec", "os.posix_spawn")
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -113,10 +115,13 @@ def with_mark(outcome: tuple[str, str], folder: Path) -> tuple[str, str]:
 
 
 def _of_message(message: str) -> tuple[str, str]:
-    """The outcome of a refusal with this message: a fault if it is not for people."""
+    """The outcome of a refusal with this message: a fault if it is not for people.
+
+    It may have control characters, which become escapes where it is printed.
+    """
     reasons = {
         "it is empty": not message.strip(),
-        "it has control characters": CONTROL.search(message),
+        "it has half a character": _HALF.search(message),
         "it is a program's, not a person's": _NOT_FOR_PEOPLE.search(message),
         f"it has {len(message):,} characters": len(message) > _LONGEST,
         f"it has {message.count(chr(10)) + 1} lines": message.count("\n") >= _MOST_LINES,

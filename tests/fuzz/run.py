@@ -17,6 +17,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 if __name__ == "__main__":  # see border.py
@@ -114,16 +115,13 @@ def run_cases(
         finally:
             worker.close()
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(workers)]
-    try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        stopped.set()
-        for thread in threads:
-            thread.join()
+    with ThreadPoolExecutor(workers) as pool:
+        running = [pool.submit(work, number) for number in range(workers)]
+        try:
+            for one in as_completed(running):
+                one.result()
+        finally:
+            stopped.set()
     return results
 
 

@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO := runs/demo
 
-.PHONY: install demo test test-quick test-kernels test-minimum lint clean
+.PHONY: install demo test test-quick test-kernels test-minimum fuzz lint clean
 
 install: .venv/installed
 
@@ -57,6 +57,10 @@ test-minimum: .venv-minimum/installed
 	.venv-minimum/bin/python -m pip install --quiet --no-cache-dir --constraint tests/minimum.txt \
 		--editable ".[imagenet,timm,heic]" pytest pytest-xdist jsonschema tensorboard
 	touch $@
+
+# Thousands of damaged inputs for everything that reads files of others; the same command goes on with a stopped run.
+fuzz: .venv/installed
+	$(BIN)/python tests/fuzz/run.py
 
 lint: .venv/installed
 	$(BIN)/ruff format --check .

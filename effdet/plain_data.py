@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import MISSING, fields
 from typing import Any
 
 import yaml
@@ -107,6 +109,37 @@ def _first_half(values: Any) -> str | None:
         if isinstance(value, (list, dict)):
             stack += [*value, *value.values()] if isinstance(value, dict) else value
     return None
+
+
+def check_keys(values: Any, kind: type) -> None:
+    """Does nothing if a mapping has the fields of a dataclass; what they hold is checked elsewhere.
+
+    Raises:
+        ValueError: it is no mapping, lacks a field that has no default, or has a key that is no field.
+    """
+    check_mapping(values)
+    known = {field.name: field for field in fields(kind)}
+    for name, field in known.items():
+        if name not in values and field.default is MISSING and field.default_factory is MISSING:
+            raise ValueError(f"'{name}' is missing")
+    for key in values:
+        if key not in known:
+            raise ValueError(f"{shown(key)} is an unknown key")
+
+
+def check_mapping(values: Any) -> None:
+    """Does nothing if values are a mapping.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if not isinstance(values, Mapping):
+        raise ValueError(f"it is {shown(values)}; expected a mapping of keys")
+
+
+def kind_of(value: Any) -> str:
+    """The type of a value in messages."""
+    return "null" if value is None else type(value).__name__
 
 
 class _TextLoader(yaml.BaseLoader):

@@ -20,7 +20,7 @@ from effdet.config.schema import TASKS, ClassificationConfig, Config, DetectionC
 from effdet.config.section import keys_of
 from effdet.config.suggestions import suggestion
 from effdet.errors import ConfigError
-from effdet.plain_data import parse_yaml, shortened, shown
+from effdet.plain_data import kind_of, parse_yaml, shortened, shown
 
 _COMMAND_LINE = "command line"
 _MOST_FAULTS, _LONGEST_FAULT = 15, 1000  # faults of a recipe in one message, and characters of a fault
@@ -166,7 +166,7 @@ def _read_file(path: Path, seen: tuple[Path, ...]) -> tuple[Mapping[str, Any], M
         raise ConfigError(f"{path}: not valid YAML: {error}") from None
     tree = {} if tree is None else tree
     if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: expected a mapping of sections such as 'model:', got a {type(tree).__name__}")
+        raise ConfigError(f"{path}: expected a mapping of sections such as 'model:', got a {kind_of(tree)}")
     base = tree.pop("base", None)
     if base is not None and not isinstance(base, str):
         raise ConfigError(f"{path}: 'base' is {shown(base)}; expected the name of one YAML file")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from effdet.errors import ConfigError
+from effdet.plain_data import shown
 
 Recipe = dict[str, Any]
 
@@ -43,8 +44,9 @@ def _from_1(recipe: Recipe) -> Recipe:
     if recipe.get("task") == "classification":
         return _rename(recipe, {**RENAMED_IN_2, **RENAMED_IN_2_FOR_CLASSIFICATION})
     renamed = _rename(recipe, RENAMED_IN_2)
-    if recipe.get("task") == "detection":  # detectors were evaluated without antialiasing
-        renamed["model"] = {"antialias": False, **renamed.get("model", {})}
+    model = renamed.get("model", {})
+    if recipe.get("task") == "detection" and isinstance(model, dict):  # detectors were evaluated without antialiasing
+        renamed["model"] = {"antialias": False, **model}
     return renamed
 
 
@@ -61,17 +63,19 @@ def migrate(stored: Mapping[str, Any]) -> Recipe:
             mapping, of weights that no recipe was trained by, stays empty.
 
     Raises:
-        ConfigError: the recipe is of a newer version, or its version is no number.
+        ConfigError: it is no recipe, or one of a newer version, or its version is no number.
     """
+    if not isinstance(stored, Mapping):
+        raise ConfigError(f"the recipe is {shown(stored)}; expected a mapping of sections such as 'model'")
     if not stored:
         return {}
     version = stored.get("version", 1)
     if not isinstance(version, int) or version < 1:
-        raise ConfigError(f"the recipe's version is {version!r}; expected a number from 1 to {VERSION}")
+        raise ConfigError(f"the recipe's version is {shown(version)}; expected a number from 1 to {VERSION}")
     if version > VERSION:
         raise ConfigError(
-            f"the recipe is of version {version}, written by a newer version of this package; this one reads versions "
-            f"up to {VERSION}, update to use it"
+            f"the recipe is of version {shown(version)}, written by a newer version of this package; this one reads "
+            f"versions up to {VERSION}, update to use it"
         )
     recipe = dict(stored)
     for step in _STEPS[version - 1 :]:
@@ -84,17 +88,22 @@ def _rename(recipe: Recipe, names: Mapping[str, str]) -> Recipe:
     renamed = _copy(recipe)
     for old, new in names.items():
         *sections, key = old.split(".")
-        section = renamed
+        section: Any = renamed
         for name in sections:
-            section = section.get(name) or {}
-        if key in section:
-            value = section.pop(key)
-            *sections, key = new.split(".")
-            section = renamed
-            for name in sections:
-                section = section.setdefault(name, {})
-            section[key] = value
+            section = section.get(name) if isinstance(section, dict) else None
+        if isinstance(section, dict) and key in section:
+            _set(renamed, new, section.pop(key))
     return renamed
+
+
+def _set(recipe: Recipe, dotted: str, value: Any) -> None:
+    """Sets a key in its section, which is made where it is missing; where that is no section, the schema says so."""
+    *sections, key = dotted.split(".")
+    for name in sections:
+        recipe = recipe.setdefault(name, {})
+        if not isinstance(recipe, dict):
+            return
+    recipe[key] = value
 
 
 def _copy(tree: Recipe) -> Recipe:

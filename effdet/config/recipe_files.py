@@ -6,13 +6,16 @@ Reading a file into a recipe is in `loading.py`.
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from effdet.errors import ConfigError
+from effdet.plain_data import shortened
 
 _SUFFIX = ".yaml"
+_LONGEST = 1000  # characters of a path in a message
 
 
 def recipes_folder() -> Path:
@@ -41,7 +44,7 @@ def find_recipe(name: str | Path, folder: Path | None = None) -> Path:
         ConfigError: there is no such recipe; the message has the nearest name and lists the recipes that exist.
     """
     path = Path(name) if folder is None else folder / name
-    if path.is_file():
+    if os.path.isfile(path):
         return path
     if not Path(name).is_absolute():
         bundled = _bundled().get(_bare(name))
@@ -63,12 +66,14 @@ def nearest_recipes(name: str) -> list[str]:
 
 def _no_such_recipe(name: Path, path: Path) -> str:
     """The message of a recipe that does not exist."""
-    own = sorted(file.name for file in path.parent.glob(f"*{_SUFFIX}"))
+    own = sorted(file.name for file in path.parent.glob(f"*{_SUFFIX}")) if os.path.isdir(path.parent) else []
     near = [str(path.parent / other) for other in _similar(path.name, own)]
     near = near or ([] if name.is_absolute() else nearest_recipes(str(name)))
-    if path.is_dir():
+    if os.path.isdir(path):
         return f"{path}: expected a recipe, got a folder; a data set is given as data.root={path}"
-    sentence = f"{path}: no such recipe; did you mean {' or '.join(near)}? " if near else f"{path}: no such recipe; "
+    sentence = f"{shortened(str(path), _LONGEST)}: no such recipe; "
+    if near:
+        sentence += f"did you mean {' or '.join(near)}? "
     if own and path.parent.resolve() != recipes_folder():
         sentence += f"{path.parent.resolve()} has {', '.join(own)}; "
     return f"{sentence}recipes that come with effdet: {_listing(list_recipes())}"

@@ -13,12 +13,13 @@ from effdet.models import EfficientDet, EfficientNet
 from effdet.training.ema import ExponentialMovingAverage
 
 _Count = Annotated[int, Field(ge=0)]
+_Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class _SavedState(BaseModel):
     """The types of what `TrainState.state_dict` gives."""
 
-    model_config = ConfigDict(arbitrary_types_allowed=True)
+    model_config = ConfigDict(arbitrary_types_allowed=True, strict=True)
 
     model: dict[str, Tensor]
     average: dict[str, Tensor] | None
@@ -26,8 +27,8 @@ class _SavedState(BaseModel):
     loss: dict[str, Tensor]
     scaler: dict[str, Any]
     step: _Count
-    best: float | None
-    seconds: float
+    best: Annotated[float, Field(allow_inf_nan=False)] | None
+    seconds: _Seconds
     stale: _Count
     evaluation_due: bool
     recent: list[dict[str, float]]

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 from effdet.config import migrate
 from effdet.errors import ConfigError
 from effdet.models import EfficientDetSpec, EfficientNetSpec, ModelSpec
+from effdet.plain_data import check_keys, check_mapping, shown
 from effdet.types import Task
 from effdet.weights.card_limits import check_card
 
@@ -92,11 +93,13 @@ def read_card(plain: Mapping[str, Any]) -> ModelCard:
             `check_card`.
         ConfigError: its recipe was written by a newer version of this package.
     """
-    fields = {key: value for key, value in plain.items() if key not in ("task", "spec")}
-    fields["config"] = migrate(fields.get("config", {}))
+    check_mapping(plain)
     if plain["task"] not in SPECS:
-        raise ValueError(f"unknown task {plain['task']!r}")
+        raise ValueError(f"unknown task {shown(plain['task'])}")
+    fields = {key: value for key, value in plain.items() if key != "task"}
+    check_keys(fields, ModelCard)
+    fields["config"] = migrate(fields.get("config", {}))
     spec = TypeAdapter(SPECS[plain["task"]]).validate_python(plain["spec"])
-    card = TypeAdapter(ModelCard).validate_python(vars(ModelCard(spec=spec, **fields)))
+    card = TypeAdapter(ModelCard).validate_python(vars(ModelCard(**{**fields, "spec": spec})))
     check_card(card)
     return card

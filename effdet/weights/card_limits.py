@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from effdet.models import EfficientDetSpec, EfficientNetSpec
+from effdet.plain_data import check_keys, kind_of
 from effdet.types import PostprocessOptions
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def check_card(card: ModelCard) -> None:
     """
     spec: Any = card.spec
     if isinstance(spec, EfficientDetSpec):
+        check_keys(card.postprocess, PostprocessOptions)
         options = TypeAdapter(PostprocessOptions).validate_python(vars(PostprocessOptions(**card.postprocess)))
         _check_numbers("postprocess", options, _POSTPROCESS)
         _check_numbers("spec", spec, _DETECTOR)
@@ -137,7 +139,7 @@ def _check_config(config: Mapping[str, Any]) -> None:
         sections["data.val"] = sections["data"]["val"]
     for name, section in sections.items():
         if not isinstance(section, Mapping):
-            raise ValueError(f"config.{name} is a {type(section).__name__}; expected a section of keys")
+            raise ValueError(f"config.{name} is a {kind_of(section)}; expected a section of keys")
 
 
 def _check_backbone(backbone: Any) -> None:

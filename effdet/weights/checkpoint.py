@@ -21,6 +21,7 @@ from effdet.config import migrate
 from effdet.errors import ConfigError, WeightsError
 from effdet.files import atomic_write, full_path
 from effdet.models import EfficientDet, EfficientNet
+from effdet.plain_data import kind_of
 from effdet.text import reason_of
 from effdet.weights.card import ModelCard, read_card
 from effdet.weights.card_limits import check_weights
@@ -171,7 +172,7 @@ def read_tensors(path: str | Path) -> dict[str, Any]:
             f"{path}: not a weights file, or damaged; expected a file of tensors written by torch.save"
         ) from None
     if not isinstance(content, dict):
-        raise WeightsError(f"{path}: holds a {type(content).__name__}; expected a state dict or a checkpoint")
+        raise WeightsError(f"{path}: holds a {kind_of(content)}; expected a state dict or a checkpoint")
     try:
         check_content(content)
         if is_checkpoint(content):

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from effdet.plain_data import kind_of
+
 MOST_VALUES = 20_000_000  # that containers may stand for, with what they hold several times
 DEEPEST = 100  # containers in one another
 _LEAST_REPEATED = 2**28  # values of a tensor from which on its values must be stored, and not repeated ones
@@ -50,7 +52,7 @@ def check_state(state: Mapping[Any, Any]) -> None:
     """
     for name, value in state.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise ValueError(f"its weight {str(name)[:80]!r} is a {type(value).__name__}; expected a tensor")
+            raise ValueError(f"its weight {str(name)[:80]!r} is a {kind_of(value)}; expected a tensor")
 
 
 def _size(container: Any, known: dict[int, int], depth: int) -> int:

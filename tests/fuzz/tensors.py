@@ -106,7 +106,7 @@ def write_content(rng: random.Random, path: Path, content: Any, count: int) -> P
         written = io.BytesIO()
         torch.save(content, written, _use_new_zipfile_serialization=count == 0 or rng.random() < 0.9)
     data = written.getvalue()
-    if count and kind > 0.95:
+    if count and kind > 0.95 and zipfile.is_zipfile(io.BytesIO(data)):
         data = _with_pickle(data, rng.choice(PAYLOADS))
     elif kind >= 0.7:
         for _ in range(count):

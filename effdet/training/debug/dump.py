@@ -22,6 +22,7 @@ from effdet.devices import move_to_device, use_deterministic_algorithms
 from effdet.errors import WeightsError
 from effdet.files import atomic_folder, write_json
 from effdet.models import EfficientDet, EfficientNet
+from effdet.plain_data import check_keys
 from effdet.report.pictures import write_image
 from effdet.text import reason_of
 from effdet.training.debug.nan_trace import NanTrace, ValueRange, trace
@@ -113,6 +114,7 @@ def read_dump(path: Path) -> DebugDump:
     if version != FORMAT:
         raise WeightsError(f"{path}: a debug dump of another version of this package; replay it with that version")
     try:
+        check_keys(content, DebugDump)
         dump = DebugDump(**{**content, "card": read_card(content["card"])})
         TypeAdapter(DebugDump).validate_python(vars(dump))
         _check_lengths(dump)
@@ -233,7 +235,10 @@ def replay(dump: DebugDump, device: torch.device, dtype: torch.dtype | None) -> 
     use_deterministic_algorithms(config.train.deterministic)
     move_to_device(model, device, config.train.channels_last)
     criterion = task.make_criterion(config.loss, card.class_names)
-    criterion.load_state_dict(dump.criterion)
+    try:
+        criterion.load_state_dict(dump.criterion)
+    except RuntimeError as error:
+        raise WeightsError(f"the state of the criterion does not fit its recipe: {_last_line(error)}") from None
     images = dump.images.to(device).contiguous(memory_format=torch.channels_last)
     targets = task.restore_targets(dump.targets, device)
     normalizer = torch.tensor(dump.normalizer, device=device)
@@ -281,7 +286,7 @@ def _model_of(dump: DebugDump) -> EfficientDet | EfficientNet:
     try:
         model.load_state_dict(dump.weights)
     except RuntimeError as error:
-        raise WeightsError(f"the weights of the dump do not fit its network: {str(error).splitlines()[-1]}") from None
+        raise WeightsError(f"the weights of the dump do not fit its network: {_last_line(error)}") from None
     model.train()
     for name in dump.evaluating:
         model.get_submodule(name).training = False
@@ -293,6 +298,11 @@ def _model_of(dump: DebugDump) -> EfficientDet | EfficientNet:
             raise WeightsError(f"{name} is no dropout layer")
         dropout.p = rate
     return model
+
+
+def _last_line(error: RuntimeError) -> str:
+    """The last line of an error of torch, which says what does not fit."""
+    return str(error).strip().splitlines()[-1].strip()
 
 
 def _source_in_words(traced: NanTrace | None) -> str:

@@ -127,6 +127,6 @@ def _read_dump(path: Path) -> None:
 
 
 BORDERS = (
-    Border("resume state", _make_state, _read_state, seconds=20),
-    Border("debug dump", _make_dump, _read_dump, seconds=20),
+    Border("resume state", _make_state, _read_state, seconds=20, heavy=True),
+    Border("debug dump", _make_dump, _read_dump, seconds=20, heavy=True),
 )

@@ -83,7 +83,7 @@ def run_is_sound(model: Any, size: tuple[int, int] = (64, 96)) -> None:
 def _foreign(system: str) -> dict[str, torch.Tensor]:
     """Weights under the names of another system; a tensor stores one value, so that the file is small."""
     shapes = json.loads(gzip.decompress((GOLDEN / "shapes.json.gz").read_bytes()))[system]
-    return {name: torch.full((1,), 0.01).expand(shape) for name, shape in shapes.items()}
+    return {name: torch.tensor(0.01).expand(shape) for name, shape in shapes.items()}
 
 
 def _make_foreign(rng: random.Random, folder: Path) -> Path:

@@ -38,7 +38,7 @@ def odd_tensor(rng: random.Random, tensor: Tensor) -> Any:
     if kind == 5:
         return torch.zeros(rng.choice(((), (0,), (1,), (0, 3, 3), (2,) * 20, (*plain.shape, 1), plain.shape[::-1])))
     if kind == 6:
-        return torch.zeros(1).expand(rng.choice((plain.shape, (2**20,), (2**34,))))
+        return torch.tensor(0.0).expand(rng.choice((plain.shape, (2**20,), (2**34,))))
     if kind == 7:
         return plain.to_sparse()
     if kind == 8:

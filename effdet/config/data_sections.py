@@ -116,6 +116,13 @@ class DataConfig(Section):
     )
 
     @model_validator(mode="after")
+    def _values_rise(self) -> DataConfig:
+        if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
+            low, high = self.value_range
+            raise ValueError(f"data.value_range is [{low}, {high}]; expected [low, high] with low < high")
+        return self
+
+    @model_validator(mode="after")
     def _location_fits_format(self) -> DataConfig:
         if ":/" in str(self.root):
             raise ValueError(f"data.root is '{self.root}'; expected a folder, the address of shards goes into data.url")

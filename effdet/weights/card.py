@@ -16,7 +16,7 @@ from effdet.errors import ConfigError
 from effdet.models import EfficientDetSpec, EfficientNetSpec, ModelSpec
 from effdet.plain_data import check_keys, check_mapping, shown
 from effdet.types import Task
-from effdet.weights.card_limits import check_card
+from effdet.weights.card_limits import check_card, checked_options
 
 SPECS: dict[Task, type[ModelSpec]] = {"detection": EfficientDetSpec, "classification": EfficientNetSpec}
 
@@ -94,11 +94,13 @@ def read_card(plain: Mapping[str, Any]) -> ModelCard:
         ConfigError: its recipe was written by a newer version of this package.
     """
     check_mapping(plain)
-    if plain["task"] not in SPECS:
+    if not isinstance(plain["task"], str) or plain["task"] not in SPECS:
         raise ValueError(f"unknown task {shown(plain['task'])}")
     fields = {key: value for key, value in plain.items() if key != "task"}
     check_keys(fields, ModelCard)
     fields["config"] = migrate(fields.get("config", {}))
+    if plain["task"] == "detection":
+        fields["postprocess"] = checked_options(fields.get("postprocess", {}))
     spec = TypeAdapter(SPECS[plain["task"]]).validate_python(plain["spec"])
     card = TypeAdapter(ModelCard).validate_python(vars(ModelCard(**{**fields, "spec": spec})))
     check_card(card)

@@ -81,9 +81,7 @@ def check_card(card: ModelCard) -> None:
     """
     spec: Any = card.spec
     if isinstance(spec, EfficientDetSpec):
-        check_keys(card.postprocess, PostprocessOptions)
-        options = TypeAdapter(PostprocessOptions).validate_python(vars(PostprocessOptions(**card.postprocess)))
-        _check_numbers("postprocess", options, _POSTPROCESS)
+        _check_numbers("postprocess", PostprocessOptions(**card.postprocess), _POSTPROCESS)
         _check_numbers("spec", spec, _DETECTOR)
         _check("spec.anchor_aspects", (side for pair in spec.anchor_aspects for side in pair), _POSITIVE_FACTOR)
         _check_length("spec.anchor_aspects", spec.anchor_aspects, 1, 100)
@@ -92,11 +90,25 @@ def check_card(card: ModelCard) -> None:
     _check_classes(card)
     _check_config(card.config)
     _check("score_threshold", _given(getattr(card, "score_threshold", None)), _RATE)
-    _check_length("class_thresholds", card.class_thresholds, 0, len(card.class_names))
+    if card.class_thresholds:
+        _check_length("class_thresholds", card.class_thresholds, len(card.class_names), len(card.class_names))
     _check("class_thresholds", card.class_thresholds, _RATE)
     _check("temperature", _given(getattr(card, "temperature", None)), _POSITIVE_FACTOR)
     if card.value_range is not None:
         _check("value_range", card.value_range, _Range(-1e300, 1e300))
+        if not card.value_range[0] < card.value_range[1]:
+            raise ValueError(f"value_range is {card.value_range}; expected the lower value first")
+
+
+def checked_options(plain: Any) -> dict[str, Any]:
+    """Options of `postprocess` by name, with values of their types.
+
+    Raises:
+        ValueError, ValidationError: a name is unknown, or a value of another type.
+    """
+    check_keys(plain, PostprocessOptions)
+    options = TypeAdapter(PostprocessOptions).validate_python(dict(plain))
+    return {name: getattr(options, name) for name in plain}
 
 
 def check_weights(card: ModelCard, state: Mapping[str, Any]) -> None:

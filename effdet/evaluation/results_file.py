@@ -26,7 +26,7 @@ from effdet.evaluation.matching import Predictions
 from effdet.evaluation.result_images import match_images
 from effdet.evaluation.result_rows import RESULT_KEYS
 from effdet.evaluation.truth_file import read_truth
-from effdet.plain_data import parse_json
+from effdet.plain_data import kind_of, parse_json, shortened, shown
 from effdet.text import count_of
 
 LOW_SCORE = 0.05  # a file whose lowest score is above it is questioned
@@ -80,7 +80,7 @@ def read_predictions(results: Path, table: Annotations) -> tuple[Predictions, li
     Raises:
         DataError: the file is missing or holds something else, or most detections are of other images or categories.
     """
-    columns, notes = _read_columns(results)
+    columns, notes = read_columns(results)
     images, more = match_images(results, columns.image_ids, columns.file_names, table)
     notes += more
     labels, more = _labels(results, columns.category_ids, table)
@@ -123,8 +123,8 @@ def _predictions(
     return Predictions(images[order], labels[order], corners, width * height, scores[order])
 
 
-def _read_columns(path: Path) -> tuple[Columns, list[str]]:
-    """The complete rows of a results file, and lines on the others.
+def read_columns(path: Path) -> tuple[Columns, list[str]]:
+    """The complete rows of a results file, whose numbers may be NaN or Inf, and lines on the others.
 
     Raises:
         DataError: there is no list of results, or no row is complete.
@@ -171,9 +171,9 @@ def _read_list(path: Path) -> list[Any]:
             raise DataError(
                 f"{path}: holds annotations without scores, not results; are the two files exchanged? {_EXPECTED}"
             )
-        keys = ", ".join(map(str, list(content)[:8])) or "nothing"
+        keys = shortened(", ".join(map(str, list(content)[:8]))) or "nothing"
         raise DataError(f"{path}: holds one object with the keys {keys}; {_EXPECTED}")
-    raise DataError(f"{path}: holds JSON of the type {type(content).__name__}; {_EXPECTED}")
+    raise DataError(f"{path}: holds JSON of the type {kind_of(content)}; {_EXPECTED}")
 
 
 def _columns(rows: Sequence[dict[str, Any]]) -> Columns:
@@ -196,7 +196,7 @@ def _columns(rows: Sequence[dict[str, Any]]) -> Columns:
 def _fault(row: Any) -> str | None:
     """What a row of a results file lacks; None if it is complete."""
     if not isinstance(row, dict):
-        return f"an element is a {type(row).__name__}, not an object"
+        return f"an element is a {kind_of(row)}, not an object"
     if "bbox" not in row and "segmentation" in row:
         return "rows have a mask (segmentation) and no bbox; write the boxes of the masks"
     for key in RESULT_KEYS:
@@ -281,4 +281,4 @@ def _count(which: NDArray[np.bool_]) -> str:
 
 def _some(values: Sequence[Any]) -> str:
     """The first few of some ids."""
-    return ", ".join(repr(value) for value in values[:6]) + (", ..." if len(values) > 6 else "")
+    return ", ".join(map(shown, values[:6])) + (", ..." if len(values) > 6 else "")

@@ -102,10 +102,10 @@ def _evaluator(folder: Path) -> CocoEvaluator:
     path = folder / "predictions.json"
     try:
         for each in parse_json(path.read_text(encoding="utf-8")):
-            x, y, width, height = each["bbox"]
-            entry = ([x, y, x + width, y + height], each["score"], labels[each["category_id"]])
+            x, y, width, height, score = _numbers(each)
+            entry = ([x, y, x + width, y + height], score, labels[each["category_id"]])
             found.setdefault(rows[each["image_id"]], []).append(entry)
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, OverflowError) as error:
         raise DataError(f"{path}: cannot be read ({reason_of(error)}); evaluate the run again") from None
     except KeyError as error:
         raise DataError(f"{path}: {error} is not of the data set any more; evaluate the run again") from None
@@ -115,6 +115,18 @@ def _evaluator(folder: Path) -> CocoEvaluator:
         columns = torch.tensor(boxes, dtype=torch.float64), torch.tensor(scores, dtype=torch.float64)
         evaluator.add(row, Detections(*columns, torch.tensor(classes)))
     return evaluator
+
+
+def _numbers(row: Any) -> list[float]:
+    """Box and score of a row of predictions.json.
+
+    Raises:
+        ValueError, TypeError, KeyError, OverflowError: they are not five finite numbers.
+    """
+    numbers = [*row["bbox"], row["score"]]
+    if len(numbers) != 5 or not all(type(number) in (int, float) and math.isfinite(number) for number in numbers):
+        raise ValueError("a row has no bbox of four finite numbers and a score")
+    return [float(number) for number in numbers]
 
 
 def _pair_classifiers(folders: Sequence[Path], runs: Sequence[RunContent]) -> dict[str, Any]:

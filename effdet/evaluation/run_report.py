@@ -20,8 +20,9 @@ from effdet.data.image_table import ImageTable
 from effdet.data.images import read_file, small_image
 from effdet.data.validation_list import with_saved_list
 from effdet.errors import ConfigError, DataError, EffdetError
+from effdet.evaluation.analysis_file import check_analysis, check_start
 from effdet.evaluation.tables import MEANINGS
-from effdet.plain_data import parse_json, parse_yaml
+from effdet.plain_data import parse_json
 from effdet.report.curves import read_log
 from effdet.report.run_page import RunContent, write_run_page
 from effdet.text import reason_of
@@ -31,7 +32,6 @@ ANALYSIS = "analysis.json"
 _SIDE = 480  # pixels along the longer side of an image on the page
 _NEEDED = ("task", "images", "metrics", "classes")  # keys of an analysis without which there is no report
 _EVALUATION = "eval-"  # how the folder of an evaluation beside its checkpoint is called
-_TASKS = ("detection", "classification")
 
 
 def write_run_report(folder: Path, images: ImageTable | Path | None = None) -> Path:
@@ -102,10 +102,12 @@ def read_analysis(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read ({reason_of(error)}); {advice}") from None
     missing = [key for key in _NEEDED if not isinstance(analysis, dict) or key not in analysis]
-    if missing or analysis["task"] not in _TASKS:
-        what = f"it lacks {', '.join(missing)}" if missing else f"its task is {analysis['task']!r}"
-        raise DataError(f"{path}: not an analysis of an evaluation, {what}; {advice}")
-    return dict(analysis)
+    if missing:
+        raise DataError(f"{path}: not an analysis of an evaluation, it lacks {', '.join(missing)}; {advice}")
+    try:
+        return check_analysis(analysis)
+    except ValueError as error:
+        raise DataError(f"{path}: not an analysis of an evaluation, {error}; {advice}") from None
 
 
 def _folder_of_training(folder: Path, analysis: Mapping[str, Any]) -> Path | None:
@@ -127,22 +129,20 @@ def _log(folder: Path, notes: list[str]) -> tuple[list[dict[str, float]], list[d
 def _recipe(folder: Path, notes: list[str]) -> dict[str, Any] | None:
     """The recipe of a folder as plain containers; None if there is none."""
     path = folder / "config.yaml"
+    if not path.is_file():
+        return None
     try:
-        tree = parse_yaml(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        return load_config(path).to_dict()
+    except ConfigError as error:
+        notes.append(f"the recipe is not shown: {reason_of(error)}")
         return None
-    except (OSError, ValueError) as error:
-        notes.append(f"{path}: cannot be read ({reason_of(error)})")
-        return None
-    return tree if isinstance(tree, dict) else None
 
 
 def _newest_start(folder: Path, notes: list[str]) -> dict[str, Any] | None:
     """The newest start in the manifest of a run; None without a manifest."""
     path = folder / "manifest.json"
     try:
-        start = parse_json(path.read_text(encoding="utf-8"))["starts"][-1]
-        return dict(start)
+        return check_start(parse_json(path.read_text(encoding="utf-8"))["starts"][-1])
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:

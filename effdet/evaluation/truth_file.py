@@ -20,6 +20,7 @@ from effdet.data.formats.coco_values import IdLookup, as_integer, as_number, id_
 from effdet.data.label_map import LabelMap
 from effdet.errors import DataError
 from effdet.evaluation.matching import Objects
+from effdet.plain_data import shown
 from effdet.text import count_of
 
 
@@ -89,7 +90,7 @@ def _classes(path: Path, categories: Rows) -> tuple[LabelMap, IdLookup]:
     for value, row in zip(_ids(path, "categories", categories), categories, strict=True):
         category_id = as_integer(value)
         if category_id is None:
-            raise DataError(f"{path}: a category has the id {value!r}; expected an integer")
+            raise DataError(f"{path}: a category has the id {shown(value)}; expected an integer")
         name_of.setdefault(category_id, str(row.get("name", category_id)))
     ids = sorted(name_of)
     return LabelMap(tuple(name_of[category_id] for category_id in ids), tuple(ids)), IdLookup(ids)
@@ -98,7 +99,9 @@ def _classes(path: Path, categories: Rows) -> tuple[LabelMap, IdLookup]:
 def _ids(path: Path, key: str, rows: Rows) -> list[Any]:
     for number, row in enumerate(rows):
         if not isinstance(row.get("id"), (int, float, str)):
-            raise DataError(f"{path}: {key}[{number}] has the id {row.get('id')!r}; every entry needs a number or text")
+            raise DataError(
+                f"{path}: {key}[{number}] has the id {shown(row.get('id'))}; every entry needs a number or text"
+            )
     return [row["id"] for row in rows]
 
 

@@ -5,7 +5,7 @@ They are drawn from log.jsonl alone, so they can be drawn again later; `training
 
 from __future__ import annotations
 
-import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from effdet.errors import DataError
 from effdet.files import atomic_write
+from effdet.plain_data import parse_json, shortened, shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,6 +30,7 @@ _NOTE = (
     "record. Beyond 10,000 records every second, third ... is drawn."
 )
 _MOST_RECORDS = 10_000  # of training; in longer logs every second, third ... record is read
+_MOST_STEPS = 2**53
 _MOST_POINTS = 500  # of a line; more are drawn as the mean and the range of this many groups
 _SMOOTHED_FROM = 40  # points
 _LOG_SCALE_FROM = 20.0  # largest value over smallest
@@ -80,12 +82,29 @@ def read_log(path: Path) -> tuple[list[dict[str, float]], list[dict[str, float]]
         training = [line for line in lines if '"learning_rate"' in line]
         every = len(training) // _MOST_RECORDS + 1
         newest_and_before = training[::-every]
-        evaluations = [json.loads(line) for line in lines if '"learning_rate"' not in line]
-        return [json.loads(line) for line in reversed(newest_and_before)], evaluations
+        evaluations = [_record(line) for line in lines if '"learning_rate"' not in line]
+        return [_record(line) for line in reversed(newest_and_before)], evaluations
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); pass the folder of a run") from None
     except ValueError as error:
         raise DataError(f"{path}: not a log of a run ({error}); expected a JSON object per line") from None
+
+
+def _record(line: str) -> dict[str, float]:
+    """A line of a log.
+
+    Raises:
+        ValueError: it is no record with a step, an epoch and seconds, whose values are numbers.
+    """
+    record = parse_json(line)
+    if not isinstance(record, dict) or not {"step", "epoch", "seconds"} <= record.keys():
+        raise ValueError("a line has no step, epoch and seconds")
+    for name, value in record.items():
+        if type(value) not in (int, float, type(None)) or (type(value) is int and abs(value) > _MOST_STEPS):
+            raise ValueError(f"{shortened(name)} is {shown(value)}, which is no number of a log")
+    if not all(type(record[name]) in (int, float) and math.isfinite(record[name]) for name in ("step", "seconds")):
+        raise ValueError("step or seconds is no number")
+    return record
 
 
 def _headline(name: str, training: list[dict[str, float]], evaluations: list[dict[str, float]]) -> str:

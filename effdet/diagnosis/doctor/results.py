@@ -1,6 +1,7 @@
 """A COCO file with the truth and a COCO results file, read leniently, and checks of the ids in the results.
 
-A results file with faults is what is diagnosed here, so only rows that cannot be understood are left out.
+A results file with faults is what is diagnosed here, so only rows that cannot be understood are left out; the rows are
+read in `effdet/evaluation/results_file.py`.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from effdet.data.formats.split_files import SplitFiles
 from effdet.data.formats.table import repair_boxes
 from effdet.diagnosis.doctor.scoring import average_precision
 from effdet.diagnosis.doctor.verdict import Check
-from effdet.errors import DataError
 from effdet.evaluation.matching import Predictions
-from effdet.plain_data import parse_json
+from effdet.evaluation.results_file import read_columns
+from effdet.plain_data import shortened
 from effdet.text import count_of
 
 
@@ -33,14 +34,14 @@ class Results(NamedTuple):
         category_ids: as in the file, D ids.
         boxes: [D, 4] float64, xyxy of a `bbox` of x, y, width and height.
         scores: [D] float64.
-        unusable: rows left out, because a value is missing or no number.
+        notes: lines on the rows that are left out.
     """
 
     image_ids: list[Any]
     category_ids: list[Any]
     boxes: NDArray[np.float64]
     scores: NDArray[np.float64]
-    unusable: int
+    notes: list[str]
 
 
 def read_truth(path: Path) -> Annotations:
@@ -58,56 +59,31 @@ def read_results(path: Path) -> Results:
     Raises:
         DataError: the file is missing, or is no list of predictions.
     """
-    try:
-        rows = parse_json(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); give a COCO results file") from None
-    except ValueError:
-        raise DataError(f"{path}: is no JSON file; expected a COCO results file") from None
-    if isinstance(rows, dict):
-        rows = rows.get("annotations")
-    if not isinstance(rows, list):
-        raise DataError(f"{path}: has no list of predictions; expected rows of image_id, category_id, bbox and score")
-    usable = [row for row in rows if isinstance(row, dict) and _numbers(row) is not None]
-    if rows and not usable:
-        raise DataError(
-            f"{path}: no row has image_id, category_id, bbox (four numbers) and score; expected them in each"
-        )
-    values = np.array([_numbers(row) for row in usable], np.float64).reshape(-1, 5)
-    boxes = np.concatenate([values[:, :2], values[:, :2] + values[:, 2:4]], axis=1)
+    columns, notes = read_columns(path)
+    with np.errstate(invalid="ignore", over="ignore"):
+        boxes = np.concatenate([columns.boxes[:, :2], columns.boxes[:, :2] + columns.boxes[:, 2:]], axis=1)
+    finite = np.isfinite(boxes).all(axis=1) & np.isfinite(columns.scores)
+    if not finite.all():
+        notes = [*notes, f"{count_of(int((~finite).sum()), 'prediction')} left out: bbox or score is no finite number"]
+    rows = np.flatnonzero(finite)
     return Results(
-        [row["image_id"] for row in usable],
-        [row["category_id"] for row in usable],
-        boxes,
-        values[:, 4],
-        len(rows) - len(usable),
+        [columns.image_ids[row] for row in rows],
+        [columns.category_ids[row] for row in rows],
+        boxes[rows],
+        columns.scores[rows],
+        notes,
     )
-
-
-def _numbers(row: dict[str, Any]) -> list[float] | None:
-    """Bbox and score of a row; None if one is missing or no finite number."""
-    box, score = row.get("bbox"), row.get("score")
-    if "image_id" not in row or "category_id" not in row or not isinstance(box, list) or len(box) != 4:
-        return None
-    values = [*box, score]
-    if not all(isinstance(value, (int, float)) and np.isfinite(value) for value in values):
-        return None
-    return [float(value) for value in values]
 
 
 def predictions_by_id(table: Annotations, results: Results) -> tuple[Predictions, list[str]]:
     """The predictions of known images and classes, and a line on each kind of row that is left out."""
     images, labels = _image_rows(table, results), _labels(table, results)
-    facts = []
-    if results.unusable:
-        facts.append(
-            f"{count_of(results.unusable, 'prediction')} with a missing value or one that is no number left out"
-        )
+    facts = list(results.notes)
     for rows, ids, what, own in (
         (images, results.image_ids, "image_id", table.image_ids.tolist()),
         (labels, results.category_ids, "category_id", list(table.label_map.category_ids)),
     ):
-        unknown = [str(ids[row]) for row in np.flatnonzero(rows < 0)]
+        unknown = [shortened(str(ids[row])) for row in np.flatnonzero(rows < 0)]
         if unknown:
             facts.append(
                 f"{len(unknown)} of {count_of(len(ids), 'prediction')} left out, because the annotations do not have "

@@ -5,7 +5,6 @@ The weights of the run are never changed: the batch is learned by a copy.
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from effdet.data.annotations import Annotations
 from effdet.data.check.boxes import input_sides
 from effdet.diagnosis.doctor.patient import Patient, evenly
 from effdet.errors import EffdetError
+from effdet.plain_data import parse_json
 from effdet.text import count_of
 from effdet.training.tasks import TASKS
 
@@ -26,6 +26,7 @@ OVERFIT_STEPS, OVERFIT_IMAGES, OVERFIT_RATE = 20, 4, 3e-3
 LEARNS = 0.7  # a model learns if the loss of one batch falls to this fraction
 FEW_STEPS = 500  # fewer steps are named as such where a model has learned little
 FINEST_STRIDE = 8
+_LARGEST = 2**53  # integer of a log
 SMALL = 0.5  # sides below this fraction of the smallest anchor get few positive anchors
 MOST = 0.5  # fraction of the objects from which on a fact is about the data set
 
@@ -130,25 +131,35 @@ def log_facts(patient: Patient) -> list[str]:
 def steps_done(patient: Patient) -> int | None:
     """Steps of the training; None if neither last.pt nor the log says."""
     step = patient.training.get("step")
-    return (
-        step if step is not None else max((record.get("step", 0) for record in _records(patient.folder)), default=None)
-    )
+    if isinstance(step, int):
+        return step
+    return max((int(record.get("step", 0)) for record in _records(patient.folder)), default=None)
 
 
-def _records(folder: Path | None) -> list[dict[str, Any]]:
-    """The records of log.jsonl; lines that are incomplete are skipped, as the last one of a run that was killed."""
+def _records(folder: Path | None) -> list[dict[str, float]]:
+    """The finite numbers of the records of log.jsonl, and its losses of NaN or Inf.
+
+    Lines that are incomplete are skipped, as the last one of a run that was killed.
+    """
     file = folder / "log.jsonl" if folder else None
     if file is None or not file.is_file():
         return []
     records = []
-    for line in file.read_text(encoding="utf-8").splitlines():
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            record = json.loads(line)
+            record = parse_json(line)
         except ValueError:
             continue
         if isinstance(record, dict):
-            records.append(record)
+            records.append({name: value for name, value in record.items() if _is_logged(name, value)})
     return records
+
+
+def _is_logged(name: str, value: object) -> bool:
+    """Whether a value of a record is a number that is used; an integer may not be too large for a float."""
+    if type(value) is int:
+        return abs(value) < _LARGEST
+    return type(value) is float and (name == "loss" or math.isfinite(value))
 
 
 def steps_text(steps: int | None) -> str:

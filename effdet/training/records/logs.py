@@ -18,6 +18,7 @@ from typing import TypeVar
 
 from effdet.errors import DataError
 from effdet.files import write_text
+from effdet.plain_data import parse_json
 from effdet.report.curves import HIGH_DATA_WAIT
 from effdet.training.records.trackers import Trackers
 
@@ -117,7 +118,7 @@ def _step_of_line(line: str, path: Path, number: int) -> tuple[int, bool]:
     """(step, whether it is of an evaluation) of a line of either file; (0, False) for the header of log.csv."""
     try:
         if path.suffix == ".jsonl":
-            record = json.loads(line)
+            record = parse_json(line)
             return int(record["step"]), "learning_rate" not in record
         step, _, _, learning_rate, *_ = line.split(",")
         return (0, False) if number == 1 else (int(step), learning_rate == "")

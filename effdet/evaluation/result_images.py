@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from effdet.data.annotations import Annotations
 from effdet.data.formats.coco_values import IdLookup
 from effdet.errors import DataError
+from effdet.plain_data import shortened, shown
 from effdet.text import count_of
 
 _MOST = 0.5  # fraction of the detections of unknown images from which on the file is refused
@@ -104,7 +105,7 @@ def _contradictions(path: Path, rows: NDArray[np.int64], file_names: Sequence[An
     row, name = min(wrong, key=str)
     return [
         f"{path.name}: {count_of(count, 'detection')} with the image_id of one image and the file_name of another, "
-        f"such as '{name}' for '{table.file_name(row)}'; the image_id is used"
+        f"such as '{shortened(str(name))}' for '{shortened(table.file_name(row))}'; the image_id is used"
     ]
 
 
@@ -115,8 +116,8 @@ def _unknown(path: Path, count: int, total: int, unknown: Sequence[Any], table: 
         DataError: most of the detections are such.
     """
     seen = (
-        f"such as image_id {unknown[0]!r}; the annotations have image ids such as {table.image_ids[0].item()!r} and "
-        f"file names such as '{table.file_name(0)}'"
+        f"such as image_id {shown(unknown[0])}; the annotations have image ids such as "
+        f"{shown(table.image_ids[0].item())} and file names such as '{shortened(table.file_name(0))}'"
     )
     if count > _MOST * total:
         raise DataError(

@@ -25,7 +25,7 @@ from effdet.evaluation.coco import CocoEvaluator
 from effdet.evaluation.matching import Predictions
 from effdet.evaluation.result_images import match_images
 from effdet.evaluation.result_rows import RESULT_KEYS
-from effdet.evaluation.truth_file import read_truth
+from effdet.evaluation.truth_file import LARGEST, are_usable, read_truth
 from effdet.plain_data import kind_of, parse_json, shortened, shown
 from effdet.text import count_of
 
@@ -86,11 +86,10 @@ def read_predictions(results: Path, table: Annotations) -> tuple[Predictions, li
     labels, more = _labels(results, columns.category_ids, table)
     notes += more
     boxes, scores = columns.boxes, columns.scores
-    with np.errstate(invalid="ignore"):
-        finite = np.isfinite(boxes).all(axis=1) & np.isfinite(scores)
-    if not finite.all():
-        notes.append(f"{results.name}: {_count(~finite)} with NaN or Inf in bbox or score left out")
-    kept = finite & (images >= 0) & (labels >= 0)
+    usable = are_usable(boxes).all(axis=1) & are_usable(scores)
+    if not usable.all():
+        notes.append(f"{results.name}: {_count(~usable)} with NaN, Inf or a number beyond {LARGEST:g} left out")
+    kept = usable & (images >= 0) & (labels >= 0)
     images, labels, boxes, scores = images[kept], labels[kept], boxes[kept], scores[kept]
     notes += [f"{results.name}: {line}" for line in _doubts(table, images, labels, boxes, scores)]
     return _predictions(table, images, labels, boxes, scores), notes
@@ -183,7 +182,7 @@ def _columns(rows: Sequence[dict[str, Any]]) -> Columns:
         raise ValueError
     if not {*map(type, images), *map(type, categories)} <= {int, float, str}:
         raise TypeError
-    names = [row.get("file_name") for row in rows] if any("file_name" in row for row in rows) else []
+    names = [_name(row.get("file_name")) for row in rows] if any("file_name" in row for row in rows) else []
     return Columns(
         image_ids=images,
         category_ids=categories,
@@ -191,6 +190,11 @@ def _columns(rows: Sequence[dict[str, Any]]) -> Columns:
         scores=np.fromiter(scores, np.float64, len(scores)),
         file_names=names,
     )
+
+
+def _name(value: Any) -> Any:
+    """The name of an image; None where a row has none."""
+    return value if isinstance(value, (str, int, float)) else None
 
 
 def _fault(row: Any) -> str | None:

@@ -23,6 +23,8 @@ from effdet.evaluation.matching import Objects
 from effdet.plain_data import shown
 from effdet.text import count_of
 
+LARGEST = 1e9  # coordinate or score
+
 
 def read_truth(path: Path, ignore_is_difficult: bool = False) -> tuple[Annotations, Objects, list[str]]:
     """The table of a COCO file, its objects in the order of the table, and lines on what was left out.
@@ -50,7 +52,7 @@ def read_truth(path: Path, ignore_is_difficult: bool = False) -> tuple[Annotatio
     left_out = {
         "of images that the file does not list": owners < 0,
         "of categories that the file does not list": (owners >= 0) & (labels < 0),
-        "without a box of four finite numbers": (owners >= 0) & (labels >= 0) & ~np.isfinite(boxes).all(axis=1),
+        "without a box of four finite numbers": (owners >= 0) & (labels >= 0) & ~are_usable(boxes).all(axis=1),
     }
     kept = ~np.any(list(left_out.values()), axis=0)
     if not kept.any():
@@ -103,6 +105,12 @@ def _ids(path: Path, key: str, rows: Rows) -> list[Any]:
                 f"{path}: {key}[{number}] has the id {shown(row.get('id'))}; every entry needs a number or text"
             )
     return [row["id"] for row in rows]
+
+
+def are_usable(numbers: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Whether numbers are finite, and not so large that sums and areas become Inf."""
+    with np.errstate(invalid="ignore"):
+        return np.asarray(abs(numbers) <= LARGEST)
 
 
 def _box(value: Any) -> Iterable[float]:

@@ -199,7 +199,7 @@ def test_rows_with_nan_are_left_out_and_counted(tmp_path, key, value):
     rows = small_results()
     rows[0][key] = value
     evaluator, notes = read(tmp_path, small_truth(), rows)
-    assert notes == ["results.json: 1 detection with NaN or Inf in bbox or score left out"]
+    assert notes == ["results.json: 1 detection with NaN, Inf or a number beyond 1e+09 left out"]
     assert len(evaluator.predicted().scores) == 5
 
 

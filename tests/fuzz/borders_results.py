@@ -163,5 +163,5 @@ def _read_run(path: Path) -> None:
 BORDERS = (
     Border("results", _make_results, _read_results),
     Border("doctor predictions", _make_results, _read_doctor),
-    Border("run folder", _make_run, _read_run, seconds=20, heavy=True),
+    Border("run folder", _make_run, _read_run, seconds=20),
 )

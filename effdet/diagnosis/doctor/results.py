@@ -22,6 +22,7 @@ from effdet.diagnosis.doctor.scoring import average_precision
 from effdet.diagnosis.doctor.verdict import Check
 from effdet.evaluation.matching import Predictions
 from effdet.evaluation.results_file import read_columns
+from effdet.evaluation.truth_file import are_usable
 from effdet.plain_data import shortened
 from effdet.text import count_of
 
@@ -60,16 +61,15 @@ def read_results(path: Path) -> Results:
         DataError: the file is missing, or is no list of predictions.
     """
     columns, notes = read_columns(path)
-    with np.errstate(invalid="ignore", over="ignore"):
-        boxes = np.concatenate([columns.boxes[:, :2], columns.boxes[:, :2] + columns.boxes[:, 2:]], axis=1)
-    finite = np.isfinite(boxes).all(axis=1) & np.isfinite(columns.scores)
-    if not finite.all():
-        notes = [*notes, f"{count_of(int((~finite).sum()), 'prediction')} left out: bbox or score is no finite number"]
-    rows = np.flatnonzero(finite)
+    usable = are_usable(columns.boxes).all(axis=1) & are_usable(columns.scores)
+    if not usable.all():
+        notes = [*notes, f"{count_of(int((~usable).sum()), 'prediction')} left out: bbox or score is no finite number"]
+    rows = np.flatnonzero(usable)
+    corner, sides = columns.boxes[rows, :2], columns.boxes[rows, 2:]
     return Results(
         [columns.image_ids[row] for row in rows],
         [columns.category_ids[row] for row in rows],
-        boxes[rows],
+        np.concatenate([corner, corner + sides], axis=1),
         columns.scores[rows],
         notes,
     )

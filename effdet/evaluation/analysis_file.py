@@ -62,25 +62,28 @@ class _Settings(_Checked):
     coco_cap: _Count | None = None
 
 
-class _OperatingPoint(_Checked):
+class _Best(_Checked):
     score: _Real | None = None
     F1: _Real | None = None
     precision: _Real | None = None
     recall: _Real | None = None
 
     @model_validator(mode="after")
-    def _is_whole(self) -> _OperatingPoint:
+    def _is_whole(self) -> _Best:
         if self.score is not None and None in (self.F1, self.precision, self.recall):
             raise ValueError("has a score without F1, precision and recall")
         return self
 
 
-class _Wanted(_OperatingPoint):
+class _Wanted(_Checked):
     wanted: _Real
+    score: _Real | None = None
+    precision: _Real | None = None
+    recall: _Real | None = None
 
 
 class _Thresholds(_Checked):
-    best: _OperatingPoint | None = None
+    best: _Best | None = None
     precision: list[_Wanted | None] | None = None
     recall: list[_Wanted | None] | None = None
 
@@ -201,7 +204,7 @@ class _Analysis(_Checked):
     @model_validator(mode="after")
     def _intervals_have_two_ends(self) -> _Analysis:
         for name, value in (self.intervals or {}).items():
-            if (name in _SETTINGS_OF_INTERVALS) == isinstance(value, list):
+            if isinstance(value, float) != (name in _SETTINGS_OF_INTERVALS):
                 raise ValueError(f"the interval '{shortened(name)}' is no list of two numbers")
             if isinstance(value, list) and value.count(None) == 1:
                 raise ValueError(f"the interval '{shortened(name)}' has one end")

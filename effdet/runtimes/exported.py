@@ -13,9 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from effdet.errors import ConfigError
+from effdet.errors import ConfigError, WeightsError
 from effdet.postprocess import check_finite, finite_sums, postprocess_boxes
 from effdet.structures import Detections
+from effdet.text import count_of, reason_of
 from effdet.types import PostprocessOptions
 from effdet.weights.exported import ExportCard
 
@@ -39,9 +40,18 @@ class ExportedRuntime:
         """See `Runtime`."""
         self.check_options(options)
         outputs = self.outputs(images)
+        classes = len(self.card.class_names)
         if self.export.postprocess is None:
+            self._check_shapes(outputs, class_logits=(None, classes), boxes=(None, 4))
             return postprocess_boxes(outputs["class_logits"], outputs["boxes"], options)
-        return _selected(outputs, options)
+        self._check_shapes(outputs, boxes=(None, 4), scores=(None,), labels=(None,), counts=())
+        results = _selected(outputs, options)
+        if not all(_are_sound(result, classes) for result in results):
+            raise WeightsError(
+                f"{self.name}: gives boxes of NaN or Inf, or labels that are none of its {classes} classes; export it "
+                "again"
+            )
+        return results
 
     def logits(self, images: Tensor) -> Tensor:
         """See `Runtime`."""
@@ -50,7 +60,9 @@ class ExportedRuntime:
                 f"{self.name}: has the face '{self.export.face}', whose outputs are features; export it with "
                 "--face logits to classify"
             )
-        return self.outputs(images)["logits"].float()
+        outputs = self.outputs(images)
+        self._check_shapes(outputs, logits=(len(self.card.class_names),))
+        return outputs["logits"].float()
 
     def outputs(self, images: Tensor) -> dict[str, Tensor]:
         """The outputs of the file by name for images [B, 3, H, W] uint8 RGB; a fixed batch is filled with copies.
@@ -71,8 +83,43 @@ class ExportedRuntime:
         for start in range(0, len(pixels), fixed):
             chunk = pixels[start : start + fixed]
             filled = chunk if len(chunk) == fixed else np.concatenate([chunk, chunk[-1:].repeat(fixed - len(chunk), 0)])
-            results.append({name: values[: len(chunk)] for name, values in self._graph(filled).items()})
+            results.append({name: values[: len(chunk)] for name, values in self._run(filled).items()})
         return {name: torch.from_numpy(np.concatenate([result[name] for result in results])) for name in results[0]}
+
+    def _run(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.generic]]:
+        """The outputs of the graph for a batch.
+
+        Raises:
+            WeightsError: the graph cannot run on images of the size that the metadata says, or gives another number of
+                outputs.
+        """
+        try:
+            outputs = self._graph(images)
+        except MemoryError:
+            raise
+        except Exception as error:  # every runtime raises errors of its own
+            raise WeightsError(
+                f"{self.name}: cannot run on images {list(images.shape)} uint8, which its metadata describes: "
+                f"{reason_of(error)}; export it again"
+            ) from None
+        if any(values.ndim == 0 or len(values) != len(images) for values in outputs.values()):
+            raise WeightsError(f"{self.name}: gives outputs for another number of images; export it again")
+        return outputs
+
+    def _check_shapes(self, outputs: dict[str, Tensor], **expected: tuple[int | None, ...]) -> None:
+        """Raises WeightsError if an output is missing, or has other sizes behind the batch than `expected`."""
+        for name, sizes in expected.items():
+            shape = tuple(outputs[name].shape[1:]) if name in outputs else None
+            if (
+                shape is None
+                or len(shape) != len(sizes)
+                or any(b not in (a, None) for a, b in zip(shape, sizes, strict=True))
+            ):
+                held = "; ".join(f"{key} {list(values.shape)}" for key, values in outputs.items())
+                raise WeightsError(
+                    f"{self.name}: its outputs are {held}, which do not fit the face '{self.export.face}' of a model "
+                    f"with {count_of(len(self.card.class_names), 'class', 'classes')}; export it again"
+                )
 
     def check_options(self, options: PostprocessOptions) -> None:
         """Raises ConfigError if the file gives no detections, or its NMS is fixed to other options."""
@@ -114,7 +161,14 @@ def _selected(outputs: dict[str, Tensor], options: PostprocessOptions) -> list[D
     for boxes, scores, labels, count in zip(
         outputs["boxes"], outputs["scores"], outputs["labels"], outputs["counts"].tolist(), strict=True
     ):
-        above = int((scores[:count] >= options.score_threshold).sum())  # sorted by descending score
+        above = int((scores[: max(count, 0)] >= options.score_threshold).sum())  # sorted by descending score
         kept = slice(min(above, options.max_detections))
         results.append(Detections(boxes[kept], scores[kept], labels[kept].long()))
     return results
+
+
+def _are_sound(detections: Detections, classes: int) -> bool:
+    """Whether boxes and scores are finite, and labels are classes."""
+    labels = detections.labels
+    finite = bool(detections.boxes.isfinite().all() and detections.scores.isfinite().all())
+    return finite and bool(((labels >= 0) & (labels < classes)).all())

@@ -61,6 +61,8 @@ def read_results(path: Path) -> Results:
         DataError: the file is missing, or is no list of predictions.
     """
     columns, notes = read_columns(path)
+    if not columns.scores.size:
+        notes = []  # an empty file has a verdict of its own
     usable = are_usable(columns.boxes).all(axis=1) & are_usable(columns.scores)
     if not usable.all():
         notes = [*notes, f"{count_of(int((~usable).sum()), 'prediction')} left out: bbox or score is no finite number"]

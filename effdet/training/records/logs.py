@@ -122,7 +122,7 @@ def _step_of_line(line: str, path: Path, number: int) -> tuple[int, bool]:
             return int(record["step"]), "learning_rate" not in record
         step, _, _, learning_rate, *_ = line.split(",")
         return (0, False) if number == 1 else (int(step), learning_rate == "")
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError):
         raise DataError(
             f"{path}: line {number} is not a log record ({line.strip()[:60]!r}); remove the line, or move the file "
             "away to start a new log"

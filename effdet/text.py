@@ -5,6 +5,8 @@ Sentences stand where they are shown; types of errors are in `errors.py`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # first characters by which a spreadsheet takes a cell for a formula
 
 
@@ -21,6 +23,16 @@ def count_of(count: int, noun: str, plural: str | None = None) -> str:
         plural: of any other count; by default the noun with an s.
     """
     return f"{count} {noun if count == 1 else plural or noun + 's'}"
+
+
+def some_of(texts: Sequence[str], most: int = 6) -> str:
+    """The first few of some texts, and whether there are more.
+
+    Example:
+        >>> some_of(["a", "b", "c"], 2), some_of(["a", "b"], 2)
+        ('a, b, ...', 'a, b')
+    """
+    return ", ".join(texts[:most]) + (", ..." if len(texts) > most else "")
 
 
 def reason_of(error: BaseException) -> str:

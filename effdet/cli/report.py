@@ -79,5 +79,5 @@ def _print_differences(paired: dict[str, Any] | None) -> None:
             f"{pair['b']} against {pair['a']}: {metric} {100 * pair['difference']:+.1f} points, 95% interval {low} to "
             f"{high}: {pair['verdict']}"
         )
-    if paired.get("note"):
-        print(paired["note"])
+    for note in paired["notes"]:
+        print(note)

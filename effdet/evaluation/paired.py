@@ -2,7 +2,7 @@
 
 The same random halves of the images are used for all runs, see `bootstrap.py`. Images say how well the difference
 carries over to other images. They do not show that the same recipe gives another AP with another seed, so the standard
-deviation between seeds is added: measured where runs differ by the seed alone, and assumed otherwise.
+deviation between seeds is added; where it is from is in `seed_noise.py`.
 """
 
 from __future__ import annotations
@@ -29,14 +29,9 @@ from effdet.evaluation.bootstrap import (
     student,
 )
 from effdet.evaluation.matching import Matches, Objects
+from effdet.evaluation.seed_noise import Noise, assumed_noise, noise_notes, seed_noise
 from effdet.text import count_of
 
-# Standard deviation of AP between seeds, where too few runs measure it: that of EfficientDet-Lite0 at 192 x 256 pixels
-# on BCCD. It was 0.005 for the whole recipe of BCCD and 0.034 for three epochs of the demo, so it counts no more than
-# if three runs had measured it.
-ASSUMED_NOISE = 0.012
-ASSUMED_DEGREES = 2  # of freedom
-ENOUGH_DEGREES = 3  # of measured noise, from which nothing is assumed
 METRICS = ("AP", "AP50", "AP75")
 _DECIMALS = 5
 
@@ -49,11 +44,13 @@ class ComparedRun:
         name: such as its folder.
         matches: its detections matched to the objects that all runs have in common.
         recipe: anything hashable, the same for runs that differ by the seed alone; None if it is unknown.
+        change: of AP at the end of its training, as `late_change` gives it.
     """
 
     name: str
     matches: Matches
     recipe: Hashable = None
+    change: float | None = None
 
 
 class _StandardError(NamedTuple):
@@ -61,19 +58,6 @@ class _StandardError(NamedTuple):
 
     value: float
     degrees: float
-
-
-@dataclass(frozen=True)
-class _Noise:
-    """The standard deviation of a metric between runs of one recipe that differ by the seed alone.
-
-    Attributes:
-        value: on the same images.
-        degrees: of freedom.
-    """
-
-    value: float
-    degrees: int
 
 
 def compare_runs(runs: Sequence[ComparedRun], objects: Objects, num_images: int, seed: int = 0) -> dict[str, Any]:
@@ -86,9 +70,9 @@ def compare_runs(runs: Sequence[ComparedRun], objects: Objects, num_images: int,
         seed: of the random halves.
 
     Returns:
-        `pairs`, each with the names `a` and `b`, `metric`, `difference` (b minus a), its 95% `interval`, the `noise`
-        (standard deviation between seeds) and a `verdict`; and a `note` that says where the noise is from. The interval
-        includes the noise. AP50 and AP75 are compared only where runs measure their noise.
+        `pairs`, each with the names `a` and `b`, `metric`, `difference` (b minus a), its 95% `interval`, the `noise` of
+        a and b (standard deviation between seeds) and a `verdict`; and `notes`, which say where the noise is from. The
+        interval includes the noise. AP50 and AP75 are compared only where runs measure their noise.
 
     Raises:
         DataError: there are fewer than two runs, too few images, or a run was evaluated on other objects.
@@ -96,18 +80,19 @@ def compare_runs(runs: Sequence[ComparedRun], objects: Objects, num_images: int,
     _check(runs, objects, num_images)
     count = num_halves([class_matches(run.matches, objects) for run in runs])
     sampled = [sample(run.matches, objects, num_images, seed, count) for run in runs]
-    groups, pairs = _groups(runs), list[dict[str, Any]]()
+    groups, changes = _groups(runs), [run.change for run in runs]
+    pairs, notes = list[dict[str, Any]](), list[str]()
     for metric in METRICS:
         values = [float(mean_over_classes(metrics_by_class(one.whole[None])[metric])[0]) for one in sampled]
-        errors = _errors_over_images(sampled, metric)
-        noise = _noise(groups, values, may_assume=metric == "AP")
-        if noise is None:
+        noise = seed_noise(values, groups, list(map(assumed_noise, changes)) if metric == "AP" else None)
+        if not noise:
             continue
-        for pair, error in errors.items():
-            first, second = pair
-            row = _verdict(values[second] - values[first], error, noise)
+        if metric == "AP":
+            notes = noise_notes([run.name for run in runs], changes, groups, noise)
+        for (first, second), error in _errors_over_images(sampled, metric).items():
+            row = _verdict(values[second] - values[first], error, noise[first], noise[second])
             pairs.append({"a": runs[first].name, "b": runs[second].name, "metric": metric, **row})
-    return {"pairs": pairs, "note": _note(groups, pairs[0]["noise"])}
+    return {"pairs": pairs, "notes": notes}
 
 
 def _check(runs: Sequence[ComparedRun], objects: Objects, num_images: int) -> None:
@@ -147,53 +132,22 @@ def _groups(runs: Sequence[ComparedRun]) -> list[list[int]]:
     return [group for group in rows.values() if len(group) > 1]
 
 
-def _noise(groups: list[list[int]], values: list[float], may_assume: bool) -> _Noise | None:
-    """The noise of a metric, pooled over the groups and, where these are small, with the assumed one.
-
-    Args:
-        groups: rows of the runs that differ by the seed alone.
-        values: the metric of each run.
-        may_assume: whether `ASSUMED_NOISE` is that of the metric; else the noise is None without groups.
-    """
-    measured = sum(len(group) - 1 for group in groups)
-    assumed = min(max(ENOUGH_DEGREES - measured, 0), ASSUMED_DEGREES) if may_assume else 0
-    squares = sum(float(np.var([values[row] for row in group])) * len(group) for group in groups)
-    if not measured + assumed or not np.isfinite(squares):
-        return None
-    degrees = measured + assumed
-    return _Noise(sqrt((squares + assumed * ASSUMED_NOISE**2) / degrees), degrees)
-
-
-def _verdict(difference: float, error: _StandardError, noise: _Noise) -> dict[str, Any]:
+def _verdict(difference: float, error: _StandardError, first: Noise, second: Noise) -> dict[str, Any]:
     """The interval of a difference, and whether it excludes 0.
 
     Its variance is that over images plus that of two seeds. The noise between seeds was seen on images too, so this
     is rather too much than too little. The degrees of freedom are those of Welch and Satterthwaite.
     """
-    seeds = 2 * noise.value**2
+    seeds = first.value**2 + second.value**2
     variance = error.value**2 + seeds
+    noise = [round(first.value, _DECIMALS), round(second.value, _DECIMALS)]
     if not np.isfinite(variance) or not np.isfinite(difference):
-        return {"difference": None, "interval": None, "noise": noise.value, "verdict": "not distinguishable"}
-    doubt = error.value**4 / error.degrees + seeds**2 / noise.degrees
+        return {"difference": None, "interval": None, "noise": noise, "verdict": "not distinguishable"}
+    doubt = error.value**4 / error.degrees + seeds**2 / min(first.degrees, second.degrees)
     reach = student(max(variance**2 / doubt, 1.0) if doubt else error.degrees) * sqrt(variance)
     return {
         "difference": round(difference, _DECIMALS),
         "interval": [round(difference - reach, _DECIMALS), round(difference + reach, _DECIMALS)],
-        "noise": round(noise.value, _DECIMALS),
+        "noise": noise,
         "verdict": "different" if abs(difference) > reach else "not distinguishable",
     }
-
-
-def _note(groups: list[list[int]], noise: float) -> str:
-    """Where the noise of AP between seeds is from."""
-    if groups:
-        runs = sum(map(len, groups))
-        return (
-            f"Runs of one recipe with other seeds differ by a standard deviation of about {noise:.3f} in AP, as {runs} "
-            "of these runs show that differ by the seed alone. The intervals of the differences include it."
-        )
-    return (
-        f"Runs of one recipe with other seeds are assumed to differ by a standard deviation of about {noise:.3f} in "
-        "AP, because none of these runs differ by the seed alone. The intervals of the differences include it. To "
-        "measure it, train a recipe again with another seed and compare these runs too."
-    )

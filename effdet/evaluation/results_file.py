@@ -27,7 +27,7 @@ from effdet.evaluation.result_images import match_images
 from effdet.evaluation.result_rows import RESULT_KEYS
 from effdet.evaluation.truth_file import LARGEST, are_usable, read_truth
 from effdet.plain_data import kind_of, parse_json, shortened, shown
-from effdet.text import count_of
+from effdet.text import count_of, some_of
 
 LOW_SCORE = 0.05  # a file whose lowest score is above it is questioned
 _MOST = 0.5  # fraction of the detections from which on something is a fault of the whole file
@@ -230,7 +230,7 @@ def _labels(path: Path, category_ids: list[Any], table: Annotations) -> tuple[ND
     if not unknown:
         return labels, []
     count = int(np.count_nonzero(labels < 0))
-    seen = f"such as {_some(unknown)}; the annotations have {_some(known)}"
+    seen = f"such as {some_of(list(map(shown, unknown)))}; the annotations have {some_of(list(map(shown, known)))}"
     if count > _MOST * len(labels):
         advice = "write the ids of the annotation file, not labels counted from 0 or 1"
         raise DataError(f"{path}: {count} of {len(labels)} detections have an unknown category_id, {seen}; {advice}")
@@ -281,8 +281,3 @@ def _different(groups: NDArray[np.int64], *columns: NDArray[np.float64]) -> int:
 
 def _count(which: NDArray[np.bool_]) -> str:
     return count_of(int(np.count_nonzero(which)), "detection")
-
-
-def _some(values: Sequence[Any]) -> str:
-    """The first few of some ids."""
-    return ", ".join(map(shown, values[:6])) + (", ..." if len(values) > 6 else "")

@@ -21,6 +21,7 @@ from effdet.data.validation_list import with_saved_list
 from effdet.errors import DataError, EffdetError
 from effdet.evaluation.coco import CocoEvaluator
 from effdet.evaluation.paired import ComparedRun, compare_runs
+from effdet.evaluation.seed_noise import late_change
 from effdet.plain_data import parse_json
 from effdet.report.run_page import RunContent
 from effdet.structures import Detections
@@ -56,7 +57,7 @@ def _pair_detectors(folders: Sequence[Path], runs: Sequence[RunContent]) -> dict
             )
     recipes = _recipes([run.config for run in runs])
     compared = [
-        ComparedRun(run.name, evaluator.matches(), recipe)
+        ComparedRun(run.name, evaluator.matches(), recipe, late_change(run.evaluations))
         for run, evaluator, recipe in zip(runs, evaluators, recipes, strict=True)
     ]
     return compare_runs(compared, first.truth(), len(first))
@@ -162,7 +163,7 @@ def _pair_classifiers(folders: Sequence[Path], runs: Sequence[RunContent]) -> di
         f"The intervals are over {images}. They do not include that a recipe gives another accuracy with another seed; "
         "to see that, compare runs that differ by the seed alone."
     )
-    return {"pairs": pairs, "note": note}
+    return {"pairs": pairs, "notes": [note]}
 
 
 def _correct_images(folder: Path) -> dict[str, bool]:

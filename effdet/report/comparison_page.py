@@ -38,7 +38,7 @@ def write_comparison_page(
         path: the file.
         runs: two or more, of one task, with names that differ.
         paired: what `compare_runs` gives: "pairs" with a, b, metric, difference, interval, noise and verdict, and a
-            "note"; None if the runs could not be paired.
+            "notes"; None if the runs could not be paired.
         differing: keys of the recipes whose values differ, with the value of each run as text.
         warnings: what makes the runs incomparable, a sentence each.
     """
@@ -130,7 +130,8 @@ def _differences(paired: Mapping[str, Any]) -> Iterator[str]:
             f'<td><b>{number}</b></td><td class="track">{_difference_track(difference, interval, reach, real)}'
             f'<small class="dim">{span}</small></td>{_verdict(pair["verdict"], difference if real else None)}</tr>'
         )
-    yield f'</table></div><p class="dim small">{isolated(paired.get("note") or "")}</p></section>'
+    yield "</table></div>"
+    yield "".join(f'<p class="dim small">{isolated(note)}</p>' for note in paired["notes"]) + "</section>"
 
 
 def _verdict(text: str, difference: float | None) -> str:

@@ -110,7 +110,7 @@ def test_the_difference_of_detectors_is_that_of_their_metrics(detectors, tmp_pat
     assert scored[0] == pytest.approx(1)
     page = (tmp_path / "page.html").read_text()
     assert "Which differences are real" in page
-    assert paired["note"][:40] in page
+    assert all(note in page for note in paired["notes"])
 
 
 def read_results(truth, predictions):
@@ -125,13 +125,24 @@ def read_results(truth, predictions):
 
 
 def test_the_noise_is_measured_from_runs_with_other_seeds_only(detectors, tmp_path):
-    measured = write_comparison(detectors((0.8, 0), (0.8, 1)), tmp_path / "page.html")
-    assert "as 2 of these runs show" in measured["note"]
+    measured = write_comparison(detectors(*((0.8, seed) for seed in range(5))), tmp_path / "page.html")
+    assert "as 5 runs show" in measured["notes"][0]
 
 
 def test_evaluations_of_one_training_do_not_measure_the_noise(detectors, tmp_path):
     assumed = write_comparison(detectors((0.8, 0), (0.7, 0)), tmp_path / "page.html")
-    assert "are assumed to differ" in assumed["note"]
+    assert "assumed, because no runs differ by the seed alone" in assumed["notes"][0]
+
+
+def test_the_assumed_noise_follows_from_the_evaluations_in_the_log(detectors, tmp_path):
+    folders = detectors((0.8, 0), (0.8, 0))
+    rows = [{"step": 100 * n, "epoch": n, "AP": 0.2 * n} for n in (1, 2, 3)]
+    (folders[1] / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    _, unknown, changing = write_comparison(folders, tmp_path / "page.html")["notes"]
+    assert unknown.startswith("run0: 3.4 points, because AP before")
+    assert (
+        changing == "run1: 6.7 points, because AP was still changing: by 20.0 points in the last third of its training."
+    )
 
 
 @pytest.mark.parametrize("fault", ["images", "category", "damaged", "no recipe"])

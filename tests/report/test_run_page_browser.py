@@ -206,7 +206,7 @@ def test_markup_in_class_and_file_names_does_no_harm(visit, make):
 def test_several_runs_are_compared(visit):
     runs = [content(analyses.detection(), "first"), content(analyses.detection(seed=1), analyses.HOSTILE[0])]
     pair = {"a": "first", "b": analyses.HOSTILE[0], "metric": "AP", "difference": 0.02, "interval": [0.01, 0.03]}
-    paired = {"pairs": [{**pair, "noise": 0.01, "verdict": "different"}], "note": "of seeds"}
+    paired = {"pairs": [{**pair, "noise": [0.01, 0.01], "verdict": "different"}], "notes": ["of seeds"]}
     page = visit(
         lambda path: write_comparison_page(path, runs, paired, [("train.epochs", ["1", "2"])], ["careful"]), 390
     )

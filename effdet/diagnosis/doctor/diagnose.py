@@ -38,7 +38,7 @@ from effdet.diagnosis.doctor.verdict import NEAR_CHANCE, Check, Diagnosis, first
 from effdet.evaluation.average_precision import NEAR_ZERO
 from effdet.evaluation.coco import CocoEvaluator
 from effdet.evaluation.matching import Predictions
-from effdet.text import count_of
+from effdet.text import count_of, some_of
 
 IMAGES = 100  # of each split
 CHANGED_IMAGES = 24  # on which the model is run once more for every change of it
@@ -159,13 +159,12 @@ def _untrained_check(
     if not untrained.any() or untrained.all():
         return []
     names = [table.label_map.names[label] for label in np.flatnonzero(untrained)]
-    listed = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
     return [
         Check(
             f"without {count_of(len(names), 'class', 'classes')} that training images lack",
             average_precision(table, predictions, ~untrained),
             ap,
-            f"no training image has objects of {listed}, which validation images have",
+            f"no training image has objects of {some_of(names)}, which validation images have",
             "split the data set anew with `effdet split`, or check the class names",
             "without these classes",
         )

@@ -24,7 +24,7 @@ from effdet.evaluation.matching import Predictions
 from effdet.evaluation.results_file import read_columns
 from effdet.evaluation.truth_file import are_usable
 from effdet.plain_data import shortened
-from effdet.text import count_of
+from effdet.text import count_of, some_of
 
 
 class Results(NamedTuple):
@@ -87,9 +87,10 @@ def predictions_by_id(table: Annotations, results: Results) -> tuple[Predictions
     ):
         unknown = [shortened(str(ids[row])) for row in np.flatnonzero(rows < 0)]
         if unknown:
+            theirs, ours = some_of(list(dict.fromkeys(unknown))), some_of(list(map(str, own)))
             facts.append(
                 f"{len(unknown)} of {count_of(len(ids), 'prediction')} left out, because the annotations do not have "
-                f"their {what}: {_listed(unknown)}; the annotations have {_listed(list(map(str, own)))}"
+                f"their {what}: {theirs}; the annotations have {ours}"
             )
     return _predictions(results, images, labels), facts
 
@@ -105,7 +106,7 @@ def id_checks(table: Annotations, results: Results, before: float) -> Iterator[C
                 average_precision(table, _predictions(results, images, positions)),
                 before,
                 f"category_id in the predictions is not the annotations' id but the number of the class, from {first}",
-                f"write the category ids of the annotations, {_listed(list(map(str, table.label_map.category_ids)))}",
+                f"write the category ids of the annotations, {some_of(list(map(str, table.label_map.category_ids)))}",
             )
     for first in (0, 1):
         positions = _positions(results.image_ids, first, len(table))
@@ -147,9 +148,3 @@ def _predictions(results: Results, images: NDArray[np.int64], labels: NDArray[np
     boxes = results.boxes[known]
     sides = boxes[:, 2:] - boxes[:, :2]
     return Predictions(images[known], labels[known], boxes, sides.prod(axis=1), results.scores[known])
-
-
-def _listed(texts: list[str]) -> str:
-    """Up to six different texts."""
-    different = list(dict.fromkeys(texts))
-    return ", ".join(different[:6]) + (", ..." if len(different) > 6 else "")

@@ -72,7 +72,7 @@ def compare_runs(runs: Sequence[ComparedRun], objects: Objects, num_images: int,
     Returns:
         `pairs`, each with the names `a` and `b`, `metric`, `difference` (b minus a), its 95% `interval`, the `noise` of
         a and b (standard deviation between seeds) and a `verdict`; and `notes`, which say where the noise is from. The
-        interval includes the noise. AP50 and AP75 are compared only where runs measure their noise.
+        interval includes the noise. AP50 and AP75 are compared only where enough runs measure their noise.
 
     Raises:
         DataError: there are fewer than two runs, too few images, or a run was evaluated on other objects.

@@ -95,7 +95,7 @@ def test_other_recipes_are_compared_with_few_measured_runs_and_the_assumption():
     result = compare_runs([replace(run, change=0.06) for run in runs], objects, IMAGES)
     values = [row for row in result["pairs"] if row["metric"] == "AP"]
     distance = values[0]["difference"]
-    assert values[0]["noise"][0] == pytest.approx(np.sqrt((distance**2 / 2 + 3 * 0.02**2) / 4), abs=1e-5)
+    assert values[0]["noise"][0] == pytest.approx(np.sqrt((distance**2 / 2 + 3 * 0.03**2) / 4), abs=1e-5)
     assert "because only 2 runs differ by the seed alone" in result["notes"][0]
     assert [note[:2] for note in result["notes"][1:]] == ["a:", "b:", "c:"]
     assert "from these runs and because AP was still changing: by 6.0 points" in result["notes"][1]
@@ -106,21 +106,21 @@ def _learned(steps, speed):
     return 0.9 * (1 - np.exp(-steps * speed))
 
 
-@pytest.mark.parametrize("steps", [0.5, 1, 2, 6])  # from far from settled to settled
+@pytest.mark.parametrize("steps", [0.5, 1, 5])  # from far from settled to settled
 def test_runs_that_learn_at_other_speeds_are_called_different_in_at_most_one_of_twenty_pairs(monkeypatch, steps):
     monkeypatch.setattr("effdet.evaluation.bootstrap.MOST_HALVES", 200)
     rng = np.random.default_rng(3)
-    verdicts = []
-    for _ in range(15):
-        objects = truth_of(rng)
-        runs = []
-        for speed in np.exp(rng.normal(0, 0.12, 3)):  # as the seeds of three epochs of the demo
+    different = 0
+    for _ in range(40):
+        objects, runs = truth_of(rng), []
+        for speed in np.exp(rng.normal(0, 0.2, 2)):
             early = run_of(rng, objects, "early", _learned(steps * 2 / 3, speed))
             late = run_of(rng, objects, "late", _learned(steps, speed))
             values = [class_metrics(tables(run.matches, objects.labels))["AP"][0] for run in (early, late)]
             runs.append(replace(late, change=abs(values[1] - values[0])))
-        verdicts += [row["verdict"] for row in compare_runs(runs, objects, IMAGES)["pairs"]]
-    assert verdicts.count("different") <= 0.05 * len(verdicts)
+        (pair,) = compare_runs(runs, objects, IMAGES)["pairs"]
+        different += pair["verdict"] == "different"
+    assert different <= 0.05 * 40
 
 
 def test_the_metrics_of_a_data_set_without_objects_cannot_be_compared():

@@ -141,7 +141,8 @@ def test_the_assumed_noise_follows_from_the_evaluations_in_the_log(detectors, tm
     _, unknown, changing = write_comparison(folders, tmp_path / "page.html")["notes"]
     assert unknown.startswith("run0: 3.4 points, because AP before")
     assert (
-        changing == "run1: 6.7 points, because AP was still changing: by 20.0 points in the last third of its training."
+        changing
+        == "run1: 10.0 points, because AP was still changing: by 20.0 points in the last third of its training."
     )
 
 

@@ -60,20 +60,21 @@ def test_few_measured_runs_are_pooled_with_the_assumption_of_each_run():
     first, second, _ = seed_noise([0.1, 0.3, 0.5], [[0, 1]], [0.1, 0.0, 0.0])
     assert first == Noise(pytest.approx(((0.02 + 3 * 0.1**2) / 4) ** 0.5), 4)
     assert second == Noise(pytest.approx((0.02 / 4) ** 0.5), 4)
+    assert seed_noise([0.1, 0.3, 0.5], [[0, 1]], None) == []
 
 
 def test_without_measured_runs_the_assumption_stands_alone_or_there_is_none():
     assert seed_noise([0.1, 0.3], [], [0.01, 0.02]) == [Noise(pytest.approx(0.01), 4), Noise(pytest.approx(0.02), 4)]
     assert seed_noise([0.1, 0.3], [], None) == []
-    assert seed_noise([float("nan")] * 2, [[0, 1]], None) == []
+    assert seed_noise([float("nan")] * 5, [[0, 1, 2, 3, 4]], None) == []
 
 
 def test_notes_name_the_noise_of_each_run_and_why_it_is_assumed():
-    noises = [Noise(SETTLED_NOISE, 4), Noise(0.02, 4), Noise(UNKNOWN_NOISE, 4)]
+    noises = [Noise(SETTLED_NOISE, 4), Noise(0.03, 4), Noise(UNKNOWN_NOISE, 4)]
     head, *lines = noise_notes(["a", "b", "c"], [0.007, 0.06, None], [], noises)
     assert "train a recipe again with other seeds" in head
     assert lines == [
         "a: 0.5 points, because AP had settled: by 0.7 points in the last third of its training.",
-        "b: 2.0 points, because AP was still changing: by 6.0 points in the last third of its training.",
+        "b: 3.0 points, because AP was still changing: by 6.0 points in the last third of its training.",
         "c: 3.4 points, because AP before the last third of its training is unknown (set eval.every_epochs).",
     ]

@@ -35,6 +35,11 @@ def some_of(texts: Sequence[str], most: int = 6) -> str:
     return ", ".join(texts[:most]) + (", ..." if len(texts) > most else "")
 
 
+def percent(fraction: float | None, digits: int = 1) -> str:
+    """A fraction in percent without the sign; a dash for what was not measured (None or negative)."""
+    return "\u2013" if fraction is None or fraction < 0 else f"{100 * fraction:.{digits}f}"
+
+
 def reason_of(error: BaseException) -> str:
     """The first line of an error's message, or its type if it has none; of the system's errors without the file."""
     if isinstance(error, OSError) and error.strerror:

@@ -145,9 +145,13 @@ def _verdict(difference: float, error: _StandardError, first: Noise, second: Noi
         return {"difference": None, "interval": None, "noise": noise, "verdict": "not distinguishable"}
     doubt = error.value**4 / error.degrees + seeds**2 / min(first.degrees, second.degrees)
     reach = student(max(variance**2 / doubt, 1.0) if doubt else error.degrees) * sqrt(variance)
+    return {**difference_row(difference, reach), "noise": noise}
+
+
+def difference_row(difference: float, reach: float) -> dict[str, Any]:
+    """A difference with its `interval`, which reaches so far to both sides, and the `verdict` of whether 0 is in it."""
     return {
         "difference": round(difference, _DECIMALS),
         "interval": [round(difference - reach, _DECIMALS), round(difference + reach, _DECIMALS)],
-        "noise": noise,
         "verdict": "different" if abs(difference) > reach else "not distinguishable",
     }

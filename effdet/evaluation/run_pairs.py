@@ -20,7 +20,7 @@ from effdet.data.formats import read_table
 from effdet.data.validation_list import with_saved_list
 from effdet.errors import DataError, EffdetError
 from effdet.evaluation.coco import CocoEvaluator
-from effdet.evaluation.paired import ComparedRun, compare_runs
+from effdet.evaluation.paired import ComparedRun, compare_runs, difference_row
 from effdet.evaluation.seed_noise import late_change
 from effdet.plain_data import parse_json
 from effdet.report.run_page import RunContent
@@ -147,17 +147,8 @@ def _pair_classifiers(folders: Sequence[Path], runs: Sequence[RunContent]) -> di
         mean = sum(changes) / len(changes)
         variance = sum((change - mean) ** 2 for change in changes) / max(len(changes) - 1, 1)
         reach = _QUANTILE * math.sqrt(variance / len(changes))
-        pairs.append(
-            {
-                "a": runs[first].name,
-                "b": runs[second].name,
-                "metric": "top1",
-                "difference": mean,
-                "interval": [mean - reach, mean + reach],
-                "noise": None,
-                "verdict": "different" if abs(mean) > reach else "not distinguishable",
-            }
-        )
+        row = difference_row(mean, reach)
+        pairs.append({"a": runs[first].name, "b": runs[second].name, "metric": "top1", "noise": None, **row})
     images = count_of(len(right[0]), "image")
     note = (
         f"The intervals are over {images}. They do not include that a recipe gives another accuracy with another seed; "

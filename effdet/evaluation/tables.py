@@ -11,6 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from effdet.evaluation import average_precision, voc
+from effdet.text import percent
 
 # The metrics of classifiers are described here, so that those of a detector can be shown without PyTorch.
 ACCURACY_MEANINGS = {
@@ -34,7 +35,7 @@ def metrics_table(metrics: Mapping[str, float], settings: Mapping[str, Any] | No
     table.add_column("%", justify="right")
     table.add_column("meaning", style="dim")
     for name, value in metrics.items():
-        table.add_row(name, _percent(value), MEANINGS.get(name, ""))
+        table.add_row(name, percent(value), MEANINGS.get(name, ""))
     return Group(table, settings_text(settings)) if settings else table
 
 
@@ -67,12 +68,8 @@ def class_table(
     for column in ("objects", *metrics):
         table.add_column(column, justify="right")
     for label in np.sort(shown).tolist():
-        values = (_percent(float(column[label])) for column in metrics.values())
+        values = (percent(float(column[label])) for column in metrics.values())
         table.add_row(names[label], str(objects[label]), *values)
     if len(shown) == len(names):
         return table
     return Group(table, f"the {len(shown)} classes of {len(names)} with most objects")
-
-
-def _percent(value: float) -> str:
-    return "\u2013" if value < 0 else f"{100 * value:.1f}"

@@ -114,16 +114,22 @@ def onnx_model(model: EfficientDet | EfficientNet, export: ExportCard, for_openv
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Within it, warnings and log messages of torch's exporter are not printed."""
+def without_logs(level: int) -> Iterator[None]:
+    """Within it, log messages up to a level are not printed."""
     disabled = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
+    logging.disable(level)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
+        yield
     finally:
         logging.disable(disabled)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Within it, warnings and log messages of torch's exporter are not printed."""
+    with without_logs(logging.CRITICAL), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _untranslated(error: BaseException, program: torch.export.ExportedProgram) -> str:

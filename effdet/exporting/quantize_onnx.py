@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effdet.errors import ConfigError, ExportError
-from effdet.exporting.onnx_file import check_installed, write_content
+from effdet.exporting.onnx_file import check_installed, without_logs, write_content
 from effdet.exporting.sensitivity import Quantization, choose_float_groups, group_of, relative_error
 
 PROBES = 8  # images on which the outputs of the int8 and of the float network are compared
@@ -61,7 +60,7 @@ def quantize_onnx(path: Path, target: Path, images: Iterable[NDArray[np.uint8]])
     groups = list(dict.fromkeys(layers.values()))
     probes = [batches[row] for row in sorted({*np.linspace(0, len(batches) - 1, PROBES).round().astype(int).tolist()})]
     names = _network_outputs(content, layers)
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    with tempfile.TemporaryDirectory() as folder, without_logs(logging.WARNING):
         ranges = _ranges(path, Path(folder), batches)
         expected = _run(content, names, probes)
 
@@ -218,14 +217,3 @@ def _run(content: Any, names: Sequence[str], batches: Iterable[NDArray[np.uint8]
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(extended.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return [dict(zip(names, session.run(list(names), {"images": batch}), strict=True)) for batch in batches]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Within it, hints of ONNX Runtime's quantizer are not logged."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(disabled)

@@ -11,7 +11,7 @@ from typing import Any
 
 from effdet.files import write_text
 from effdet.report.gallery import KINDS
-from effdet.report.html_page import document, escaped, heading, isolated, percent, shortened
+from effdet.report.html_page import document, escaped, heading, isolated, shortened
 from effdet.report.plots import UNIT, Axis, Line, interval_track, legend, line_plot
 from effdet.report.run_page import RunContent
 from effdet.report.run_script import RUN_SCRIPT
@@ -19,6 +19,7 @@ from effdet.report.run_style import RUN_STYLE
 from effdet.report.run_summary import scope
 from effdet.report.sortable_table import Column, sortable_table
 from effdet.report.training_plots import METRICS, loss_axis, rounded_up, series
+from effdet.text import percent
 
 _LONGEST_NAME = 40  # letters of a run
 _LONGEST_VALUE = 60  # letters of a value of a recipe
@@ -76,9 +77,7 @@ def _overview(runs: Sequence[RunContent], paired: Mapping[str, Any] | None, warn
     if paired and paired["pairs"]:
         yield from _differences(paired)
     about = "In percent; the bar is the 95% interval. The highest value is bold."
-    yield f'<section class="card">{heading("Metrics", about)}<div class="scroll"><table class="sides" '
-    yield f'style="min-width:{_width(runs)}px"><tr><th>metric</th>'
-    yield "".join(f'<th class="text">{_head(number, run)}</th>' for number, run in enumerate(runs)) + "</tr>"
+    yield f'<section class="card">{heading("Metrics", about)}{_side_by_side("metric", runs)}'
     names = dict.fromkeys(name for run in runs for name in run.analysis["metrics"])
     for name in names:
         yield f'<tr><th title="{escaped(runs[0].meanings.get(name, ""))}">{escaped(name.replace("_", " "))}</th>'
@@ -90,13 +89,19 @@ def _overview(runs: Sequence[RunContent], paired: Mapping[str, Any] | None, warn
     yield "</table></div></section>"
 
 
-def _width(runs: Sequence[RunContent]) -> int:
-    """Pixels that a table with a column per run needs at least."""
-    return 100 + 112 * len(runs)
+def _side_by_side(first: str, runs: Sequence[RunContent]) -> str:
+    """The start of a table with a column per run, up to its head."""
+    width = 100 + 112 * len(runs)  # pixels that it needs at least
+    return f'<div class="scroll"><table class="sides" style="min-width:{width}px">{_heads(first, runs)}'
 
 
-def _head(number: int, run: RunContent) -> str:
-    return f'<i class="c{number % 8}"></i> {isolated(shortened(run.name, _LONGEST_NAME))}'
+def _heads(first: str, runs: Sequence[RunContent]) -> str:
+    """The head of a table with a column per run, after the first column."""
+    names = "".join(
+        f'<th class="text"><i class="c{number % 8}"></i> {isolated(shortened(run.name, _LONGEST_NAME))}</th>'
+        for number, run in enumerate(runs)
+    )
+    return f"<tr><th>{first}</th>{names}</tr>"
 
 
 def _metric(run: RunContent, name: str, value: float | None, number: int, best: bool) -> str:
@@ -221,9 +226,7 @@ def _plot(title: str, lines: Sequence[Line], x: Axis, y: Axis) -> str:
 
 def _errors(runs: Sequence[RunContent]) -> Iterator[str]:
     about = "Points of AP50 that a model would gain if all errors of a kind were corrected."
-    yield f'<section class="card">{heading("What costs AP", about)}<div class="scroll"><table class="sides" '
-    yield f'style="min-width:{_width(runs)}px"><tr><th>kind</th>'
-    yield "".join(f'<th class="text">{_head(number, run)}</th>' for number, run in enumerate(runs)) + "</tr>"
+    yield f'<section class="card">{heading("What costs AP", about)}{_side_by_side("kind", runs)}'
     most = max([(run.analysis.get("errors") or {}).get(kind) or 0 for run in runs for kind in KINDS] or [0])
     for kind, about in KINDS.items():
         yield f'<tr><th title="{about}">{kind}</th>'
@@ -256,8 +259,7 @@ def _classes(runs: Sequence[RunContent], detection: bool) -> Iterator[str]:
 
 def _recipes(runs: Sequence[RunContent], differing: Sequence[tuple[str, Sequence[str]]]) -> Iterator[str]:
     yield f'<section class="card">{heading("What differs in the recipes")}<div class="scroll"><table class="pairs">'
-    yield "<tr><th>key</th>"
-    yield "".join(f'<th class="text">{_head(number, run)}</th>' for number, run in enumerate(runs)) + "</tr>"
+    yield _heads("key", runs)
     for key, values in differing:
         cells = "".join(f'<td class="text">{isolated(shortened(value, _LONGEST_VALUE))}</td>' for value in values)
         yield f"<tr><th><code>{escaped(key)}</code></th>{cells}</tr>"

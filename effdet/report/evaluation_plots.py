@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from effdet.report.gallery import KINDS
-from effdet.report.html_page import escaped, heading, percent, score_text, shortened
+from effdet.report.html_page import escaped, heading, score_text, shortened
 from effdet.report.plots import UNIT, Axis, Line, count_strip, legend, line_plot, reliability_plot
+from effdet.text import percent
 
 _MOST_CURVES = 3000  # classes with curves on the page
 

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effdet.errors import DataError
-from effdet.report.html_page import escaped, isolated, percent, shortened
+from effdet.report.html_page import escaped, isolated, shortened
 from effdet.report.pictures import encode_image
+from effdet.text import percent
 
 KINDS = {
     "classification": "right place, wrong class",

@@ -13,6 +13,8 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from effdet.text import percent
+
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff]")  # not allowed in HTML
 
 
@@ -29,11 +31,6 @@ def isolated(text: object) -> str:
 def shortened(text: str, length: int) -> str:
     """A text cut to so many letters."""
     return text if len(text) <= length else f"{text[: length - 1]}\u2026"
-
-
-def percent(fraction: float | None, digits: int = 1) -> str:
-    """A fraction in percent without the sign; a dash for what was not measured (None or negative)."""
-    return "\u2013" if fraction is None or fraction < 0 else f"{100 * fraction:.{digits}f}"
 
 
 def with_sign(fraction: float | None) -> str:

@@ -9,7 +9,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from effdet.report.html_page import escaped, percent
+from effdet.report.html_page import escaped
+from effdet.text import percent
 
 WIDTH, HEIGHT = 480, 270  # of a plot, in its own units
 _LEFT, _RIGHT, _TOP, _BOTTOM = 54, 22, 12, 44  # margins

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from effdet.report.gallery import KINDS
-from effdet.report.html_page import isolated, percent, score_text, shortened
-from effdet.text import count_of
+from effdet.report.html_page import isolated, score_text, shortened
+from effdet.text import count_of, percent
 
 _FEW_OBJECTS = 5  # of a class, below which its AP says little
 _POOR_CALIBRATION = 0.05  # expected calibration error from which a sentence is worth it

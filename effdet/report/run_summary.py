@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from effdet.report.html_page import escaped, heading, isolated, percent, score_text, shortened, with_sign
+from effdet.report.html_page import escaped, heading, isolated, score_text, shortened, with_sign
 from effdet.report.plots import interval_track
-from effdet.text import count_of
+from effdet.text import count_of, percent
 
 _NMS = {"class": "per class", "agnostic": "over all classes", "soft": "soft, per class"}
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from effdet.report.html_page import escaped, isolated, percent, score_text, shortened
+from effdet.report.html_page import escaped, isolated, score_text, shortened
+from effdet.text import percent
 
 MOST_ROWS = 3000  # on a page; analysis.json has all
 _SEARCH_FROM = 12  # rows

@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
-from effdet.report.html_page import escaped, percent
+from effdet.report.html_page import escaped
 from effdet.report.plots import Axis, Line, legend, line_plot
+from effdet.text import percent
 
 _MOST_POINTS = 240  # of a line; more are drawn as means of groups
 _LOG_SCALE_FROM = 20.0  # largest value over smallest

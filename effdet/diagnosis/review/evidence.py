@@ -1,7 +1,6 @@
-"""What the detections of a model say about the labels of a data set: which are missing, too many, or of a wrong class.
+"""What the detections of a model say against the labels of a data set: which are missing, too many, or misnamed.
 
-A detection speaks for the object that it overlaps most, whatever the classes, if their IoU is at least 0.5. The
-evidence becomes a probability in `error_probability.py`.
+How detections look at labels is in `views.py`. The evidence becomes a probability in `error_probability.py`.
 """
 
 from __future__ import annotations
@@ -11,45 +10,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from effdet.diagnosis.review.error_probability import fit_logistic
-from effdet.evaluation.matching import Objects, Predictions
+from effdet.diagnosis.review.error_probability import fit_logistic, sigmoid
+from effdet.diagnosis.review.views import FEWEST_EXAMPLES, SAME_PLACE, Support, Views, overlap_matrix, support_of
+from effdet.evaluation.matching import Objects
 
-SAME_PLACE = 0.5  # IoU from which a detection and a box are of the same object
-LOWEST_SCORE = 0.05  # detections below say nothing
-_FEWEST = 20  # examples of each kind for a regression
-_LARGEST_LOGIT = 12.0
-
-
-class Views(NamedTuple):
-    """Detections as they look at the objects: D detections by image and descending score.
-
-    Attributes:
-        images, labels, boxes, scores: [D], [D], [D, 4], [D] of the detections.
-        confidences: [D] logit of the probability that the detection is correct, measured by class.
-        nearest: [D] row of the object with the highest IoU; -1 if none overlaps.
-        overlaps: [D] that IoU.
-        others: [D] the highest IoU with any other object.
-        distinct: [D] whether no better detection of any class is at the same place.
-        ignored: [D] whether most of the detection is inside of a crowd.
-        absent: [K] the confidence where no detection of a class is, that of one with the lowest score.
-    """
-
-    images: NDArray[np.int64]
-    labels: NDArray[np.int64]
-    boxes: NDArray[np.float64]
-    scores: NDArray[np.float64]
-    confidences: NDArray[np.float64]
-    nearest: NDArray[np.int64]
-    overlaps: NDArray[np.float64]
-    others: NDArray[np.float64]
-    distinct: NDArray[np.bool_]
-    ignored: NDArray[np.bool_]
-    absent: NDArray[np.float64]
-
-    @property
-    def speaks(self) -> NDArray[np.bool_]:
-        """Whether each detection speaks for its nearest object, [D]."""
-        return self.overlaps >= SAME_PLACE
+_BORDER = 0.2  # of a box's size: from a border so far away, nearness falls to 1/e
 
 
 class Evidence(NamedTuple):
@@ -66,86 +31,38 @@ class Evidence(NamedTuple):
     simulated: NDArray[np.float64]
 
 
-class Support(NamedTuple):
-    """The detections that speak for each object: N objects.
-
-    Attributes:
-        own: [N] the best detection of the object's class; -1 for none.
-        other: [N] the best `distinct` one of any other class; -1 for none.
-        place: [N] the best `distinct` one of any class; -1 for none.
-    """
-
-    own: NDArray[np.int64]
-    other: NDArray[np.int64]
-    place: NDArray[np.int64]
-
-
-def view(objects: Objects, predictions: Predictions, num_images: int, num_classes: int) -> Views:
-    """Compares all detections of at least `LOWEST_SCORE` with the objects of their images, crowds aside."""
-    order = np.lexsort((-predictions.scores, predictions.images))
-    order = order[predictions.scores[order] >= LOWEST_SCORE]
-    images, boxes = predictions.images[order], predictions.boxes[order]
-    labels, scores = predictions.labels[order], predictions.scores[order]
-    nearest, overlaps, others = np.full(len(order), -1), np.zeros(len(order)), np.zeros(len(order))
-    distinct, ignored = np.ones(len(order), bool), np.zeros(len(order), bool)
-    by_image = np.argsort(objects.images, kind="stable")
-    ends = np.arange(num_images + 1)
-    starts, object_starts = np.searchsorted(images, ends), np.searchsorted(objects.images[by_image], ends)
-    for image in np.unique(images).tolist():
-        rows = slice(int(starts[image]), int(starts[image + 1]))
-        here = by_image[object_starts[image] : object_starts[image + 1]]
-        own, crowds = here[~objects.crowd[here]], here[objects.crowd[here]]
-        distinct[rows] = _distinct(overlap_matrix(boxes[rows], boxes[rows]))
-        if len(crowds):
-            ignored[rows] = (overlap_matrix(boxes[rows], objects.boxes[crowds], True) >= SAME_PLACE).any(axis=1)
-        if len(own):
-            matrix = overlap_matrix(boxes[rows], objects.boxes[own])
-            best = matrix.argmax(axis=1)
-            number = np.arange(len(best))
-            overlaps[rows] = matrix[number, best]
-            nearest[rows] = np.where(overlaps[rows] > 0, own[best], -1)
-            matrix[number, best] = 0
-            others[rows] = matrix.max(axis=1)
-    nothing = np.zeros(num_classes)
-    views = Views(images, labels, boxes, scores, scores, nearest, overlaps, others, distinct, ignored, nothing)
-    confidences, absent = _calibrated(objects, views)
-    return views._replace(confidences=confidences, absent=absent)
-
-
-def support_of(objects: Objects, views: Views) -> Support:
-    """The best detections that speak for each object."""
-    own, other, place = (np.full(len(objects.labels), -1) for _ in range(3))
-    rows = np.flatnonzero(views.speaks)
-    rows = rows[np.argsort(views.confidences[rows], kind="stable")]  # the best one is written last
-    same = views.labels[rows] == objects.labels[views.nearest[rows]]
-    own[views.nearest[rows[same]]] = rows[same]
-    distinct = views.distinct[rows]
-    other[views.nearest[rows[~same & distinct]]] = rows[~same & distinct]
-    place[views.nearest[rows[distinct]]] = rows[distinct]
-    return Support(own, other, place)
-
-
-def missed_evidence(objects: Objects, views: Views, support: Support) -> Evidence:
+def missed_evidence(objects: Objects, views: Views, support: Support, sizes: NDArray[np.float64]) -> Evidence:
     """Confident detections where no label is. A simulated error is the removal of a label.
 
-    The evidence is the logit of the fraction of such detections that have a label: such in their confidence, and in
-    their IoU with the nearest other label. It comes from a regression.
+    The evidence is the logit of the fraction of such detections that have a label. It comes from a regression on their
+    confidence, their IoU with the nearest other label, how near the border of the image they are (people often leave
+    out what it cuts off), and how completely the rest of the image is labelled.
+
+    Args:
+        objects: the labels.
+        views: the detections.
+        support: the detections that speak for each label.
+        sizes: [I, 2] (H, W) of the images.
     """
     rows = np.flatnonzero(views.distinct & ~views.speaks & ~views.ignored)
     removed = support.place[support.place >= 0]
-
-    def features(chosen: NDArray[np.int64], overlaps: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.column_stack([views.confidences[chosen], overlaps, np.ones(len(chosen))])
-
-    observed, hidden = features(rows, views.overlaps[rows]), features(removed, views.others[removed])
-    weights = np.array([1.0, 0, 0])
-    if min(len(rows), len(removed)) >= _FEWEST:
-        examples = np.concatenate([hidden, observed])
-        fitted = fit_logistic(examples, np.arange(len(examples)) < len(hidden), np.array([1, 1, 1e-3]))
-        weights = fitted if fitted[0] > 0 else weights
+    examples = np.concatenate([removed, rows])
+    is_labelled = np.arange(len(examples)) < len(removed)
+    images = views.images[examples]
+    features = [
+        views.confidences[examples],
+        np.where(is_labelled, views.others[examples], views.overlaps[examples]),
+        _border_nearness(views.boxes[examples], sizes[images]),
+        np.ones(len(examples)),
+    ]
+    values = features[0]
+    if min(len(rows), len(removed)) >= FEWEST_EXAMPLES:
+        values = _regression(features, is_labelled)
+        values = _regression([*features, _completeness(values, is_labelled, images, len(sizes))], is_labelled)
     simulated = np.full(np.count_nonzero(~objects.crowd), -np.inf)
-    simulated[: len(removed)] = np.where(views.others[removed] < SAME_PLACE, hidden @ weights, -np.inf)
-    return Evidence(rows, observed @ weights, simulated)
+    hidden = values[: len(removed)]
+    simulated[: len(removed)] = np.where(views.others[removed] < SAME_PLACE, hidden, -np.inf)
+    return Evidence(rows, values[len(removed) :], simulated)
 
 
 def misnamed_evidence(
@@ -211,29 +128,51 @@ def usually_detected(objects: Objects, support: Support, num_classes: int) -> ND
     return logits
 
 
-def overlap_matrix(
-    boxes: NDArray[np.float64], others: NDArray[np.float64], as_crowds: bool = False
+def _regression(features: list[NDArray[np.float64]], target: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Logits [E] of a regression of `target` on features, of which one is constant and the first is a confidence.
+
+    They are the confidences if these would count against the target.
+    """
+    columns = np.column_stack(features)
+    is_constant = (columns == 1).all(axis=0)
+    weights = fit_logistic(columns, target, np.where(is_constant, 1e-3, 1.0))
+    logits: NDArray[np.float64] = columns @ weights if weights[0] > 0 else features[0]
+    return logits
+
+
+def _border_nearness(boxes: NDArray[np.float64], sizes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """1 for boxes that reach the border of their image, towards 0 for those that are far from it, [E].
+
+    Args:
+        boxes: [E, 4] xyxy.
+        sizes: [E, 2] (H, W) of the image of each.
+    """
+    distance = np.minimum(boxes[:, :2], sizes[:, ::-1] - boxes[:, 2:]).min(axis=1)
+    extent = np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
+    nearness: NDArray[np.float64] = np.exp(-np.maximum(distance, 0) / np.maximum(_BORDER * extent, 1e-6))
+    return nearness
+
+
+def _completeness(
+    logits: NDArray[np.float64], is_labelled: NDArray[np.bool_], images: NDArray[np.int64], num_images: int
 ) -> NDArray[np.float64]:
-    """IoU of each of D boxes with each of N others, [D, N]; with `as_crowds` the fraction of the box inside."""
-    left, top, right, bottom = boxes.T[:, :, None]
-    other_left, other_top, other_right, other_bottom = others.T[:, None]
-    width = np.minimum(right, other_right) - np.maximum(left, other_left)
-    height = np.minimum(bottom, other_bottom) - np.maximum(top, other_top)
-    common = np.maximum(width, 0) * np.maximum(height, 0)
-    whole = (right - left) * (bottom - top)
-    if not as_crowds:
-        whole = whole + (other_right - other_left) * (other_bottom - other_top) - common
-    overlaps: NDArray[np.float64] = np.divide(common, whole, out=np.zeros_like(common), where=common > 0)
-    return overlaps
+    """How much more often than expected the other detections of the same image have a label, in logits, [E].
 
+    It is the offset of the image in a regression with such offsets, N(0, 1) a priori: one step of Newton's method from
+    0. The detection itself is left out, so that it does not matter whether its label was removed.
 
-def _distinct(overlaps: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which detections of an image, best first, NMS across classes keeps; [D] of IoU [D, D]."""
-    kept = np.ones(len(overlaps), bool)
-    for row in range(len(overlaps)):
-        if kept[row]:
-            kept[row + 1 :] &= overlaps[row, row + 1 :] < SAME_PLACE
-    return kept
+    Args:
+        logits: [E] of the expected fraction with a label.
+        is_labelled: [E] whether a detection has one.
+        images: [E] image of each detection.
+        num_images: number of images.
+    """
+    expected = sigmoid(logits)
+    excess, variance = is_labelled - expected, expected * (1 - expected)
+    of_image = (np.bincount(images, values, num_images)[images] - values for values in (excess, variance))
+    excess_of_others, variance_of_others = of_image
+    offsets: NDArray[np.float64] = excess_of_others / (variance_of_others + 1)
+    return offsets
 
 
 def _contradicted(objects: Objects, views: Views, support: Support) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -241,27 +180,6 @@ def _contradicted(objects: Objects, views: Views, support: Support) -> tuple[NDA
     rows = np.flatnonzero(support.other >= 0)
     own = _confidence_of(views, support.own[rows], views.absent[objects.labels[rows]])
     return rows, views.confidences[support.other[rows]] - own
-
-
-def _calibrated(objects: Objects, views: Views) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Logit of the probability that each detection is the best one of an object of its class, [D]; and for no score.
-
-    A regression on the logit of the score, with an offset for each class that is small where a class is rare. The
-    second value is that of a detection of each class with the lowest score, [K].
-    """
-    num_classes = len(views.absent)
-    scores = np.append(views.scores, np.full(num_classes, LOWEST_SCORE))
-    labels = np.append(views.labels, np.arange(num_classes))
-    logits, count = _logit(scores), len(views.scores)
-    right = np.zeros(count, bool)
-    same = np.flatnonzero(views.speaks & (views.labels == np.append(objects.labels, -1)[views.nearest]))
-    best = np.unique(views.nearest[same], return_index=True)[1]  # scores fall within an image
-    right[same[best]] = True
-    if min(np.count_nonzero(right), np.count_nonzero(~right)) >= _FEWEST:
-        features = np.column_stack([logits, np.ones(len(logits)), labels[:, None] == np.arange(num_classes)])
-        weights = fit_logistic(features[:count], right, np.array([1e-3, 1e-3, *[1.0] * num_classes]))
-        logits = features @ weights if weights[0] > 0 else logits
-    return logits[:count], logits[count:]
 
 
 def _moved(
@@ -285,8 +203,3 @@ def _confidence_of(views: Views, detections: NDArray[np.int64], absent: NDArray[
     """The confidence of each detection, or `absent` where it is -1."""
     known = np.append(views.confidences, 0.0)[detections]
     return np.where(detections >= 0, known, absent)
-
-
-def _logit(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    clipped = np.clip(scores, 1e-6, 1 - 1e-6)
-    return np.clip(np.log(clipped / (1 - clipped)), -_LARGEST_LOGIT, _LARGEST_LOGIT)

@@ -16,8 +16,8 @@ from effdet.data.annotations import Annotations
 from effdet.data.formats.coco_json import CocoLists, looks_like_coco, read_lists
 from effdet.data.formats.coco_values import as_number
 from effdet.data.formats.coco_writer import coco_lists
-from effdet.diagnosis.review.evidence import overlap_matrix
 from effdet.diagnosis.review.rows import Row
+from effdet.diagnosis.review.views import overlap_matrix
 from effdet.errors import DataError
 from effdet.files import write_text
 

@@ -15,17 +15,19 @@ from numpy.typing import NDArray
 from effdet.data.annotations import Annotations
 from effdet.diagnosis.review.error_probability import HIGHEST, error_probability, sigmoid
 from effdet.diagnosis.review.evidence import (
-    LOWEST_SCORE,
-    SAME_PLACE,
     Evidence,
-    Support,
-    Views,
     misnamed_evidence,
     missed_evidence,
-    overlap_matrix,
     spurious_evidence,
-    support_of,
     usually_detected,
+)
+from effdet.diagnosis.review.views import (
+    LOWEST_SCORE,
+    SAME_PLACE,
+    Support,
+    Views,
+    overlap_matrix,
+    support_of,
     view,
 )
 from effdet.evaluation.coco import CocoEvaluator
@@ -87,9 +89,10 @@ def review_table(table: Annotations, predictions: Predictions, split: str, seed:
     support = support_of(objects, views)
     rng = np.random.default_rng(seed)
     usual = usually_detected(objects, support, num_classes)
-    missed = missed_evidence(objects, views, support)
+    sizes = _sizes(table, objects, views)
+    missed = missed_evidence(objects, views, support, sizes)
     misnamed = misnamed_evidence(objects, views, support, num_classes, rng)
-    spurious = spurious_evidence(objects, views, support, usual, _sizes(table, objects, views), rng)
+    spurious = spurious_evidence(objects, views, support, usual, sizes, rng)
     reviewed = _Reviewed(table, objects, views, support, sigmoid(usual), split)
     rows = [
         *reviewed.rows("missed", missed, missed_probability(missed)),

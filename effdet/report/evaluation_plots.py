@@ -86,7 +86,7 @@ def thresholds_card(thresholds: Mapping[str, Any] | None) -> Iterator[str]:
     yield "<tr><th>wanted</th><th>confidence</th><th>precision</th><th>recall</th></tr>"
     for name, each in rows:
         reached = each.get("score") is not None
-        score = f"<b>{score_text(each['score'])}</b>" if reached else "not reached"
+        score = f"<b>{each['score']:.3f}</b>" if reached else "not reached"
         rest = (percent(each.get(key)) + "%" if reached else "\u2013" for key in ("precision", "recall"))
         yield f"<tr><th>{name}</th><td>{score}</td>{''.join(f'<td>{cell}</td>' for cell in rest)}</tr>"
     yield "</table></div></section>"

@@ -53,7 +53,6 @@ def missed_evidence(objects: Objects, views: Views, support: Support, sizes: NDA
         views.confidences[examples],
         np.where(is_labelled, views.others[examples], views.overlaps[examples]),
         _border_nearness(views.boxes[examples], sizes[images]),
-        np.ones(len(examples)),
     ]
     values = features[0]
     if min(len(rows), len(removed)) >= FEWEST_EXAMPLES:
@@ -129,13 +128,12 @@ def usually_detected(objects: Objects, support: Support, num_classes: int) -> ND
 
 
 def _regression(features: list[NDArray[np.float64]], target: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Logits [E] of a regression of `target` on features, of which one is constant and the first is a confidence.
+    """Logits [E] of a regression of `target` on features, of which the first is a confidence.
 
     They are the confidences if these would count against the target.
     """
-    columns = np.column_stack(features)
-    is_constant = (columns == 1).all(axis=0)
-    weights = fit_logistic(columns, target, np.where(is_constant, 1e-3, 1.0))
+    columns = np.column_stack([*features, np.ones(len(target))])
+    weights = fit_logistic(columns, target, np.array([*[1.0] * len(features), 1e-3]))
     logits: NDArray[np.float64] = columns @ weights if weights[0] > 0 else features[0]
     return logits
 

@@ -162,10 +162,13 @@ def figure(picture: Picture) -> str:
     left, top, right, bottom = _shown_area(picture)
     data = base64.b64encode(encode_image("picture", ".jpg", picture.pixels)).decode()
     drawn = "".join(_boxes(picture, max(right - left, bottom - top) / 100))
+    across, down = f"{right - left:.1f}", f"{bottom - top:.1f}"
+    area = f'viewBox="{left:.1f} {top:.1f} {across} {down}"'
+    clip = f'<svg x="{left:.1f}" y="{top:.1f}" width="{across}" height="{down}" {area}>'  # boxes may reach beyond it
     return (
-        f'<figure><svg viewBox="{left:.1f} {top:.1f} {right - left:.1f} {bottom - top:.1f}" role="img" '
-        f'aria-label="{caption}"><image width="{width}" height="{height}" preserveAspectRatio="none" '
-        f'href="data:image/jpeg;base64,{data}"/>{drawn}</svg><figcaption>{caption}</figcaption></figure>'
+        f'<figure><svg {area} role="img" aria-label="{caption}">{clip}<image width="{width}" height="{height}" '
+        f'preserveAspectRatio="none" href="data:image/jpeg;base64,{data}"/>{drawn}</svg></svg>'
+        f"<figcaption>{caption}</figcaption></figure>"
     )
 
 
@@ -210,5 +213,6 @@ def _boxes(picture: Picture, unit: float) -> Iterator[str]:
             x, y = left + across / 2, top + down / 2
             yield f'<circle class="m" cx="{x:.1f}" cy="{y:.1f}" r="{3 * unit:.1f}"/>'
         if with_text:
-            x, y = min(max(left, 0), 0.7 * width), min(max(top - unit, 5 * unit), height - unit)
-            yield f'<text x="{x:.1f}" y="{y:.1f}" font-size="{5 * unit:.1f}">{name}</text>'
+            x, end = (left, "") if left < width / 2 else (min(left + across, width), ' text-anchor="end"')
+            y = min(max(top - unit, 5 * unit), height - unit)
+            yield f'<text x="{max(x, 0):.1f}" y="{y:.1f}" font-size="{5 * unit:.1f}"{end}>{name}</text>'

@@ -17,6 +17,7 @@ STYLE = (
 rect.o, rect.m, circle.m { fill: none; vector-effect: non-scaling-stroke; }
 rect.o { stroke: #35c3f3; stroke-opacity: .85; stroke-width: 1; }
 rect.m { stroke: #ff2d46; stroke-width: 2.5; } circle.m { stroke: #ff2d46; stroke-width: 2.5; }
+figure svg svg { max-height: none; border-radius: 0; }
 figure text { fill: #fff; stroke: #b30d22; stroke-width: .35em; paint-order: stroke; stroke-linejoin: round;
   font-weight: 600; }
 ul { margin: 8px 0 0; padding-left: 20px; font-size: 14px; overflow-wrap: anywhere; columns: 20em; column-gap: 30px; }

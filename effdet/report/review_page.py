@@ -23,7 +23,7 @@ MEANINGS = {
 _STYLE = (
     STYLE
     + """
-.kinds input { position: absolute; opacity: 0; pointer-events: none; }
+.kinds { margin-top: 10px; } .kinds input { position: absolute; opacity: 0; pointer-events: none; }
 .kinds > label { display: inline-block; margin: 0 6px 8px 0; padding: 4px 14px; border: 1px solid var(--line);
   border-radius: 99px; background: var(--card); cursor: pointer; }
 .kinds input:checked + label { border-color: var(--s0); box-shadow: inset 0 0 0 1px var(--s0); font-weight: 600; }

@@ -117,6 +117,13 @@ def test_a_fold_of_another_recipe_is_refused(config, made, trainings, tmp_path):
         train_fold(make_folds(longer, made[1], 3, tmp_path)[0], "cpu", QUIET)
 
 
+def test_a_fold_is_used_again_with_another_number_of_workers(config, made, trainings, tmp_path):
+    train_fold(made[0][0], "cpu", QUIET)
+    slower = config.model_copy(update={"data": config.data.model_copy(update={"workers": 7, "cache": "memory"})})
+    train_fold(make_folds(slower, made[1], 3, tmp_path)[0], "cpu", QUIET)
+    assert len(trainings) == 1
+
+
 def test_a_fold_of_other_images_is_refused(made, trainings):
     fold = made[0][0]
     train_fold(fold, "cpu", QUIET)

@@ -129,7 +129,9 @@ def _check_same(fold: Fold) -> None:
 
 
 def _comparable(config: Any) -> dict[str, Any]:
-    """A recipe as plain values, without what changes when the run's folder is moved."""
+    """A recipe as plain values, without the run's folder and what only changes how fast images are loaded."""
     tree: dict[str, Any] = config.to_dict()
     tree["data"]["val"] = tree["output_dir"] = None
+    for name in ("workers", "cache", "cache_gb", "cache_folder"):
+        del tree["data"][name]
     return tree

@@ -22,7 +22,6 @@ from effdet.diagnosis.review.evidence import (
     usually_detected,
 )
 from effdet.diagnosis.review.views import (
-    LOWEST_SCORE,
     SAME_PLACE,
     Support,
     Views,
@@ -157,8 +156,8 @@ class _Reviewed:
         other, own = int(self.support.other[row]), int(self.support.own[row])
         given, name = self._name(int(self.objects.labels[row])), self._name(int(self.views.labels[other]))
         score = float(self.views.scores[other])
-        rival = f"with {self.views.scores[own]:.2f}" if own >= 0 else f"not even with {LOWEST_SCORE}"
-        reason = f"labelled {given}, but {name} is detected with confidence {score:.2f} and {given} {rival}"
+        rival = f", {given} with {self.views.scores[own]:.2f}" if own >= 0 else f" and no {given}"
+        reason = f"labelled {given}, but {name} is detected with confidence {score:.2f}{rival}"
         return self._of_object("misnamed", probability, row, name, score, reason)
 
     def _spurious(self, row: int, probability: float) -> Row:

@@ -476,3 +476,12 @@ def test_logits_of_low_precision_give_float32_probabilities():
 
 def test_a_batch_without_images_has_no_classes():
     assert classify(torch.empty(0, 4)) == []
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_classes_of_nan_and_inf_are_an_error_that_names_the_image(value):
+    logits = torch.zeros(3, 4)
+    logits[1, 2] = value
+    with pytest.raises(NotFiniteError) as error:
+        classify(logits)
+    assert error.value.image == 1

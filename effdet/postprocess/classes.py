@@ -8,11 +8,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from effdet.postprocess.candidates import check_finite, finite_sums
 from effdet.structures import Classification
 
 
 def classify(logits: Tensor, top: int = 5) -> list[Classification]:
-    """The most probable classes of each image of a batch: logits [B, K] -> B entries of min(top, K) classes."""
+    """The most probable classes of each image of a batch: logits [B, K] -> B entries of min(top, K) classes.
+
+    Raises:
+        NotFiniteError: the logits of an image are NaN or Inf.
+    """
+    check_finite(finite_sums(logits))
     scores, labels = rank_classes(logits, top)
     return [Classification(*row) for row in zip(scores, labels, strict=True)]
 

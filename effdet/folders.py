@@ -1,4 +1,4 @@
-"""Folders that one process owns: a lock while it writes, a new name, and what killed processes left in them.
+"""Folders and files that one process owns: a lock while it writes, a new name, and what killed processes left behind.
 
 Files that appear whole or not at all are in `files.py`.
 """
@@ -12,6 +12,7 @@ import os
 import shutil
 import sys
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,26 +38,27 @@ def owned_folder(folder: Path, made: bool = False) -> Iterator[None]:
     Raises:
         ConfigError: another process owns the folder, or it cannot be made.
     """
-    was_there, lock = folder.is_dir() and not made, folder / _LOCK
+    was_there = folder.is_dir() and not made
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = _lock(lock)
-    except FileExistsError:
-        raise ConfigError(f"{folder}: is a file, expected a folder; choose another folder") from None
-    except OSError as error:
-        raise ConfigError(f"{folder}: cannot be written ({error.strerror}); choose another folder") from None
-    try:
-        remove_leftovers(folder)
-        yield
+        with _locked(folder / _LOCK, folder, "folder"):
+            remove_leftovers(folder)
+            yield
     finally:
-        if descriptor is not None:
-            if sys.platform != "win32":  # which removes no open file
-                with contextlib.suppress(OSError):  # the folder may have become read-only
-                    lock.unlink(missing_ok=True)
-            os.close(descriptor)
         if not was_there:
             with contextlib.suppress(OSError):  # it is not empty
                 folder.rmdir()
+
+
+@contextlib.contextmanager
+def owned_file(path: Path) -> Iterator[None]:
+    """A context in which no other process owns a file, such as one with weights in another file beside it.
+
+    Raises:
+        ConfigError: another process owns the file, or its folder cannot be made or written.
+    """
+    short = f"{zlib.crc32(os.fsencode(path.name)):08x}"  # however long the name is
+    with _locked(path.with_name(f".effdet-{short}.lock"), path, "file"):
+        yield
 
 
 @contextlib.contextmanager
@@ -113,7 +115,37 @@ def _is_being_written(path: Path, process: int) -> bool:
         return False
 
 
-def _lock(path: Path) -> int | None:
+@contextlib.contextmanager
+def _locked(lock: Path, owned: Path, kind: str) -> Iterator[None]:
+    """A context in which a lock file is locked; its folder is made.
+
+    Args:
+        lock: the lock file.
+        owned: what it stands for.
+        kind: what that is.
+
+    Raises:
+        ConfigError: another process has locked it, or it cannot be made.
+    """
+    folder = lock.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = _lock(lock, owned, kind)
+    except FileExistsError:
+        raise ConfigError(f"{folder}: is a file, expected a folder; choose another folder") from None
+    except OSError as error:
+        raise ConfigError(f"{folder}: cannot be written ({error.strerror}); choose another folder") from None
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            if sys.platform != "win32":  # which removes no open file
+                with contextlib.suppress(OSError):  # the folder may have become read-only
+                    lock.unlink(missing_ok=True)
+            os.close(descriptor)
+
+
+def _lock(path: Path, owned: Path, kind: str) -> int | None:
     """The open descriptor of a locked file; None where files cannot be locked.
 
     Raises:
@@ -142,8 +174,8 @@ def _lock(path: Path) -> int | None:
             owner = os.pread(descriptor, 200, 0).decode(errors="replace") if hasattr(os, "pread") else ""
             os.close(descriptor)
             raise ConfigError(
-                f"{path.parent}: {owner or 'another process'} is writing to this folder; wait for it, or choose "
-                "another folder"
+                f"{owned}: {owner or 'another process'} is writing to this {kind}; wait for it, or choose another "
+                f"{kind}"
             ) from None
         os.close(descriptor)
 

@@ -9,10 +9,10 @@ import pytest
 
 from effdet.errors import ConfigError
 from effdet.files import atomic_folder, atomic_write, full_path, home_folder, write_text
-from effdet.folders import new_folder, owned_folder
+from effdet.folders import new_folder, owned_file, owned_folder
 
 CODE = (
-    "import sys, pathlib; from effdet.files import atomic_write; from effdet.folders import owned_folder\n"
+    "import sys, pathlib; from effdet.files import atomic_write; from effdet.folders import owned_file, owned_folder\n"
     "folder = pathlib.Path(sys.argv[1])\n"
 )
 
@@ -60,6 +60,23 @@ def test_a_folder_has_one_owner_who_is_named(tmp_path):
     with owned_folder(tmp_path / "run"):  # the lock of a killed process does not count
         (tmp_path / "run" / "result").write_text("")
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["result"]
+
+
+def test_a_file_has_one_owner_whatever_the_length_of_its_name(tmp_path):
+    path = tmp_path / ("\u00e9" * 125 + ".json")
+    other = started("with owned_file(folder): print(1, flush=True); input()", path)
+    other.stdout.readline()
+    with (
+        pytest.raises(ConfigError, match=rf"json: process {other.pid} on .* is writing to this file; wait for it, or"),
+        owned_file(path),
+    ):
+        pass
+    with owned_file(tmp_path / "other.json"):
+        pass
+    other.communicate("\n")
+    with owned_file(path):
+        pass
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_a_killed_process_was_writing_is_removed_by_the_next_owner(tmp_path):

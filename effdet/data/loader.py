@@ -5,16 +5,13 @@ Which samples make a batch is in `train_order.py`; the samples are made by the d
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import multiprocessing
-import signal
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess
-from types import FrameType
 from typing import Any, Generic
 
 import numpy as np
@@ -24,7 +21,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
 from effdet.data.dataset import BatchType, ImageDataset
-from effdet.data.loader_processes import check_start, death, lacks_descriptors, start_advice, start_worker
+from effdet.data.loader_processes import (
+    ENDING,
+    check_start,
+    death,
+    killed_after,
+    lacks_descriptors,
+    start_advice,
+    start_worker,
+    watched,
+)
 from effdet.data.train_order import Key, TrainOrder, per_process
 from effdet.errors import DataError
 
@@ -181,7 +187,7 @@ def _batches(
     others = multiprocessing.active_children()
     iterator = _started(loader, workers)
     processes = [process for process in multiprocessing.active_children() if process not in others]
-    with _watched(processes) as waiting:
+    with watched(processes) as waiting:
         try:
             while (loaded := _next(iterator, processes, waiting)) is not None:
                 if isinstance(loaded, DataError):
@@ -189,8 +195,9 @@ def _batches(
                 images, targets = loaded
                 yield dataset.unpack(_as_tensor(images), targets)
         finally:
-            processes.clear()  # those that end from now on were stopped by us
-            del iterator  # the last reference: its processes end, however the loop is left
+            with killed_after(ENDING, [*processes]):
+                processes.clear()  # those that end from now on were stopped by us
+                del iterator  # the last reference: its processes end, however the loop is left
 
 
 def _started(loader: DataLoader[Any], workers: int) -> Iterator[Any]:
@@ -236,36 +243,13 @@ def _next(iterator: Iterator[Any], processes: Sequence[BaseProcess], waiting: th
                 "lower data.workers"
             )
         raise
+    except (KeyboardInterrupt, SystemExit):  # their tracebacks keep the iterator, so it does not end its processes
+        waiting.clear()
+        for process in processes:
+            process.kill()
+        raise
     finally:
         waiting.clear()
-
-
-@contextlib.contextmanager
-def _watched(processes: Sequence[BaseProcess]) -> Iterator[threading.Event]:
-    """An event to be set while this process waits for `processes`; if one dies meanwhile, a DataError is raised.
-
-    PyTorch has its own signal handler for this, which raises a RuntimeError wherever the main process is, even in the
-    middle of a step; this handler runs before it.
-    """
-    waiting = threading.Event()
-    if not processes or not hasattr(signal, "SIGCHLD") or threading.current_thread() is not threading.main_thread():
-        yield waiting
-        return
-    before = signal.getsignal(signal.SIGCHLD)
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        dead = [process for process in processes if process.exitcode]
-        if dead and waiting.is_set():
-            raise DataError(death(dead))
-        if not dead and callable(before):
-            before(number, frame)
-
-    signal.signal(signal.SIGCHLD, handle)
-    try:
-        yield waiting
-    finally:
-        if signal.getsignal(signal.SIGCHLD) is handle:
-            signal.signal(signal.SIGCHLD, before)
 
 
 def _as_tensor(images: Tensor | NDArray[Any]) -> Tensor:

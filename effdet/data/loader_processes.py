@@ -1,19 +1,25 @@
-"""The processes of the loader: whether they can be started, how they begin, and why one died.
+"""The processes of the loader: whether they can be started, how they begin and end, and why one died.
 
 What they load is in `loader.py`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import multiprocessing
 import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from multiprocessing.process import BaseProcess
+from types import FrameType
 from typing import Any
+
+from effdet.errors import DataError
+
+ENDING = 5.0  # seconds within which loader processes end when they are asked to
 
 
 def check_start(workers: int) -> None:
@@ -55,6 +61,51 @@ def death(dead: Sequence[BaseProcess]) -> str:
     else:
         advice = "data.workers=0 loads in the main process and shows where it happens"
     return f"{len(dead)} of the loader processes died (process {how}); {advice}"
+
+
+@contextlib.contextmanager
+def killed_after(seconds: float, processes: Sequence[BaseProcess]) -> Iterator[None]:
+    """A context in which processes are asked to end; those that do not, because they hang, are killed after a while."""
+
+    def kill() -> None:
+        for process in processes:
+            process.kill()
+
+    timer = threading.Timer(seconds, kill)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+@contextlib.contextmanager
+def watched(processes: Sequence[BaseProcess]) -> Iterator[threading.Event]:
+    """An event to be set while this process waits for `processes`; if one dies meanwhile, a DataError is raised.
+
+    PyTorch has its own signal handler for this, which raises a RuntimeError wherever the main process is, even in the
+    middle of a step; this handler runs before it.
+    """
+    waiting = threading.Event()
+    if not processes or not hasattr(signal, "SIGCHLD") or threading.current_thread() is not threading.main_thread():
+        yield waiting
+        return
+    before = signal.getsignal(signal.SIGCHLD)
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        dead = [process for process in processes if process.exitcode]
+        if dead and waiting.is_set():
+            raise DataError(death(dead))
+        if not dead and callable(before):
+            before(number, frame)
+
+    signal.signal(signal.SIGCHLD, handle)
+    try:
+        yield waiting
+    finally:
+        if signal.getsignal(signal.SIGCHLD) is handle:
+            signal.signal(signal.SIGCHLD, before)
 
 
 def lacks_descriptors(error: Exception) -> bool:

@@ -24,6 +24,7 @@ from effdet.exporting.disk import folder_beside
 from effdet.exporting.formats import FORMATS, Format, faces_of
 from effdet.exporting.labels import write_labels
 from effdet.files import full_path
+from effdet.folders import owned_file
 from effdet.models import EfficientDet, EfficientNet
 from effdet.runtimes.exported import ExportedRuntime
 from effdet.runtimes.opening import EXPORTED, open_model
@@ -88,7 +89,7 @@ def export_model(
             export, calibration=f"{count_of(len(images), 'image')} of {calibration or 'the training split'}"
         )
         show(f"calibrating with {export.calibration}")
-    with folder_beside(path) as folder:
+    with folder_beside(path) as folder, owned_file(path):
         partial = folder / path.name
         show(f"writing {path}" + (", which replaces the file of that name" if path.exists() else ""))
         export = _as_written(export, chosen.write(checkpoint.model, export, partial, images, show), show)
@@ -103,8 +104,8 @@ def export_model(
         export = export.with_certificate(certificate.to_dict())
         chosen.store_card(partial, export)
         _move(partial, path, chosen)
-    if export.face == "coral":
-        write_labels(path, export.model.class_names)
+        if export.face == "coral":
+            write_labels(path, export.model.class_names)
     return ExportResult(path, certificate, export)
 
 

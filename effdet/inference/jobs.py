@@ -21,7 +21,7 @@ from effdet.folders import owned_folder
 from effdet.inference.output_folder import list_pictures, prepare_folder, remove_parts
 from effdet.inference.predictor import Predictor
 from effdet.inference.sources import Source, Sources, read_frames
-from effdet.inference.writers import JSON_NAME, PictureWriter, ResultWriter, merge_results, part_name, picture_paths
+from effdet.inference.writers import PictureWriter, ResultWriter, merge_results, part_name, picture_paths
 from effdet.text import count_of, reason_of
 
 _ELSEWHERE = "are on another machine; choose a folder that all machines see"
@@ -115,8 +115,8 @@ def predict_files(
                 lost = [f"{folder}: the results of process {rank} {_ELSEWHERE}" for rank in missing]
                 summaries = [opening, *summaries, Summary(failures=lost)]
     except OSError as error:
-        parts = any(folder.glob(part_name(JSON_NAME, "*")))
-        kept = f"; the results so far are in {folder / part_name(JSON_NAME, '*')}, one a line" if parts else ""
+        parts = part_name("predictions.*", "*")
+        kept = f"; the results so far are in {folder / parts}, one a line" if any(folder.glob(parts)) else ""
         raise DataError(
             f"{error.filename or folder}: cannot be written ({reason_of(error)}); free some space or choose another "
             f"folder{kept}"

@@ -156,7 +156,7 @@ def train_steps(run: Run, state: TrainState, stop: StopRequest) -> Ending:
     """Computes the steps that are left, unless something stops them, and gives how they ended."""
     train, device = run.config.train, run.network.device
     loaded = run.task.data.batches(state.step, run.schedule.total_steps, device.type == "cuda")
-    batches = Prefetch(loaded, device, run.task.prepare, state.step)
+    batches = Prefetch(stop.batches(loaded), device, run.task.prepare, state.step)
     train_mode(state.model, run.frozen)
     with (
         contextlib.closing(batches),

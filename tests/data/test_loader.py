@@ -392,6 +392,19 @@ def test_a_loader_that_hangs_is_one_message(monkeypatch):
         list(evaluation_batches(Rows(functools.partial(time.sleep, 1)), 10, 1, False))
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="Windows does not stop processes")
+def test_loader_processes_that_hang_are_killed_in_the_end(monkeypatch):
+    monkeypatch.setattr(loader, "ENDING", 0.2)
+    batches = evaluation_batches(Rows(), 1, 2, False)
+    next(batches)
+    workers = multiprocessing.active_children()
+    for worker in workers:
+        os.kill(worker.pid, signal.SIGSTOP)
+    batches.close()
+    assert [worker.exitcode for worker in workers] == [-signal.SIGKILL] * 2
+    assert not multiprocessing.active_children()
+
+
 def test_loader_processes_that_exit_normally_are_no_error():
     for _ in range(2):
         assert list(evaluation_batches(Rows(), 5, 2, False)) == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]

@@ -2,6 +2,8 @@ import errno
 import json
 import os
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -163,6 +165,25 @@ def test_an_older_file_is_never_left_beside_new_weights(detector, tmp_path, monk
         pipeline._move(tmp_path / "new" / "best.xml", tmp_path / "best.xml", FORMATS["openvino"])
     assert (tmp_path / "best.bin").read_text() == "newer"
     assert not (tmp_path / "best.xml").exists()
+
+
+def test_two_exports_to_one_file_are_refused(detector, tmp_path, monkeypatch):
+    """Else the weights of one could stay beside the graph of the other."""
+    path, refused = tmp_path / "best.pt2", []
+
+    def export_meanwhile(*given):
+        command = [sys.executable, "-m", "effdet", "export", "--weights", str(detector), "--format", "torch"]
+        other = subprocess.run([*command, "--out", str(path)], capture_output=True, text=True)
+        refused.append((other.returncode, other.stderr))
+        raise ExportError("ends here")
+
+    monkeypatch.setattr(pipeline, "make_certificate", export_meanwhile)
+    with pytest.raises(ExportError, match="ends here"):
+        export(detector, "torch", output=path)
+    ((status, message),) = refused
+    assert status == 1
+    assert re.fullmatch(rf"error: {path}: process {os.getpid()} on .* is writing to this file; wait .*\n", message)
+    assert not list(tmp_path.iterdir())
 
 
 def test_another_image_size_keeps_the_weights_and_moves_the_anchors(detector):

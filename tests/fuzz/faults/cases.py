@@ -1,60 +1,102 @@
-"""Runs a verb in a place, and gives what is wrong afterwards."""
+"""Runs a verb once, in a place or with something that happens meanwhile, and gives what is wrong afterwards."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from effdet.cli.status import DONE
 
-from .commands import USUAL, Ending, Place, Starter
-from .expectations import faults_of, state_of
+from .commands import LONGEST, USUAL, Ending, Place, Running, Starter
+from .expectations import faults_of, leftovers, state_of
 from .places import PLACES
 from .verbs import VERBS, Inputs
 
 
-class Table:
-    """Verbs and places, each combination a case."""
+@dataclass(frozen=True)
+class Usual:
+    """What a verb does where nothing is wrong.
+
+    Attributes:
+        sizes: of the files that it leaves, in bytes.
+        seconds: how long it lasts.
+    """
+
+    sizes: list[int]
+    seconds: float
+
+
+class Cases:
+    """Runs verbs under faults, each in a new folder, which is removed if nothing is wrong."""
 
     def __init__(self, starter: Starter, inputs: Inputs, folder: Path) -> None:
         """Cases are run in folders below `folder`."""
-        self._starter, self._inputs, self._folder = starter, inputs, folder
-        self._sizes: dict[str, list[int]] = {}
+        self.starter, self.inputs, self.folder = starter, inputs, folder
+        self._usual: dict[str, Usual] = {}
 
-    def run(self, verb: str, place: str) -> tuple[Ending, list[str]]:
-        """How a verb ends in a place, and what is wrong then; nothing is left in the folder if nothing is."""
-        row, out = PLACES[place], self._prepared(verb)
-        made = row.make(self._inputs, out, self.sizes(verb))
-        return self._judge(verb, out, made, dict(row.others).get(verb, row.statuses))
-
-    def sizes(self, verb: str) -> list[int]:
-        """Of the files that a verb leaves where nothing is wrong, in bytes."""
-        if verb not in self._sizes:
-            out = self._prepared(verb)
-            ending, faults = self._judge(verb, out, USUAL, (DONE,), keep=True)
-            assert not faults, (verb, faults, ending)
-            self._sizes[verb] = [path.stat().st_size for path in out.rglob("*") if path.is_file()]
+    def in_place(self, verb: str, place: str) -> tuple[Ending, list[str]]:
+        """How a verb ends in one of `PLACES`, and what is wrong then."""
+        row, out = PLACES[place], self.prepared(verb)
+        made = row.make(self.inputs, out, self.usual(verb).sizes)
+        ending, faults = self.judged(verb, out, dict(row.others).get(verb, row.statuses), place=made)
+        if not faults:
             shutil.rmtree(out)
-        return self._sizes[verb]
+        return ending, faults
 
-    def _prepared(self, verb: str) -> Path:
-        out = self._folder / "out"
+    def usual(self, verb: str) -> Usual:
+        """What a verb does where nothing is wrong, measured once."""
+        if verb not in self._usual:
+            out = self.prepared(verb, "usual")
+            started = time.monotonic()
+            ending, faults = self.judged(verb, out, (DONE,))
+            assert not faults, (verb, faults, ending)
+            sizes = [path.stat().st_size for path in out.rglob("*") if path.is_file()]
+            self._usual[verb] = Usual(sizes, time.monotonic() - started)
+            shutil.rmtree(out)
+        return self._usual[verb]
+
+    def prepared(self, verb: str, name: str = "out") -> Path:
+        """A new folder for a verb, with what is there before."""
+        out = self.folder / name
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir(parents=True)
-        VERBS[verb].prepare(self._inputs, out)
+        VERBS[verb].prepare(self.inputs, out)
         return out
 
-    def _judge(
-        self, verb: str, out: Path, place: Place, statuses: Collection[int], keep: bool = False
+    def judged(
+        self,
+        verb: str,
+        out: Path,
+        statuses: Collection[int],
+        *,
+        changes: Sequence[str] = (),
+        place: Place = USUAL,
+        meanwhile: Callable[[Running], None] = lambda running: None,
+        may_leave: bool = False,
+        seconds: float = LONGEST,
     ) -> tuple[Ending, list[str]]:
-        row, before = VERBS[verb], state_of(self._inputs.folder)
-        were_there = [path for path in out.rglob("*") if path.is_file()]
-        ending = self._starter.run(row.arguments(self._inputs, out), self._folder, place)
-        faults = faults_of(ending, statuses, before, out)
+        """How a verb ends, and what is wrong then.
+
+        Args:
+            verb: one of `VERBS`.
+            out: the folder that it writes to.
+            statuses: one of which is right.
+            changes: more arguments.
+            place: where it runs.
+            meanwhile: what happens to it while it runs.
+            may_leave: whether incomplete files may be left over, as after SIGKILL.
+            seconds: in which it must end after that.
+        """
+        row, before = VERBS[verb], state_of(self.inputs.folder)
+        were_there = [path for path in out.rglob("*") if path.is_file() and path not in leftovers(out)]
+        running = self.starter.start([*row.arguments(self.inputs, out), *changes], self.folder, place)
+        meanwhile(running)
+        ending = running.wait(seconds)
+        faults = faults_of(ending, statuses, before, out, may_leave)
         faults += [f"lost: {path}" for path in were_there if not path.exists()]
         if ending.status == DONE:
             faults += [f"not written: {name}" for name in row.writes if not (out / name).exists()]
-        if not faults and not keep:
-            shutil.rmtree(out)
         return ending, faults

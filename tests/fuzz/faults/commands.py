@@ -114,10 +114,10 @@ class Running:
         assert answer, f"the command could not be started: {files['stderr'].read_text()}"
         self.process, self._session = map(int, answer.split())
 
-    def send(self, number: int) -> None:
-        """Sends a signal to the command alone."""
+    def send(self, number: int, process: int | None = None) -> None:
+        """Sends a signal to the command alone, or to a process that it has started."""
         with contextlib.suppress(ProcessLookupError):
-            os.kill(self.process, number)
+            os.kill(process or self.process, number)
 
     def children(self) -> list[int]:
         """The processes that the command has started, such as those of the loader."""

@@ -28,7 +28,9 @@ _NOISE = re.compile(r"Traceback \(most recent call last\)|Exception ignored|Warn
 _NOTICE = re.compile(r"stopping after this step.*|terminated|interrupted")  # after a signal
 
 
-def faults_of(ending: Ending, statuses: Collection[int], before: dict[str, int], folder: Path) -> list[str]:
+def faults_of(
+    ending: Ending, statuses: Collection[int], before: dict[str, int], folder: Path, may_leave: bool = False
+) -> list[str]:
     """What is wrong after a command; empty if nothing is.
 
     Args:
@@ -36,6 +38,7 @@ def faults_of(ending: Ending, statuses: Collection[int], before: dict[str, int],
         statuses: one of which it must have.
         before: `state_of` the folders that it must not change.
         folder: that it wrote to.
+        may_leave: whether incomplete files may be left over.
     """
     faults = [f"status {ending.status}, expected {' or '.join(map(str, sorted(statuses)))}"]
     faults = faults if ending.status not in statuses else []
@@ -43,13 +46,19 @@ def faults_of(ending: Ending, statuses: Collection[int], before: dict[str, int],
     faults += [f"a process is left: {name}" for name in ending.left]
     faults += text_faults(ending)
     faults += [f"changed or lost: {name}" for name, changed in before.items() if _changed(Path(name)) != changed]
+    left = leftovers(folder)
+    if not may_leave:
+        faults += [f"left over: {path}" for path in left if not _is_named(path, ending.stderr)]
     for path in sorted(folder.rglob("*")):
-        if _LEFTOVER.fullmatch(path.name) and not _is_named(path, ending.stderr):
-            faults.append(f"left over: {path}")
-        elif path.is_file():
+        if path.is_file() and not any(one in (path, *path.parents) for one in left):
             reason = damage_of(path, may_end=ending.status != status.DONE)
             faults += [f"torn: {path}: {reason}"] if reason else []
     return faults
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """Incomplete files and locks below a folder."""
+    return [path for path in sorted(folder.rglob("*")) if _LEFTOVER.fullmatch(path.name)]
 
 
 def text_faults(ending: Ending) -> list[str]:

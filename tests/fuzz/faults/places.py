@@ -1,6 +1,7 @@
 """Places where commands run badly: a full disk, folders that cannot be written, little of what a system has.
 
-Each is a row of a table with the statuses that are right there. Faults that come while a command runs are in `moments.py`.
+Each is a row of a table with the statuses that are right there. Faults that come while a command runs are in
+`moments.py`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class BadPlace:
     """A row of the table.
 
     Attributes:
-        make: the place, of the inputs, the folder that the command writes to, and the sizes of all files that it writes.
+        make: the place, of the inputs, the folder that the command writes to, and the sizes of the files it writes.
         statuses: that are right.
         others: statuses of some verbs that differ.
         mounts: whether it needs mounts.
@@ -51,14 +52,20 @@ def full_disk(fraction: float) -> Callable[[Inputs, Path, list[int]], Place]:
     """A disk that is full after a fraction of what the command writes; what it holds in the end is copied back."""
 
     def make(inputs: Inputs, out: Path, sizes: list[int]) -> Place:
-        held = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-        space = held + max(int(fraction * (sum(sizes) - held)), 4096)
+        held = sum(_on_disk(path.stat().st_size) for path in out.rglob("*") if path.is_file())
+        written = sum(map(_on_disk, sizes)) - held
+        pages = held // _PAGE + max(int(fraction * written) // _PAGE, 1)
         copy = out.with_name(f"{out.name}-copy")
-        mount = f"cp -a {out} {copy}; mount -t tmpfs -o size={space + 4096} tmpfs {out}; cp -a {copy}/. {out}"
+        mount = f"cp -a {out} {copy}; mount -t tmpfs -o size={pages * _PAGE} tmpfs {out}; cp -a {copy}/. {out}"
         move = f"rm -rf {copy}; cp -a {out} {copy}; umount {out}; rm -rf {out}; mv {copy} {out}"
         return Place(mounts=(mount,), unmounts=(move,))
 
     return make
+
+
+def _on_disk(size: int) -> int:
+    """Bytes that a file of a size has on a tmpfs."""
+    return -(-size // _PAGE) * _PAGE
 
 
 def _limited(name: str, value: int) -> Callable[[Inputs, Path, list[int]], Place]:
@@ -77,10 +84,11 @@ def _mounted(*commands: str, **environment: str | None) -> Callable[[Inputs, Pat
     )
 
 
+_PAGE = 4096  # bytes
 _NO_UTF8 = {"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 _READ_ONLY = "mount --bind {0} {0}; mount -o remount,bind,ro {0}"
 _WRITABLE = "mount --bind {out} {out}; mount -o remount,bind,rw {out}"
-_LEVELS = (0, 0.3, 0.6, 0.9)
+_LEVELS = (0, 0.3, 0.6, 0.85)
 
 PLACES = {
     **{f"disk full after {level:.0%}": BadPlace(full_disk(level), (FAILED,), mounts=True) for level in _LEVELS},
@@ -92,7 +100,10 @@ PLACES = {
     "64 descriptors": BadPlace(_limited("NOFILE", 64), (DONE,), (("train with workers", (DONE, FAILED)),)),
     "20 descriptors": BadPlace(_limited("NOFILE", 20), (DONE, FAILED)),
     "shared memory of 64 KB": BadPlace(
-        _mounted("mount -t tmpfs -o size=64k tmpfs /dev/shm"), (DONE,), (("train with workers", (FAILED,)),), mounts=True
+        _mounted("mount -t tmpfs -o size=64k tmpfs /dev/shm"),
+        (DONE,),
+        (("train with workers", (FAILED,)),),
+        mounts=True,
     ),
     "shared memory of 64 MB": BadPlace(_mounted("mount -t tmpfs -o size=64m tmpfs /dev/shm"), (DONE,), mounts=True),
     "ASCII": BadPlace(_environment(**_NO_UTF8, TERM="dumb"), (DONE,)),
@@ -105,5 +116,5 @@ PLACES = {
         (("train with workers", (DONE, FAILED)), ("export", (DONE, FAILED))),
         mounts=True,
     ),
-    "standard output full": BadPlace(lambda inputs, out, sizes: Place(stdout="/dev/full"), (FAILED,)),
+    "standard output full": BadPlace(lambda inputs, out, sizes: Place(stdout="/dev/full", cold=True), (FAILED,)),
 }

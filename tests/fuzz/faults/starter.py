@@ -1,7 +1,8 @@
 """A process that starts commands under faults of their place: limits, mounts, environment. It is run as a script.
 
-Each line of its standard input is a command as JSON, see `commands.py`. Importing PyTorch lasts longer than most commands
-on a tiny data set, so commands are forked from this process, which has imported it. A cold command is a new Python.
+Each line of its standard input is a command as JSON, see `commands.py`. Importing PyTorch lasts longer than most
+commands on a tiny data set, so commands are forked from this process, which has imported it. A cold command is a new
+Python.
 """
 
 import ctypes

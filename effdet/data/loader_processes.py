@@ -97,7 +97,7 @@ def watched(processes: Sequence[BaseProcess]) -> Iterator[threading.Event]:
         dead = [process for process in processes if process.exitcode]
         if dead and waiting.is_set():
             raise DataError(death(dead))
-        if not dead and callable(before):
+        if processes and not dead and callable(before):  # without any, they are just being ended
             before(number, frame)
 
     signal.signal(signal.SIGCHLD, handle)

@@ -111,6 +111,8 @@ def predict_files(
             summaries = processes.gather(own)  # also waits until every process has closed its files
             if processes.is_main:
                 missing = _merge(folder, predictor, paths, processes.size)
+                if 0 in missing:
+                    raise DataError(f"{folder}: the results in it were moved or removed meanwhile; predict again")
                 opening = Summary(failures=[str(failure) for failure in sources.failures], notes=sources.notes())
                 lost = [f"{folder}: the results of process {rank} {_ELSEWHERE}" for rank in missing]
                 summaries = [opening, *summaries, Summary(failures=lost)]

@@ -40,7 +40,7 @@ class Cases:
     def in_place(self, verb: str, place: str) -> tuple[Ending, list[str]]:
         """How a verb ends in one of `PLACES`, and what is wrong then."""
         row, out = PLACES[place], self.prepared(verb)
-        made = row.make(self.inputs, out, self.usual(verb).sizes)
+        made = row.make(self.inputs, out, lambda: self.usual(verb).sizes)
         ending, faults = self.judged(verb, out, dict(row.others).get(verb, row.statuses), place=made)
         if not faults:
             shutil.rmtree(out)

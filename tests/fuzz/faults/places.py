@@ -18,19 +18,21 @@ from effdet.cli.status import DONE, FAILED
 from .commands import Place
 from .verbs import Inputs
 
+Sizes = Callable[[], list[int]]  # of the files that a verb leaves where nothing is wrong, in bytes
+
 
 @dataclass(frozen=True)
 class BadPlace:
     """A row of the table.
 
     Attributes:
-        make: the place, of the inputs, the folder that the command writes to, and the sizes of the files it writes.
+        make: the place, of the inputs, the folder that the command writes to, and the sizes of what it writes.
         statuses: that are right.
         others: statuses of some verbs that differ.
         mounts: whether it needs mounts.
     """
 
-    make: Callable[[Inputs, Path, list[int]], Place]
+    make: Callable[[Inputs, Path, Sizes], Place]
     statuses: tuple[int, ...]
     others: tuple[tuple[str, tuple[int, ...]], ...] = ()
     mounts: bool = False
@@ -48,35 +50,36 @@ def mounts_are_allowed() -> bool:
         return False
 
 
-def full_disk(fraction: float) -> Callable[[Inputs, Path, list[int]], Place]:
+def full_disk(fraction: float) -> Callable[[Inputs, Path, Sizes], Place]:
     """A disk that is full after a fraction of what the command writes; what it holds in the end is copied back."""
 
-    def make(inputs: Inputs, out: Path, sizes: list[int]) -> Place:
-        held = sum(_on_disk(path.stat().st_size) for path in out.rglob("*") if path.is_file())
-        written = sum(map(_on_disk, sizes)) - held
-        pages = held // _PAGE + max(int(fraction * written) // _PAGE, 1)
+    def make(inputs: Inputs, out: Path, sizes: Sizes) -> Place:
+        held = [path.stat().st_size for path in out.rglob("*") if path.is_file()]
+        pages = max(int(fraction * (_pages(sizes()) - _pages(held))), 1)
         copy = out.with_name(f"{out.name}-copy")
-        mount = f"cp -a {out} {copy}; mount -t tmpfs -o size={pages * _PAGE} tmpfs {out}; cp -a {copy}/. {out}"
+        mount = f"cp -a {out} {copy}; mount -t tmpfs -o size=1g tmpfs {out}; cp -a {copy}/. {out}"
+        used = f"$(df --block-size={_PAGE} --output=used {out} | tail -n 1)"
+        limit = f"mount -o remount,size=$((({used} + {pages}) * {_PAGE})) {out}"
         move = f"rm -rf {copy}; cp -a {out} {copy}; umount {out}; rm -rf {out}; mv {copy} {out}"
-        return Place(mounts=(mount,), unmounts=(move,))
+        return Place(mounts=(mount, limit), unmounts=(move,))
 
     return make
 
 
-def _on_disk(size: int) -> int:
-    """Bytes that a file of a size has on a tmpfs."""
-    return -(-size // _PAGE) * _PAGE
+def _pages(sizes: list[int]) -> int:
+    """Pages that files of these sizes have on a tmpfs."""
+    return sum(-(-size // _PAGE) for size in sizes)
 
 
-def _limited(name: str, value: int) -> Callable[[Inputs, Path, list[int]], Place]:
+def _limited(name: str, value: int) -> Callable[[Inputs, Path, Sizes], Place]:
     return lambda inputs, out, sizes: Place(limits={name: value})
 
 
-def _environment(cold: bool = True, **changes: str | None) -> Callable[[Inputs, Path, list[int]], Place]:
+def _environment(cold: bool = True, **changes: str | None) -> Callable[[Inputs, Path, Sizes], Place]:
     return lambda inputs, out, sizes: Place(environment=changes, cold=cold)
 
 
-def _mounted(*commands: str, **environment: str | None) -> Callable[[Inputs, Path, list[int]], Place]:
+def _mounted(*commands: str, **environment: str | None) -> Callable[[Inputs, Path, Sizes], Place]:
     return lambda inputs, out, sizes: Place(
         environment=environment,
         mounts=tuple(command.format(out=out, inputs=inputs.folder) for command in commands),
@@ -93,7 +96,7 @@ _LEVELS = (0, 0.3, 0.6, 0.85)
 PLACES = {
     **{f"disk full after {level:.0%}": BadPlace(full_disk(level), (FAILED,), mounts=True) for level in _LEVELS},
     "files limited to half the largest": BadPlace(
-        lambda inputs, out, sizes: Place(limits={"FSIZE": max(sizes) // 2}), (FAILED,)
+        lambda inputs, out, sizes: Place(limits={"FSIZE": max(sizes()) // 2}), (FAILED,)
     ),
     "output folder read-only": BadPlace(_mounted(_READ_ONLY.format("{out}")), (FAILED,), mounts=True),
     "inputs read-only": BadPlace(_mounted(_READ_ONLY.format("{inputs}")), (DONE,), mounts=True),

@@ -110,5 +110,11 @@ VERBS = {
         lambda inputs, out: ["export", "--weights", str(inputs.run / "best.pt"), "--out", f"{out}/best.onnx"],
         ("best.onnx",),
     ),
+    "export to OpenVINO": Verb(
+        lambda inputs, out: [
+            *("export", "--weights", str(inputs.run / "best.pt"), "--format", "openvino", "--out", f"{out}/best.xml"),
+        ],
+        ("best.xml", "best.bin"),
+    ),
     "report": Verb(lambda inputs, out: ["report", f"{out}/run"], ("run/report.html",), prepare=_copy_run),
 }

@@ -51,7 +51,7 @@ class Ending:
     """How a command ended.
 
     Attributes:
-        status: exit status, or minus the number of the signal that ended it.
+        status: exit status, or 128 plus the number of the signal that ended it, as in a shell.
         stdout: what it printed.
         stderr: its errors.
         hung: whether it was killed, because it did not end.
@@ -148,7 +148,8 @@ class Running:
             self.send(signal.SIGKILL)
             answer = self._answer(LONGEST)
         texts = {name: file.read_text(errors="replace") for name, file in self._files.items()}
-        return Ending(int(answer), **texts, hung=hung, left=self._end_others())
+        code = int(answer)
+        return Ending(128 - code if code < 0 else code, **texts, hung=hung, left=self._end_others())
 
     def _answer(self, seconds: float) -> bytes:
         return self._answers.readline() if select.select([self._answers], [], [], seconds)[0] else b""

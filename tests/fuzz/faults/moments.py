@@ -25,6 +25,7 @@ from .expectations import leftovers
 _CLOCKS = ("seconds", "images_per_second", "data_wait")  # columns of log.csv that differ from run to run
 _SAME = ("metrics.json", "predictions.json", "confusion.csv", "log.csv", "last.pt", "best.pt")
 _OFTEN = ("train.save_every_minutes=0.0001", "--resume", "auto")
+KILLED = 128 + signal.SIGKILL
 _ANSWER = 90.0  # seconds in which a signal must end a training whose loader hangs
 
 
@@ -33,16 +34,16 @@ def kill_trainings(cases: Cases, number: int, rng: random.Random) -> list[str]:
 
     Each finished run must equal the one that was never killed, to the last bit.
     """
-    seconds, killed, faults = cases.usual("train").seconds, 0, []
+    killed, faults = 0, []
     for run in itertools.count():
         out = cases.prepared("train", f"killed-{run}")
         while True:
             kills = killed < number
-            after = rng.uniform(0.1, 1) * seconds
+            after = rng.uniform(0.1, 0.9) * cases.inputs.seconds
             meanwhile = _signal_after(after, signal.SIGKILL) if kills else _nothing
-            statuses = (DONE, -signal.SIGKILL) if kills else (DONE,)
+            statuses = (DONE, KILLED) if kills else (DONE,)
             ending, wrong = cases.judged("train", out, statuses, changes=_OFTEN, meanwhile=meanwhile, may_leave=kills)
-            killed += ending.status == -signal.SIGKILL
+            killed += ending.status == KILLED
             faults += [f"run {run}, {killed} kills, the last after {after:.2f} s: {fault}" for fault in wrong]
             if ending.status == DONE or wrong:
                 break
@@ -58,7 +59,7 @@ def kill_trainings(cases: Cases, number: int, rng: random.Random) -> list[str]:
 
 def end_by_signal(cases: Cases, verb: str, number: int, rng: random.Random) -> list[str]:
     """Ends a verb by a signal at a random moment, and runs it again."""
-    right = {signal.SIGTERM: TERMINATED, signal.SIGINT: INTERRUPTED, signal.SIGKILL: -signal.SIGKILL}[number]
+    right = {signal.SIGTERM: TERMINATED, signal.SIGINT: INTERRUPTED, signal.SIGKILL: KILLED}[number]
     after = rng.uniform(0, 1) * cases.usual(verb).seconds
     out, kills = cases.prepared(verb), number == signal.SIGKILL
     ending, faults = cases.judged(verb, out, (DONE, right), meanwhile=_signal_after(after, number), may_leave=kills)

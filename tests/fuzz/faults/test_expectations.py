@@ -23,7 +23,7 @@ TRACEBACK = "Traceback (most recent call last):\n  File ...\nKeyError: 1\n"
         (ended(1, stderr=SENTENCE), None),
         (ended(143, stderr="stopping after this step\nterminated\n"), None),
         (ended(2, stderr="usage"), "status 2, expected 0 or 1 or 143"),
-        (ended(-11), "status -11"),
+        (ended(139), "status 139"),
         (ended(1), "0 sentences"),
         (ended(1, stderr=SENTENCE * 2), "2 sentences"),
         (ended(1, stderr=TRACEBACK + SENTENCE), "Traceback"),

@@ -28,8 +28,8 @@ def cases(tmp_path_factory):
     ("verb", "place"),
     [
         ("predict images", "disk full after 60%"),
-        ("eval", "files limited to half the largest"),
-        ("convert", "output folder read-only"),
+        ("convert", "files limited to half the largest"),
+        ("eval", "output folder read-only"),
         ("shards", "inputs read-only"),
         ("report", "disk full after 0%"),
         ("check", "64 descriptors"),

@@ -6,6 +6,7 @@ The faults are in `places.py` and `moments.py`.
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,12 +30,14 @@ class Inputs:
         data: a COCO data set, with a video in it.
         recipe: trains on it in two epochs of two steps.
         run: a finished run of the recipe.
+        seconds: how long it lasted.
     """
 
     folder: Path
     data: Path
     recipe: Path
     run: Path
+    seconds: float
 
 
 def make_inputs(folder: Path, starter: Starter) -> Inputs:
@@ -43,9 +46,10 @@ def make_inputs(folder: Path, starter: Starter) -> Inputs:
     made = starter.run(["synthetic", str(data), "--train", "8", "--val", "4", "--size", "96"], folder)
     assert made.status == 0, made.stderr
     recipe.write_text(_RECIPE.format(root=data))
+    started = time.monotonic()
     made = starter.run(["train", str(recipe), f"output_dir={run}", "--device", "cpu"], folder)
     assert made.status == 0, made.stderr
-    return Inputs(folder, data, recipe, run)
+    return Inputs(folder, data, recipe, run, time.monotonic() - started)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from types import FrameType
 
 from effdet.cli import status as statuses
 from effdet.cli.faults import remedy
-from effdet.cli.output import accept_any_text, print_error
+from effdet.cli.output import accept_any_text, open_closed_streams, print_error
 from effdet.cli.parsing import make_parser, nearest, parse
 from effdet.errors import EffdetError
 
@@ -83,6 +83,7 @@ def run_verb(verb: str, arguments: Sequence[str] | None = None, prog: str | None
         arguments: what follows the verb; None takes the command line.
         prog: name of the program in its usage.
     """
+    open_closed_streams()
     accept_any_text()
     module = importlib.import_module(f"effdet.cli.{verb.replace('-', '_')}")
     parser = make_parser(prog, module.__doc__)

@@ -7,12 +7,23 @@ from __future__ import annotations
 
 import codecs
 import io
+import os
 import sys
 import unicodedata
 
 from effdet.terminal import printable
 
 _CLOSEST = "effdet.closest"  # name of the error handler of encodings
+
+
+def open_closed_streams() -> None:
+    """Opens standard input, output and error as /dev/null where the caller has closed them, as in `effdet models >&-`.
+
+    Else the next file that is opened would get the number of one, and what libraries print would be written to it.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  gets the lowest free number
 
 
 def accept_any_text() -> None:

@@ -3,6 +3,8 @@
 import errno
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,6 +66,15 @@ def test_an_error_that_only_a_bug_causes_keeps_its_traceback(ending):
     assert remedy(OSError(errno.EBADF, "Bad file descriptor")) is None
     with pytest.raises(OSError, match="Bad file descriptor"):
         ending(OSError(errno.EBADF, "Bad file descriptor"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has another shell")
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
+def test_standard_streams_may_be_closed(tmp_path, closed):
+    command = f"{sys.executable} -m effdet config --schema {closed}"
+    ended = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert bool(ended.stdout) == (">&-" not in closed.replace("2>&-", ""))
 
 
 def test_ctrl_c_ends_with_130(ending):

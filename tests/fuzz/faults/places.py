@@ -121,3 +121,5 @@ PLACES = {
     ),
     "standard output full": BadPlace(lambda inputs, out, sizes: Place(stdout="/dev/full", cold=True), (FAILED,)),
 }
+# Where slow verbs are run too.
+FEW_PLACES = ("disk full after 30%", "disk full after 85%", "output folder read-only", "64 descriptors", "no home")

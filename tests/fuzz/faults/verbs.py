@@ -60,11 +60,13 @@ class Verb:
         arguments: of the inputs and that folder.
         writes: files that are there if the status is 0; names below the folder.
         prepare: what the folder holds before.
+        is_slow: whether it is run in a few places only.
     """
 
     arguments: Callable[[Inputs, Path], list[str]]
     writes: tuple[str, ...]
     prepare: Callable[[Inputs, Path], None] = lambda inputs, out: None
+    is_slow: bool = False
 
 
 def _train(*changes: str) -> Callable[[Inputs, Path], list[str]]:
@@ -113,12 +115,14 @@ VERBS = {
     "export": Verb(
         lambda inputs, out: ["export", "--weights", str(inputs.run / "best.pt"), "--out", f"{out}/best.onnx"],
         ("best.onnx",),
+        is_slow=True,
     ),
     "export to OpenVINO": Verb(
         lambda inputs, out: [
             *("export", "--weights", str(inputs.run / "best.pt"), "--format", "openvino", "--out", f"{out}/best.xml"),
         ],
         ("best.xml", "best.bin"),
+        is_slow=True,
     ),
     "report": Verb(lambda inputs, out: ["report", f"{out}/run"], ("run/report.html",), prepare=_copy_run),
 }

@@ -99,11 +99,12 @@ def _rename(recipe: Recipe, names: Mapping[str, str]) -> Recipe:
 def _set(recipe: Recipe, dotted: str, value: Any) -> None:
     """Sets a key in its section, which is made where it is missing; where that is no section, the schema says so."""
     *sections, key = dotted.split(".")
+    section: Any = recipe
     for name in sections:
-        recipe = recipe.setdefault(name, {})
-        if not isinstance(recipe, dict):
+        section = section.setdefault(name, {})
+        if not isinstance(section, dict):
             return
-    recipe[key] = value
+    section[key] = value
 
 
 def _copy(tree: Recipe) -> Recipe:

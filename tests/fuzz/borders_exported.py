@@ -29,8 +29,16 @@ def _export(face: str) -> dict[str, Any]:
     """What a file says about itself, as a tree."""
     options = plain_card()["postprocess"] if face == "detections" else None
     return {
-        **{"format": 1, "model": plain_card(), "face": face, "precision": "float32", "batch_size": 1},
-        **{"postprocess": options, "source": "best.pt", "source_sha256": "", "calibration": "", "versions": {}},
+        "format": 1,
+        "model": plain_card(),
+        "face": face,
+        "precision": "float32",
+        "batch_size": 1,
+        "postprocess": options,
+        "source": "best.pt",
+        "source_sha256": "",
+        "calibration": "",
+        "versions": {},
         "certificate": {},
     }
 

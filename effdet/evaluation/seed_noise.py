@@ -45,7 +45,8 @@ def late_change(evaluations: Sequence[Mapping[str, float]]) -> float | None:
     Returns:
         None if AP is unknown before the last third.
     """
-    points = [(each["step"], each["AP"]) for each in evaluations if each.get("AP", -1) >= 0]
+    # A log may hold null or NaN, and -1 where there are no objects.
+    points = [(each["step"], ap) for each in evaluations if (ap := each.get("AP")) is not None and 0 <= ap <= 1]
     before = [row for row, (step, _) in enumerate(points) if step <= _SETTLED_AFTER * points[-1][0]]
     if not before:
         return None

@@ -136,7 +136,7 @@ def test_evaluations_of_one_training_do_not_measure_the_noise(detectors, tmp_pat
 
 def test_the_assumed_noise_follows_from_the_evaluations_in_the_log(detectors, tmp_path):
     folders = detectors((0.8, 0), (0.8, 0))
-    rows = [{"step": 100 * n, "epoch": n, "AP": 0.2 * n} for n in (1, 2, 3)]
+    rows = [{"step": 100 * n, "epoch": n, "seconds": 9.0 * n, "AP": 0.2 * n} for n in (1, 2, 3)]
     (folders[1] / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     _, unknown, changing = write_comparison(folders, tmp_path / "page.html")["notes"]
     assert unknown.startswith("run0: 3.4 points, because AP before")

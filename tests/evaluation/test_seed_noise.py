@@ -24,6 +24,7 @@ def evaluations(*values, every=100):
         ((0.1, 0.3, 0.4), 0.1),
         ((0.1, 0.3), 0.2),  # the last evaluation before the last third is in the middle
         ((0.3, -1, 0.35, 0.36), 0.06),  # -1 is no AP
+        ((0.3, None, float("nan"), 0.36), 0.06),
         ((0.4,), None),
         ((), None),
         ((-1, -1, -1), None),

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from effdet.data.synthetic.scenes import draw_scene
 from effdet.errors import ConfigError, DataError, EffdetError, WeightsError
 from effdet.inference.benchmark import comparison
 from effdet.inference.benchmark.inputs import benchmark_image, find_subjects, write_random_checkpoint
@@ -90,7 +91,7 @@ def test_facts_name_the_runtime_and_the_input(weights, image):
     assert (facts.task, facts.runtime, facts.package) == ("detection", "PyTorch", "torch")
     assert (facts.precision, facts.device, facts.image_size) == ("float32", "cpu", (128, 128))
     assert (facts.fixed_batch, facts.together) == (None, None)
-    assert facts.detections == 0  # scores of random weights are near 0.01
+    assert 0 < facts.detections <= 100
     assert facts.load_seconds > 0
     assert facts.first_seconds > 0
 
@@ -190,11 +191,13 @@ def test_random_weights_are_the_same_every_time_and_leave_the_random_state(weigh
         assert torch.equal(value, second.model.state_dict()[name]), name
 
 
-def test_scores_of_random_weights_differ_from_anchor_to_anchor(weights):
+def test_scores_of_random_weights_vary_and_few_are_high(weights):
     model = load_checkpoint(weights).model
+    scenes = torch.from_numpy(np.stack([draw_scene(1, index, (256, 256)).image for index in range(4)]))
     with torch.inference_mode():
-        logits = model(torch.randint(0, 256, (1, 3, 128, 128), dtype=torch.uint8)).class_logits
-    assert logits.std() > 0.01
+        logits = model(scenes.permute(0, 3, 1, 2)).class_logits
+    assert 0.5 < logits.std() < 4
+    assert 0.002 < (logits.sigmoid() > 0.01).float().mean() < 0.2
 
 
 def test_names_of_models_get_random_weights_and_files_stay_as_they_are(tmp_path, monkeypatch):

@@ -10,19 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from effdet.data.images import read_image
 from effdet.data.synthetic.files import encode_jpeg
 from effdet.data.synthetic.scenes import draw_scene
 from effdet.errors import ConfigError
-from effdet.models import ModelOptions, list_models, make_spec
+from effdet.models import EfficientDet, ModelOptions, list_models, make_spec
+from effdet.postprocess import logit
 from effdet.weights.card import ModelCard
 from effdet.weights.checkpoint import save_checkpoint
 from effdet.weights.pretrained import DEFAULT_NUM_CLASSES
 
 DRAWN_SIZE = (480, 640)  # (H, W) of the drawn image in pixels
-STATISTICS_SCENES, STATISTICS_BATCHES, STATISTICS_SIZE = 12, 4, (256, 256)  # for BatchNorm layers of random weights
+SCENE_SIZE = (256, 256)  # (H, W) of the drawn image that sets the scores of random weights, in pixels
+SPREAD, HIGH, HIGH_FRACTION = 1.0, 0.01, 0.01  # one of a hundred scores of random weights is above 0.01
 
 
 @dataclass(frozen=True)
@@ -101,8 +102,8 @@ def find_subjects(models: Sequence[str], image_size: tuple[int, int] | None, fol
 def write_random_checkpoint(name: str, path: Path, image_size: tuple[int, int] | None = None) -> None:
     """Writes a checkpoint of a model with random weights, the same for the same name.
 
-    The statistics of BatchNorm layers are those of drawn scenes. With their initial values, activations of deep models
-    would vanish, and post-processing would sort scores that are all equal.
+    The scores of a detector vary, and few are high. Initial scores are all equal, and sorting and NMS would cost less
+    than in use.
 
     Args:
         name: a name of `effdet models`.
@@ -113,20 +114,23 @@ def write_random_checkpoint(name: str, path: Path, image_size: tuple[int, int] |
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = spec.build(DEFAULT_NUM_CLASSES[spec.task])
-        _set_batch_statistics(model)
+        if isinstance(model, EfficientDet):
+            _spread_scores(model)
     labels = range(model.num_classes)
     card = ModelCard(spec, tuple(f"class {label}" for label in labels), tuple(labels))
     save_checkpoint(path, model.state_dict(), card)
 
 
-def _set_batch_statistics(model: nn.Module) -> None:
-    """Sets the statistics of BatchNorm layers to the mean of those of several batches: single ones amplify rounding."""
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = None  # PyTorch averages over all batches
-    scenes = [torch.from_numpy(draw_scene(0, index, STATISTICS_SIZE).image) for index in range(STATISTICS_SCENES)]
-    for batch in torch.chunk(torch.stack(scenes).permute(0, 3, 1, 2), STATISTICS_BATCHES):
-        model.train()(batch)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
+def _spread_scores(model: EfficientDet) -> None:
+    """Scales the last class layer so that logits have the standard deviation `SPREAD`, and few scores exceed `HIGH`.
+
+    Without trained statistics of BatchNorm layers the features are tiny (1e-20 in D4), and the prior hides them.
+    """
+    layer = model.class_head.predict.pointwise
+    assert layer.bias is not None
+    layer.bias.zero_()
+    image = torch.from_numpy(draw_scene(0, 0, SCENE_SIZE).image).permute(2, 0, 1)
+    logits = model.eval()(image[None]).class_logits.flatten()
+    scale = SPREAD / logits.std()
+    layer.weight.mul_(scale)
+    layer.bias.add_(logit(HIGH) - logits.topk(int(HIGH_FRACTION * len(logits))).values[-1] * scale)

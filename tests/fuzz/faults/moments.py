@@ -21,6 +21,7 @@ from effdet.cli.status import DONE, FAILED, INTERRUPTED, TERMINATED
 from .cases import Cases
 from .commands import Running
 from .expectations import leftovers
+from .verbs import VERBS
 
 _CLOCKS = ("seconds", "images_per_second", "data_wait")  # columns of log.csv that differ from run to run
 _SAME = ("metrics.json", "predictions.json", "confusion.csv", "log.csv", "last.pt", "best.pt")
@@ -65,7 +66,8 @@ def end_by_signal(cases: Cases, verb: str, number: int, rng: random.Random) -> l
     ending, faults = cases.judged(verb, out, (DONE, right), meanwhile=_signal_after(after, number), may_leave=kills)
     if not faults and ending.status != DONE:
         again = {"train": ["--resume", "auto"], "predict": ["--overwrite"]}.get(verb.split()[0], [])
-        _, faults = cases.judged(verb, out, (DONE, FAILED) if verb == "eval" else (DONE,), changes=again)
+        is_whole = all((out / name).exists() for name in VERBS[verb].writes)  # then it may refuse to overwrite that
+        _, faults = cases.judged(verb, out, (DONE, FAILED) if is_whole or verb == "eval" else (DONE,), changes=again)
         if verb.startswith("train"):
             faults += [f"{name} differs" for name in differences(out / "run", cases.inputs.run)]
     return [f"{signal.Signals(number).name} after {after:.2f} s: {fault}" for fault in faults]

@@ -40,9 +40,9 @@ def faults_of(
         folder: that it wrote to.
         may_leave: whether incomplete files may be left over.
     """
-    faults = [f"status {ending.status}, expected {' or '.join(map(str, sorted(statuses)))}"]
-    faults = faults if ending.status not in statuses else []
-    faults += ["it does not end"] if ending.hung else []
+    faults = ["it does not end"] if ending.hung else []
+    if ending.status not in statuses:
+        faults.append(f"status {ending.status}, expected {' or '.join(map(str, sorted(statuses)))}")
     faults += [f"a process is left: {name}" for name in ending.left]
     faults += text_faults(ending)
     faults += [f"changed or lost: {name}" for name, changed in before.items() if _changed(Path(name)) != changed]

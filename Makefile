@@ -58,9 +58,11 @@ test-minimum: .venv-minimum/installed
 		--editable ".[imagenet,timm,heic]" pytest pytest-xdist jsonschema tensorboard
 	touch $@
 
-# Thousands of damaged inputs for everything that reads files of others; the same command goes on with a stopped run.
+# Thousands of damaged inputs for everything that reads files of others, then whole commands under faults, such as a full
+# disk or SIGKILL; the same command goes on with a stopped run.
 fuzz: .venv/installed
 	$(BIN)/python tests/fuzz/run.py
+	$(BIN)/python tests/fuzz/run_faults.py
 
 lint: .venv/installed
 	$(BIN)/ruff format --check .

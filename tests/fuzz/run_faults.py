@@ -46,9 +46,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--only", default="", metavar="TEXT", help="cases whose name holds the text")
     parser.add_argument("--seed", type=int, default=0, help="seed of the random moments (%(default)s)")
     parser.add_argument("--kills", type=int, default=KILLS, help="SIGKILLs of trainings (%(default)s)")
-    parser.add_argument("--out", type=Path, default=Path("runs/fuzz"), help="folder of results.jsonl (%(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("runs/fuzz"), help="folder of commands.jsonl (%(default)s)")
     given = parser.parse_args(arguments)
-    results = given.out.resolve() / "faults.jsonl"
+    results = given.out.resolve() / "commands.jsonl"
     results.parent.mkdir(parents=True, exist_ok=True)
     passed = _passed(results)
     with tempfile.TemporaryDirectory() as folder, results.open("a", encoding="utf-8") as file:

@@ -247,6 +247,8 @@ def _next(iterator: Iterator[Any], processes: Sequence[BaseProcess], waiting: th
         waiting.clear()
         for process in processes:
             process.kill()
+        for process in processes:
+            process.join(DYING)  # while the handler of their deaths is still ours
         raise
     finally:
         waiting.clear()

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from effdet.errors import WeightsError
 from effdet.runtimes.exported import Graph
+from effdet.runtimes.program_content import checked_program, is_stored
 from effdet.text import reason_of
 
 CARD_FILE = "effdet.json"  # inside the archive
@@ -29,9 +30,9 @@ def read_metadata(path: Path) -> str | None:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            for name in archive.namelist():
-                if name.rpartition("/")[2] == CARD_FILE:
-                    return archive.read(name).decode("utf-8")
+            for entry in archive.infolist():
+                if entry.filename.rpartition("/")[2] == CARD_FILE and is_stored(entry):
+                    return archive.read(entry).decode("utf-8")
     except (zipfile.BadZipFile, OSError, UnicodeDecodeError) as error:
         raise WeightsError(f"{path}: not a program of torch.export, or damaged ({error}); export it again") from None
     return None
@@ -51,14 +52,23 @@ def open_graph(path: Path, device: torch.device, threads: int | None = None) -> 
         threads: CPU threads of PyTorch, for the whole process; None leaves them as they are.
 
     Raises:
-        WeightsError: the file is damaged, or another version of PyTorch wrote it.
+        WeightsError: the file is damaged, holds more than tensors and operators, or another version of PyTorch wrote
+            it.
     """
     if threads is not None:
         torch.set_num_threads(threads)
     try:
+        content = checked_program(path)
+    except ValueError as error:
+        raise WeightsError(
+            f"{path}: refused, because {error}; a program may hold tensors and operators alone; export the model again"
+        ) from None
+    except (zipfile.BadZipFile, OSError) as error:
+        raise WeightsError(f"{path}: not a program of torch.export, or damaged ({reason_of(error)})") from None
+    try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about how torch stored the weights
-            program = torch.export.load(path)
+            program = torch.export.load(content)
         if device.type != "cpu":
             from torch.export.passes import move_to_device_pass
 

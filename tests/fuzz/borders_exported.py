@@ -28,19 +28,8 @@ LARGEST = 512  # pixels of a side with which a graph is run
 def _export(face: str) -> dict[str, Any]:
     """What a file says about itself, as a tree."""
     options = plain_card()["postprocess"] if face == "detections" else None
-    return {
-        "format": 1,
-        "model": plain_card(),
-        "face": face,
-        "precision": "float32",
-        "batch_size": 1,
-        "postprocess": options,
-        "source": "best.pt",
-        "source_sha256": "",
-        "calibration": "",
-        "versions": {},
-        "certificate": {},
-    }
+    plain = {"format": 1, "model": plain_card(), "face": face, "precision": "float32", "batch_size": 1}
+    return {**plain, "postprocess": options, "source": "best.pt", "versions": {}, "certificate": {}}
 
 
 def _arrays(face: str) -> dict[str, np.ndarray]:
@@ -67,7 +56,7 @@ def _mutate_arrays(rng: random.Random, arrays: dict[str, np.ndarray]) -> dict[st
     elif kind == 3:
         array = array.astype(rng.choice((np.float64, np.int32, np.float32, np.uint8, np.float16)))
     elif kind == 4:
-        array = rng.choice((array[..., :1], array[:, :0], np.concatenate([array, array]), array[0], array[None]))
+        array = rng.choice((array[..., :1], array[:0], np.concatenate([array, array]), array[0], array[None]))
     else:
         others = {key: value for key, value in arrays.items() if key != name}
         return others if kind == 5 and others else {**others, f"{name}s": array}

@@ -222,6 +222,33 @@ def test_a_value_of_the_wrong_type_or_range_is_refused_by_name(tmp_path, text, k
     assert "pydantic" not in message
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"task: {'a' * 9000}",
+        f"base: [{'a, ' * 9000}]",
+        f"base: {'a' * 9000}",
+        f"{'a' * 9000}: 1",
+        f"train: {'a' * 9000}",
+        f"data: {{value_range: [{'0, ' * 9000}]}}",
+        "\n".join(f"key{number}: 1" for number in range(500)),
+    ],
+)
+def test_what_is_long_is_shortened_in_messages(tmp_path, text):
+    message = refusal(recipe(tmp_path, text))
+    assert len(message) < 6000
+    assert len(message.splitlines()) < 25
+
+
+def test_a_number_in_place_of_a_path_is_refused(tmp_path):
+    assert "'data.root' is 9: expected a path, such as data/coco" in refusal(recipe(tmp_path, "data: {root: 9}"))
+
+
+def test_a_range_of_values_rises(tmp_path):
+    text = "data: {value_range: [4095, 0]}"
+    assert "data.value_range is [4095.0, 0.0]; expected [low, high] with low < high" in refusal(recipe(tmp_path, text))
+
+
 def test_a_missing_file_is_refused(tmp_path):
     assert refusal(tmp_path / "none.yaml").startswith(f"{tmp_path / 'none.yaml'}: no such recipe")
     assert "expected a recipe, got a folder" in refusal(tmp_path)

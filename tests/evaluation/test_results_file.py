@@ -193,6 +193,8 @@ def test_labels_in_place_of_category_ids_are_refused(tmp_path):
         ("bbox", [0, 0, float("inf"), 5]),
         ("bbox", [0, 0, None, 5]),
         ("bbox", [10**400, 0, 5, 5]),
+        ("bbox", [0, 0, 1e308, 5]),
+        ("score", -1e308),
     ],
 )
 def test_rows_with_nan_are_left_out_and_counted(tmp_path, key, value):
@@ -201,6 +203,13 @@ def test_rows_with_nan_are_left_out_and_counted(tmp_path, key, value):
     evaluator, notes = read(tmp_path, small_truth(), rows)
     assert notes == ["results.json: 1 detection with NaN, Inf or a number beyond 1e+09 left out"]
     assert len(evaluator.predicted().scores) == 5
+
+
+def test_a_file_name_that_is_no_text_is_none(tmp_path):
+    rows = small_results()
+    rows[0]["file_name"] = [["a"]]
+    evaluator, _ = read(tmp_path, small_truth(), rows)
+    assert len(evaluator.predicted().scores) == len(rows)
 
 
 @pytest.mark.parametrize(

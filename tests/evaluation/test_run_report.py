@@ -128,6 +128,37 @@ def test_a_missing_or_foreign_analysis_is_refused(run, content):
     assert not (run / "report.html").exists()
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("weights", ["a"], "'weights'"),
+        ("metrics", {"AP": "high"}, "'metrics.AP"),
+        ("metrics", {"AP": 10**4000}, "'metrics.AP"),
+        ("objects", None, "'objects'"),
+        ("classes", [{"name": 5}], "'classes.0.name'"),
+        ("intervals", {"level": [0, 1]}, "the interval 'level'"),
+        ("intervals", {"AP": [None, 0.5]}, "the interval 'AP' has one end"),
+        ("confusion", {"names": ["a"], "entries": [[0, 9, 1]]}, "lacks a threshold"),
+        (
+            "confusion",
+            {"names": ["a"], "entries": [[0, 9, 1]], "score_threshold": 0.5, "iou_threshold": 0.5},
+            "it has the label 9, but 2 classes",
+        ),
+        ("worst", [{"file_name": "a", "size": [0, 5], "counts": {}, "objects": [], "detections": []}], "'worst.0.size"),
+    ],
+)
+def test_an_analysis_with_values_that_no_evaluation_writes_is_refused(run, key, value, message):
+    (run / "analysis.json").write_text(json.dumps(analyses.detection() | {key: value}))
+    with pytest.raises(DataError, match=message):
+        write_run_report(run)
+
+
+@pytest.mark.parametrize("start", [[], {"git": {"a": 1}}, {"hardware": "gpu"}, {"time": 5}])
+def test_a_manifest_of_another_kind_is_named_on_the_page(run, start):
+    (run / "manifest.json").write_text(json.dumps({"starts": [start]}))
+    assert "manifest.json: cannot be read" in report(run)
+
+
 def test_an_analysis_of_an_unknown_task_is_refused(run):
     (run / "analysis.json").write_text(json.dumps(analyses.detection() | {"task": "poetry"}))
     with pytest.raises(DataError, match="its task is 'poetry'"):

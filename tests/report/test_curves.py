@@ -87,6 +87,22 @@ def test_a_missing_or_foreign_log_is_refused(tmp_path):
         draw_curves(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[" * 100_000,
+        "[]",
+        '{"step": 1}',
+        '{"step": "1", "epoch": 1, "seconds": 1}',
+        '{"step": NaN, "epoch": 1, "seconds": 1}',
+    ],
+)
+def test_a_line_that_is_no_record_is_refused(tmp_path, line):
+    (tmp_path / "log.jsonl").write_text(line + "\n")
+    with pytest.raises(DataError, match="not a log of a run"):
+        read_log(tmp_path / "log.jsonl")
+
+
 def test_groups_keep_mean_and_range():
     values = np.random.default_rng(0).random(1234)
     steps, mean, low, high = curves._grouped(np.arange(1234.0), values)

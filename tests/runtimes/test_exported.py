@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from effdet.errors import ConfigError
+from effdet.errors import ConfigError, WeightsError
 from effdet.runtimes.exported import ExportedRuntime
 from effdet.types import PostprocessOptions
 from effdet.weights.checkpoint import load_checkpoint
@@ -60,6 +60,48 @@ def test_options_that_the_file_cannot_give_are_named(runtime_of, two_boxes, face
     ):
         with pytest.raises(ConfigError, match=message):
             runtime.detections(images(1), options)
+
+
+def changed(graph, **outputs):
+    """A graph with other outputs; None leaves one out."""
+    return lambda pixels: {name: values for name, values in {**graph(pixels), **outputs}.items() if values is not None}
+
+
+@pytest.mark.parametrize(
+    ("outputs", "message"),
+    [
+        ({"labels": np.int64([[3, 0, 0]])}, "labels that are none of its 3 classes"),
+        ({"labels": np.int64([[-1, 0, 0]])}, "labels that are none of its 3 classes"),
+        ({"boxes": np.full((1, 3, 4), np.nan, np.float32)}, "boxes of NaN or Inf"),
+        ({"scores": None}, "do not fit the face 'detections'"),
+        ({"boxes": np.zeros((1, 3, 5), np.float32)}, "do not fit the face 'detections'"),
+        ({"counts": np.int64([[2]])}, "do not fit the face 'detections'"),
+        ({"counts": np.int64([2, 2])}, "another number of images"),
+        ({"counts": np.int64(2)}, "another number of images"),
+    ],
+)
+def test_outputs_that_do_not_fit_the_metadata_are_refused(runtime_of, two_boxes, outputs, message):
+    with pytest.raises(WeightsError, match=message):
+        runtime_of(changed(two_boxes, **outputs)).detections(images(1), OPTIONS)
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_logits_of_another_number_of_classes_are_refused(runtime_of, classes):
+    with pytest.raises(WeightsError, match="do not fit the face 'logits' of a model with 3 classes"):
+        runtime_of(lambda pixels: {"logits": np.zeros((1, classes), np.float32)}, "logits").logits(images(1))
+
+
+def test_a_negative_count_is_no_detection(runtime_of, two_boxes):
+    (result,) = runtime_of(changed(two_boxes, counts=np.int64([-1]))).detections(images(1), OPTIONS)
+    assert len(result) == 0
+
+
+def test_an_error_of_a_graph_names_the_file(runtime_of):
+    def graph(pixels):
+        raise TypeError("no such kernel")
+
+    with pytest.raises(WeightsError, match=r"model\.onnx: cannot run on images .*: no such kernel"):
+        runtime_of(graph).detections(images(1), OPTIONS)
 
 
 def test_images_of_another_size_are_refused(runtime_of, two_boxes):

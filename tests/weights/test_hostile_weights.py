@@ -39,6 +39,10 @@ BAD_VALUES = [
     (("category_ids",), (1,), "category_ids has 1 values"),
     (("class_names",), ("a", "\ud800"), "half of a character"),
     (("class_thresholds",), (0.5, 0.5, 0.5), "class_thresholds has 3 values"),
+    (("class_thresholds",), (0.5,), "class_thresholds has 1 values"),
+    (("value_range",), (7, 3), "value_range is"),
+    (("metrics",), [], "metrics"),
+    (("beam",), 4, "'beam' is an unknown key"),
     (("postprocess", "max_candidates"), 2**40, "postprocess.max_candidates"),
     (("postprocess", "nms"), "magic", "nms"),
     (("postprocess", "beam"), 4, "beam"),
@@ -49,6 +53,8 @@ BAD_VALUES = [
     (("spec", "backbone", "mean"), [1, 2], "spec.backbone.mean has 2 values"),
     (("spec", "backbone", "name"), "timm/hf-hub:someone/model", "expected the name of a network"),
     (("spec", "anchor_aspects"), [[1e300, 1e300]], "spec.anchor_aspects"),
+    (("config",), [1], r"the recipe is \[1\]"),
+    (("config",), {"version": 1, "augment": 5, "train": 5}, "config.train is a int"),
     (("config",), {"version": VERSION, "data": 5}, "config.data is a int"),
     (("config",), {"version": VERSION, "data": {"val": 5}}, "config.data.val is a int"),
 ]
@@ -64,6 +70,19 @@ def test_a_card_beyond_its_limits_is_refused_in_checkpoints_and_exported_files(c
     text = json.dumps({**export, "model": json.loads(json.dumps(plain, default=str))})
     with pytest.raises(WeightsError):
         read_export_card(text, "x.onnx")
+
+
+def test_options_of_a_card_have_their_types(card):
+    read = read_card(changed(card, "postprocess", "max_detections", value="7"))
+    assert read.postprocess["max_detections"] == 7
+    with pytest.raises(ValueError, match="max_detections"):
+        read_card(changed(card, "postprocess", "max_detections", value="many"))
+
+
+@pytest.mark.parametrize("card", [None, [], 5, "card"])
+def test_a_card_that_is_no_mapping_is_refused(card):
+    with pytest.raises(ValueError, match="expected a mapping"):
+        read_card(card)
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"format": ' + "9" * 5000 + "}", "[]", "5", '{"format": "1"}'])

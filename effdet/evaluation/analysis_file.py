@@ -26,22 +26,18 @@ class _Checked(BaseModel):
     model_config = ConfigDict(strict=True)
 
 
-class _DetectionClass(_Checked):
+class _Numbers(BaseModel):
+    """Values of which those that are not named are numbers."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+    __pydantic_extra__: dict[str, _Real | None] = Field(init=False)
+
+
+class _DetectionClass(_Numbers):
     name: str
     images: _Count
     objects: _Count
     interval: _Pair | None = None
-    AP: _Real | None = None
-    AP50: _Real | None = None
-    AP75: _Real | None = None
-    APs: _Real | None = None
-    APm: _Real | None = None
-    APl: _Real | None = None
-    AR100: _Real | None = None
-    threshold: _Real | None = None
-    F1: _Real | None = None
-    precision: _Real | None = None
-    recall: _Real | None = None
 
 
 class _Class(_Checked):
@@ -128,17 +124,7 @@ class _Confusion(_Checked):
     iou_threshold: _Real | None = None
 
 
-class _Errors(_Checked):
-    classification: _Real | None = None
-    localization: _Real | None = None
-    both: _Real | None = None
-    duplicate: _Real | None = None
-    background: _Real | None = None
-    missed: _Real | None = None
-    false_positive: _Real | None = None
-    false_negative: _Real | None = None
-    AP50: _Real | None = None
-    score_threshold: _Real | None = None
+class _Errors(_Numbers):
     counts: dict[str, _Count] | None = None
 
 

@@ -45,6 +45,8 @@ class ExportedRuntime:
             self._check_shapes(outputs, class_logits=(None, classes), boxes=(None, 4))
             return postprocess_boxes(outputs["class_logits"], outputs["boxes"], options)
         self._check_shapes(outputs, boxes=(None, 4), scores=(None,), labels=(None,), counts=())
+        if outputs["labels"].is_floating_point() or outputs["counts"].is_floating_point():
+            raise WeightsError(f"{self.name}: gives labels or counts that are no integers; export it again")
         results = _selected(outputs, options)
         if not all(_are_sound(result, classes) for result in results):
             raise WeightsError(
@@ -107,19 +109,24 @@ class ExportedRuntime:
         return outputs
 
     def _check_shapes(self, outputs: dict[str, Tensor], **expected: tuple[int | None, ...]) -> None:
-        """Raises WeightsError if an output is missing, or has other sizes behind the batch than `expected`."""
-        for name, sizes in expected.items():
-            shape = tuple(outputs[name].shape[1:]) if name in outputs else None
-            if (
-                shape is None
-                or len(shape) != len(sizes)
-                or any(b not in (a, None) for a, b in zip(shape, sizes, strict=True))
-            ):
-                held = "; ".join(f"{key} {list(values.shape)}" for key, values in outputs.items())
-                raise WeightsError(
-                    f"{self.name}: its outputs are {held}, which do not fit the face '{self.export.face}' of a model "
-                    f"with {count_of(len(self.card.class_names), 'class', 'classes')}; export it again"
-                )
+        """Checks the sizes behind the batch; None stands for one number in all outputs.
+
+        Raises:
+            WeightsError: an output is missing, or has other sizes.
+        """
+        shapes = {name: tuple(outputs[name].shape[1:]) for name in expected if name in outputs}
+        pairs = [(own, size) for name in shapes for own, size in zip(shapes[name], expected[name], strict=False)]
+        fits = (
+            all(name in shapes and len(shapes[name]) == len(sizes) for name, sizes in expected.items())
+            and all(size in (None, own) for own, size in pairs)
+            and len({own for own, size in pairs if size is None}) <= 1
+        )
+        if not fits:
+            held = "; ".join(f"{key} {list(values.shape)}" for key, values in outputs.items())
+            raise WeightsError(
+                f"{self.name}: its outputs are {held}, which do not fit the face '{self.export.face}' of a model "
+                f"with {count_of(len(self.card.class_names), 'class', 'classes')}; export it again"
+            )
 
     def check_options(self, options: PostprocessOptions) -> None:
         """Raises ConfigError if the file gives no detections, or its NMS is fixed to other options."""
@@ -163,7 +170,7 @@ def _selected(outputs: dict[str, Tensor], options: PostprocessOptions) -> list[D
     ):
         above = int((scores[: max(count, 0)] >= options.score_threshold).sum())  # sorted by descending score
         kept = slice(min(above, options.max_detections))
-        results.append(Detections(boxes[kept], scores[kept], labels[kept].long()))
+        results.append(Detections(boxes[kept].float(), scores[kept].float(), labels[kept].long()))
     return results
 
 

@@ -6,7 +6,6 @@ The types of the fields are checked in `card.py`.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from effdet.models import EfficientDetSpec, EfficientNetSpec
-from effdet.plain_data import check_keys, kind_of
+from effdet.plain_data import check_keys, kind_of, shown
 from effdet.types import PostprocessOptions
 
 if TYPE_CHECKING:
@@ -193,8 +192,8 @@ def _given(value: float | None) -> tuple[float, ...]:
 
 def _check(name: str, values: Iterable[float], limits: _Range) -> None:
     for value in values:
-        if not (math.isfinite(value) and limits.low <= value <= limits.high):
-            raise ValueError(f"{name} is {value}; expected {limits.low:g} to {limits.high:g}")
+        if not limits.low <= value <= limits.high:  # NaN is not
+            raise ValueError(f"{name} is {shown(value)}; expected {limits.low:g} to {limits.high:g}")
 
 
 def _check_length(name: str, values: Sequence[Any], fewest: int, most: int) -> None:

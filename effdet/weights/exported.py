@@ -15,7 +15,7 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter, ValidationError
 
 from effdet.errors import ConfigError, WeightsError
-from effdet.plain_data import check_mapping, parse_json
+from effdet.plain_data import check_mapping, parse_json, shown
 from effdet.text import reason_of
 from effdet.types import Face, PostprocessOptions, StoredPrecision
 from effdet.weights.card import ModelCard, read_card
@@ -83,6 +83,8 @@ def read_export_card(text: str, path: str | Path) -> ExportCard:
         plain = parse_json(text)
         check_mapping(plain)
         written = plain.pop("format")
+        if type(written) is not int:
+            raise ValueError(f"'format' is {shown(written)}")
         if written > FORMAT:
             raise WeightsError(f"{path}: written by a newer version of this package; update to read it")
         return TypeAdapter(ExportCard).validate_python({**plain, "model": read_card(plain["model"])})

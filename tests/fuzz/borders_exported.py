@@ -50,10 +50,10 @@ def _mutate_arrays(rng: random.Random, arrays: dict[str, np.ndarray]) -> dict[st
     name = rng.choice(list(arrays))
     array = arrays[name].copy()
     kind = rng.randrange(7)
-    if kind < 3:
-        extremes = (np.nan, np.inf, -np.inf, 1e38, -1.0) if array.dtype == np.float32 else (-1, 2, 99, 2**40, -(2**40))
+    if kind < 3 and array.size:
+        extremes = (np.nan, np.inf, -np.inf, 1e38, -1.0) if array.dtype == np.float32 else (-1, 2, 99, 127)
         array.flat[rng.randrange(array.size)] = rng.choice(extremes)
-    elif kind == 3:
+    elif kind <= 3:
         array = array.astype(rng.choice((np.float64, np.int32, np.float32, np.uint8, np.float16)))
     elif kind == 4:
         array = rng.choice((array[..., :1], array[:0], np.concatenate([array, array]), array[0], array[None]))

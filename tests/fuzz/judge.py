@@ -24,7 +24,7 @@ FAULTS = ("traceback", "wrong", "crash", "hang", "memory")
 OUTCOMES = (*SOUND, *FAULTS)
 _LONGEST, _MOST_LINES = 4000, 25  # characters and lines of a message
 _NOT_FOR_PEOPLE = re.compile(
-    r"tensor\(|object at 0x|NoneType|<class '|<function |Traceback \(|__\w+__\(|positional arg|keyword arg|"
+    r"tensor\([-\d\[]|object at 0x|NoneType|<class '|<function |Traceback \(|__\w+__\(|positional arg|keyword arg|"
     r"unsupported operand|object (is not|has no|does not)|argument of type|must be (real|str|int|a) |not enough values"
 )
 _HALF = re.compile(

@@ -75,6 +75,8 @@ def changed(graph, **outputs):
         ({"boxes": np.full((1, 3, 4), np.nan, np.float32)}, "boxes of NaN or Inf"),
         ({"scores": None}, "do not fit the face 'detections'"),
         ({"boxes": np.zeros((1, 3, 5), np.float32)}, "do not fit the face 'detections'"),
+        ({"counts": np.float32([2])}, "no integers"),
+        ({"labels": np.int64([[1]])}, "do not fit the face 'detections'"),
         ({"counts": np.int64([[2]])}, "do not fit the face 'detections'"),
         ({"counts": np.int64([2, 2])}, "another number of images"),
         ({"counts": np.int64(2)}, "another number of images"),

@@ -1,3 +1,6 @@
+import math
+
+import pytest
 import torch
 
 from effdet.config import OptimConfig
@@ -55,6 +58,25 @@ def test_without_an_ema_the_model_itself_is_deployed(tmp_path):
     assert saved_and_loaded(plain, tmp_path / "state.pt")["average"] is None
     averaged = fresh(0)
     assert averaged.evaluated is averaged.ema.model
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("step", True),
+        ("step", "1"),
+        ("step", -1),
+        ("seconds", math.nan),
+        ("best", math.inf),
+        ("stale", 0.5),
+        ("recent", {}),
+    ],
+)
+def test_a_state_with_values_of_other_types_is_refused(tmp_path, key, value):
+    state = fresh(0, ema=False)
+    content = {**saved_and_loaded(state, tmp_path / "state.pt"), key: value}
+    with pytest.raises(ValueError, match=key):
+        state.load_state_dict(content)
 
 
 def test_a_new_ema_starts_from_the_weights(tmp_path):

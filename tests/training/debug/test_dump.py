@@ -248,5 +248,5 @@ def test_other_files_are_not_read_as_dumps(tmp_path):
     with pytest.raises(WeightsError, match="a debug dump of another version of this package"):
         read_dump(tmp_path)
     torch.save({"dump": FORMAT}, tmp_path / "dump.pt")
-    with pytest.raises(WeightsError, match="the debug dump is damaged"):
+    with pytest.raises(WeightsError, match="the debug dump is damaged: 'card' is missing"):
         read_dump(tmp_path)

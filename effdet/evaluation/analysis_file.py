@@ -35,6 +35,7 @@ class _Numbers(BaseModel):
 
 class _DetectionClass(_Numbers):
     name: str
+    category_id: Any = None
     images: _Count
     objects: _Count
     interval: _Pair | None = None

@@ -16,11 +16,13 @@ import torch
 from numpy.typing import NDArray
 
 from effdet.errors import ConfigError, WeightsError
+from effdet.plain_data import shortened
 from effdet.runtimes.exported import Graph
 from effdet.weights.exported import KEY
 
 _IR_VERSION, _GRAPH, _OPERATOR_SETS, _METADATA = 1, 7, 8, 14  # fields of ONNX's ModelProto
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # kinds of fields of protocol buffers
+_LONGEST = 600  # characters of a message of ONNX Runtime
 
 
 def read_metadata(path: Path) -> str | None:
@@ -78,7 +80,8 @@ def open_graph(path: Path, device: torch.device, threads: int | None = None) -> 
     try:
         session = onnxruntime.InferenceSession(path, options, providers=_providers(device_of(device)))
     except Exception as error:  # the classes of its errors have no common base class
-        reason = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error).strip()).splitlines()[0]
+        reason = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error).strip())
+        reason = shortened((reason.splitlines() or ["unknown"])[0], _LONGEST)
         raise WeightsError(
             f"{path}: ONNX Runtime {onnxruntime.__version__} cannot run it: {reason}; update onnxruntime or export the "
             "file again"

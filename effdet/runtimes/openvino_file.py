@@ -14,8 +14,11 @@ import torch
 from numpy.typing import NDArray
 
 from effdet.errors import ConfigError, WeightsError
+from effdet.plain_data import shortened
 from effdet.runtimes.exported import Graph
 from effdet.weights.exported import KEY
+
+_LONGEST = 600  # characters of a message of OpenVINO
 
 
 def read_metadata(path: Path) -> str | None:
@@ -87,4 +90,4 @@ def open_graph(path: Path, device: torch.device, threads: int | None = None) -> 
 def _reason(error: RuntimeError) -> str:
     """The last line of a message of OpenVINO, which says what failed; those before it are places in its code."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1].rstrip(".") if lines else "unknown"
+    return shortened(lines[-1].rstrip("."), _LONGEST) if lines else "unknown"

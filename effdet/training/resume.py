@@ -13,6 +13,7 @@ from rich.console import Console
 
 from effdet.config import TASKS
 from effdet.errors import WeightsError
+from effdet.plain_data import shortened
 from effdet.text import reason_of
 from effdet.training.setup import Run
 from effdet.training.state import TrainState
@@ -37,6 +38,7 @@ MINOR = (
 MINOR_CHANGES = "changed too: "  # how their line begins
 
 COUNTS = ("images", "objects")
+_LONGEST_NAMES = 1500  # characters of all class names in a message
 
 
 def resume(checkpoint: Path, run: Run, state: TrainState) -> None:
@@ -98,19 +100,23 @@ def fixed_difference(saved: ModelCard, made: ModelCard) -> str | None:
     """What differs between two cards that forbids to resume one run with the recipe of the other; None for nothing."""
     if (saved.spec.name, saved.class_names) != (made.spec.name, made.class_names):
         return (
-            f"is of an {saved.spec.name} with classes {', '.join(saved.class_names)}, but the recipe makes an "
-            f"{made.spec.name} with classes {', '.join(made.class_names)}"
+            f"is of an {saved.spec.name} with classes {_names(saved)}, but the recipe makes an "
+            f"{made.spec.name} with classes {_names(made)}"
         )
     before, now = vars(saved.spec), vars(made.spec)
-    changed = [f"{key} {before[key]} and now {now[key]}" for key in before if before[key] != now[key]]
+    changed = [f"{key} {_text(before[key])} and now {_text(now[key])}" for key in before if before[key] != now[key]]
     if changed:
         return f"is of an {saved.spec.name} with {'; '.join(changed)}"
     changed = []
     for section, key in FIXED_KEYS:
         before, now = (card.config.get(section, {}) for card in (saved, made))
         if before.get(key, now.get(key)) != now.get(key):
-            changed.append(f"{section}.{key} {before[key]} and now {now[key]}")
+            changed.append(f"{section}.{key} {_text(before[key])} and now {_text(now[key])}")
     return f"is of a run with {'; '.join(changed)}" if changed else None
+
+
+def _names(card: ModelCard) -> str:
+    return shortened(", ".join(card.class_names), _LONGEST_NAMES)
 
 
 def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -142,7 +148,7 @@ def data_changes(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         return ["the file does not say which data set it was trained on, so changes of it are not noticed"]
     lines = []
     if before["train"] != after["train"]:
-        counts = [f"{key} {saved[key]} -> {now[key]}" for key in COUNTS if saved.get(key) != now.get(key)]
+        counts = [f"{key} {_text(saved.get(key))} -> {now[key]}" for key in COUNTS if saved.get(key) != now.get(key)]
         what = ", ".join(counts) or "as many as before, but others or in another order"
         lines.append(f"the training set has changed ({what}): the result will differ from that of an uninterrupted run")
     if before.get("val") != after.get("val"):
@@ -164,4 +170,4 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
 
 
 def _text(value: Any) -> str:
-    return "null" if value is None else str(value)
+    return "null" if value is None else shortened(str(value))

@@ -471,6 +471,13 @@ def test_a_changed_data_set_is_printed_with_its_counts():
     assert line == (
         "the training set has changed (images 10 -> 12): the result will differ from that of an uninterrupted run"
     )
+    (line,) = data_changes(
+        {"fingerprints": {"train": "a", "val": "v"}}, {**before, "fingerprints": {"train": "b", "val": "v"}}
+    )
+    assert line.startswith("the training set has changed (images null -> 10, objects null -> 20)")
+    for damaged in ("x", None, [], {"val": "v"}):
+        (line,) = data_changes({**before, "fingerprints": damaged}, before)
+        assert line.startswith("the file does not say which data set it was trained on")
     (line,) = data_changes(before, {**before, "fingerprints": {"train": "b", "val": "v"}})
     assert "as many as before, but others or in another order" in line
     (line,) = data_changes(before, {**before, "fingerprints": {"train": "a"}})

@@ -72,6 +72,12 @@ def test_a_card_beyond_its_limits_is_refused_in_checkpoints_and_exported_files(c
         read_export_card(text, "x.onnx")
 
 
+def test_a_training_state_that_is_no_mapping_is_refused(card, tmp_path):
+    torch.save({"format": 3, "model": {}, "card": card.to_dict(), "training": [1]}, tmp_path / "x.pt")
+    with pytest.raises(WeightsError, match=r"x\.pt: its training state is \[1\]; expected a mapping"):
+        load_checkpoint(tmp_path / "x.pt")
+
+
 def test_options_of_a_card_have_their_types(card):
     read = read_card(changed(card, "postprocess", "max_detections", value="7"))
     assert read.postprocess["max_detections"] == 7

@@ -134,7 +134,7 @@ def check_mapping(values: Any) -> None:
         ValueError: they are not.
     """
     if not isinstance(values, Mapping):
-        raise ValueError(f"it is {shown(values)}; expected a mapping of keys")
+        raise ValueError(f"it is of the type {kind_of(values)}; expected a mapping of keys")
 
 
 def kind_of(value: Any) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from effdet.errors import ConfigError
-from effdet.plain_data import shown
+from effdet.plain_data import kind_of, shown
 
 Recipe = dict[str, Any]
 
@@ -66,7 +66,9 @@ def migrate(stored: Mapping[str, Any]) -> Recipe:
         ConfigError: it is no recipe, or one of a newer version, or its version is no number.
     """
     if not isinstance(stored, Mapping):
-        raise ConfigError(f"the recipe is {shown(stored)}; expected a mapping of sections such as 'model'")
+        raise ConfigError(
+            f"the recipe is of the type {kind_of(stored)}; expected a mapping of sections such as 'model'"
+        )
     if not stored:
         return {}
     version = stored.get("version", 1)

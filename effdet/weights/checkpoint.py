@@ -21,7 +21,7 @@ from effdet.config import migrate
 from effdet.errors import ConfigError, WeightsError
 from effdet.files import atomic_write, full_path
 from effdet.models import EfficientDet, EfficientNet
-from effdet.plain_data import kind_of, shown
+from effdet.plain_data import kind_of
 from effdet.text import reason_of
 from effdet.weights.card import ModelCard, read_card
 from effdet.weights.card_limits import check_weights
@@ -77,7 +77,9 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         )
     card = card_in(content, path)
     if not isinstance(content["training"], dict):
-        raise WeightsError(f"{path}: its training state is {shown(content['training'])}; expected a mapping of keys")
+        raise WeightsError(
+            f"{path}: its training state is of the type {kind_of(content['training'])}; expected a mapping of keys"
+        )
     try:
         check_weights(card, content["model"])
         model = card.spec.build(len(card.class_names))

@@ -71,7 +71,7 @@ def _make_recipe(rng: random.Random, folder: Path) -> Path:
         kind = rng.randrange(6)
         name = "parent" if kind == 0 else "recipe"
         if kind == 1:
-            overrides.append(mutate_text(rng, rng.choice(OVERRIDES)).replace("\0", ""))
+            overrides.append(mutate_text(rng, rng.choice(OVERRIDES)).replace("\0", "").replace("\ud800", ""))
         elif kind < 4:
             texts[name] = _mutate_yaml(rng, texts[name])
         else:

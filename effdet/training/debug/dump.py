@@ -24,6 +24,7 @@ from effdet.files import atomic_folder, write_json
 from effdet.models import EfficientDet, EfficientNet
 from effdet.plain_data import check_keys
 from effdet.report.pictures import write_image
+from effdet.structures import Target
 from effdet.text import reason_of
 from effdet.training.debug.nan_trace import NanTrace, ValueRange, trace
 from effdet.training.debug.out_of_memory import is_out_of_memory
@@ -118,6 +119,7 @@ def read_dump(path: Path) -> DebugDump:
         dump = DebugDump(**{**content, "card": read_card(content["card"])})
         TypeAdapter(DebugDump).validate_python(vars(dump))
         _check_lengths(dump)
+        _check_targets(dump.targets, len(dump.card.class_names))
         _model_of(dump)
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from None
@@ -138,6 +140,21 @@ def _check_lengths(dump: DebugDump) -> None:
     lengths["sizes"] = sum(dump.sizes)
     if len(set(lengths.values())) > 1:
         raise ValueError(f"it has {', '.join(f'{length} {name}' for name, length in lengths.items())}")
+
+
+def _check_targets(targets: Any, classes: int) -> None:
+    """Raises ValueError if targets are not what `plain_targets` of a task gives."""
+    if isinstance(targets, Tensor):
+        if targets.ndim != 2 or targets.shape[1] != classes:
+            raise ValueError(f"targets have the shape {list(targets.shape)}, but there are {classes} classes")
+        return
+    for target in targets:
+        check_keys(target, Target)
+        boxes, labels = target["boxes"], target["labels"]
+        if not (isinstance(boxes, Tensor) and isinstance(labels, Tensor) and boxes.shape == (labels.numel(), 4)):
+            raise ValueError("boxes and labels of a target are no tensors of one length")
+        if labels.dtype != torch.int64 or labels.ndim != 1 or not ((labels >= 0) & (labels < classes)).all():
+            raise ValueError(f"labels of a target are not from 0 to {classes - 1}")
 
 
 def dump_step(

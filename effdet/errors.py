@@ -3,9 +3,23 @@
 The command line prints these messages without a traceback. A bug in this package is never one of these types.
 """
 
+from __future__ import annotations
+
+_LONGEST, _END = 3500, 1000  # characters of a message, and of its end
+
 
 class EffdetError(Exception):
-    """Base class of the errors below, which the command line catches."""
+    """Base class of the errors below, which the command line catches.
+
+    Names and values in messages are data of others, so a message of thousands of characters loses its middle: the place
+    is at its start, and the advice at its end.
+    """
+
+    def __init__(self, message: str) -> None:
+        """An error with a message."""
+        if len(message) > _LONGEST:
+            message = f"{message[: _LONGEST - _END]} ... {message[-_END:]}"
+        super().__init__(message)
 
 
 class ConfigError(EffdetError):

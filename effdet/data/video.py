@@ -9,6 +9,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -57,8 +58,8 @@ def read_video(path: Path) -> Iterator[tuple[float, Image]]:
     """The frames of the first video stream, one at a time: seconds from the start of the file, uint8 RGB [H, W, 3].
 
     Frames are upright: the rotation and mirroring that telephones write are applied. Times increase strictly; a frame
-    with a missing or repeated time stamp follows the one before it at the rate of the header. Damaged frames are passed
-    over and counted.
+    with a missing or repeated time stamp follows the one before it at the rate of the header. Frames that cannot be
+    decoded are passed over; these and the damaged ones are counted.
 
     Raises:
         DataError: the file cannot be opened; after the last frame, if frames were damaged, if the file is cut off (see
@@ -71,7 +72,7 @@ def read_video(path: Path) -> Iterator[tuple[float, Image]]:
         step = 1 / (_usable_rate(stream) or FALLBACK_RATE)
         matrix: _Matrix | None = None
         previous: float | None = None
-        ended, damaged, last_is_whole = 0.0, 0, True
+        ended, damage = 0.0, _Damage()
         sound = [] if not of_file else list(container.streams.audio)
         for packet in _packets(container, [stream, *sound]):
             if packet.pts is not None and packet.time_base is not None:
@@ -79,23 +80,25 @@ def read_video(path: Path) -> Iterator[tuple[float, Image]]:
                 ended = max(ended, last - (start or 0.0))
             if packet.stream.index != stream.index:
                 continue
+            damage.packets += packet.is_corrupt
             try:
                 frames = packet.decode()
             except _ffmpeg_errors():
-                damaged += 1
+                damage.undecoded += 1
                 continue
             for frame in frames:
+                damage.see(frame)
                 stamp = _time_stamp(frame)
                 if start is None:
                     start = stamp or 0.0
                 time = None if stamp is None else max(0.0, stamp - start)
                 if time is None or (previous is not None and time <= previous):
                     time = 0.0 if previous is None else previous + step
-                previous, last_is_whole = time, not frame.is_corrupt
+                previous = time
                 if matrix is None:
                     matrix = _display_matrix(frame)
                 yield time, _upright(frame, matrix)
-    _report_damage(path, damaged, ended, declared, last_is_whole)
+    _report_damage(path, damage, ended, declared)
 
 
 def silence_log() -> None:
@@ -241,12 +244,40 @@ def _upright(frame: VideoFrame, matrix: _Matrix) -> Image:
     return np.ascontiguousarray(image[:: -1 if along_y < 0 else 1, :: -1 if along_x < 0 else 1])
 
 
-def _report_damage(path: Path, damaged: int, ended: float, declared: float | None, last_is_whole: bool) -> None:
+@dataclass
+class _Damage:
+    """What is damaged in a video, counted while it is read.
+
+    Attributes:
+        undecoded: frames that cannot be decoded.
+        frames: frames after the first whole one that the decoder marks: they show something else than was stored.
+        packets: packets that the container marks.
+        started: whether there was a whole frame; those before it may refer to what a recording does not have.
+        last_is_whole: whether the last frame was.
+    """
+
+    undecoded: int = 0
+    frames: int = 0
+    packets: int = 0
+    started: bool = False
+    last_is_whole: bool = True
+
+    def see(self, frame: VideoFrame) -> None:
+        """Counts the next frame."""
+        self.frames += self.started and frame.is_corrupt
+        self.started = self.started or not frame.is_corrupt
+        self.last_is_whole = not frame.is_corrupt
+
+
+def _report_damage(path: Path, damage: _Damage, ended: float, declared: float | None) -> None:
     """Raises DataError if frames were damaged or the video ended early."""
-    faults = [f"{count_of(damaged, 'frame')} cannot be decoded"] if damaged else []
+    faults = [f"{count_of(damage.undecoded, 'frame')} cannot be decoded"] if damage.undecoded else []
+    marked = max(damage.frames, damage.packets)
+    if marked:
+        faults.append(f"{count_of(marked, 'frame')} {'is' if marked == 1 else 'are'} damaged")
     if declared is not None and ended < declared - _TOLERANCE:
         faults.append(f"it ends after {ended:.1f} of {declared:.1f} seconds")
-    elif not last_is_whole or is_cut_off(path):
+    elif not damage.last_is_whole or is_cut_off(path):
         faults.append("it is cut off before its end")
     if faults:
         raise DataError(f"{path}: the video is damaged: {' and '.join(faults)}; copy the file again")

@@ -7,6 +7,7 @@ no verdict. What the time stamps say is in `video.py`.
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -29,6 +30,7 @@ _MATROSKA = {
 }
 _ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+_FLV_SIZE = b"\0\x08filesize\0"  # the name and the type of a number, which follows
 _MXF = bytes.fromhex("060e2b34020501010d01020101")
 _RIFF_TOLERANCE = 16  # bytes: some writers count the header, or the padding
 _TS_PACKETS = ((188, 0), (192, 4), (204, 0))  # length, and where in it the sync byte is
@@ -54,7 +56,8 @@ def _is_cut_off(file: BinaryIO, size: int) -> bool:
     if start[:4] == b"RIFF":
         return _one_beyond(_riff_chunks(file), size + _RIFF_TOLERANCE)
     if start[:3] == b"FLV":
-        return _one_beyond(_flv_tags(file, int.from_bytes(start[5:9], "big") + 4), size)
+        tags = _flv_tags(file, int.from_bytes(start[5:9], "big") + 4)
+        return _flv_size(start) > size or _one_beyond(tags, size)
     if start[:4] == _EBML.to_bytes(4, "big"):
         return _one_beyond(_matroska_elements(file), size)
     if start[:16] == _ASF:
@@ -110,6 +113,13 @@ def _flv_tags(file: BinaryIO, position: int) -> Iterator[int]:
         position = end + 4  # after the length, once more
 
 
+def _flv_size(start: bytes) -> float:
+    """The length of the file that the metadata of an FLV state, 0 for none."""
+    place = start.find(_FLV_SIZE)
+    number = start[place + len(_FLV_SIZE) :][:8] if place >= 0 else b""
+    return float(struct.unpack(">d", number)[0]) if len(number) == 8 else 0.0
+
+
 def _matroska_elements(file: BinaryIO) -> Iterator[int]:
     """Ends of the segment; or, if its length is not stated, of what is in it."""
     position = 0
@@ -135,9 +145,12 @@ def _variable_length(start: bytes) -> int:
 
 
 def _asf_size(start: bytes) -> int:
-    """The length of the file that an ASF header states, 0 for none."""
+    """The length of the file that an ASF header states, 0 for none; more than any file has if the header is cut."""
     properties = start.find(_ASF_PROPERTIES)
-    if properties < 0 or start[properties + 88] & 1:  # a live stream
+    flags = start[properties + 88 : properties + 89]
+    if properties >= 0 and not flags:
+        return 1 << 64
+    if properties < 0 or flags[0] & 1:  # a live stream
         return 0
     return int.from_bytes(start[properties + 40 : properties + 48], "little")
 

@@ -20,10 +20,21 @@ Result = TypeVar("Result")
 # What OpenCV and its decoders print; what other threads print in the meantime is passed on.
 _PRINTED = re.compile(
     rb"^(?:Corrupt JPEG|Premature end of|Inconsistent progression|Unknown Adobe|Warning: unknown JFIF|Invalid SOS"
-    rb"|libpng |JPEGLib: |\[ ?(?:ERROR|WARN):\d+@).*(?:\n> .*)*\n*",
+    rb"|libpng |JPEGLib: "
+    rb"|tempfile\.tif: |\w*(?:TIFF\w+|Decode|Setup\w*|ByteCounts|Required): |\[ ?(?:ERROR|WARN):\d+@).*(?:\n> .*)*\n*",
     re.MULTILINE,
 )
-_FAULT = re.compile(r"(?:TIFF_Error|errorLogCallback) (.*)|JPEGLib: (Corrupt JPEG data: (?!\d extraneous).*)")
+# Tags of TIFF on which the pixels depend; a decoder ignores those that it cannot read.
+_TAGS = (
+    r"(?:Bits|Sample|Samples|Strip|Tile|Rows)(?:Per\w+|Format|Offsets|ByteCounts)|ColorMap|Compression|FillOrder|InkSet"
+    r"|JPEGTables|PhotometricInterpretation|PlanarConfiguration|Predictor|ReferenceBlackWhite|YCbCr\w+"
+)
+_FAULT = re.compile(
+    r"(?:TIFF_Error|errorLogCallback) (?!.*(?i:directory))(.*)"  # pixels are wrong, not tags of another page
+    rf'|TIFF_Warning (.*"(?:{_TAGS})"; tag ignored)'
+    r"|warningLogCallback (.*(?:does not end|too long|too short|truncated|corrupt).*)"
+    r"|JPEGLib: (Corrupt JPEG data: (?!\d extraneous).*)"
+)
 
 
 def with_warnings(decode: Callable[[], Result]) -> tuple[Result, str]:
@@ -36,8 +47,8 @@ def with_warnings(decode: Callable[[], Result]) -> tuple[Result, str]:
 
 def decoding_fault(warnings: str) -> str | None:
     """What is damaged in a TIFF or JPEG 2000 file that was decoded all the same; None for nothing."""
-    faults = (match[1] or match[2] for match in _FAULT.finditer(warnings))
-    return next((fault for fault in faults if "directory" not in fault.lower()), None)  # pixels are wrong, not tags
+    match = _FAULT.search(warnings)
+    return None if match is None else match[match.lastindex or 0]
 
 
 class _StandardError:

@@ -6,6 +6,7 @@ The header of a JPEG is in `jpeg.py`. Functions for paths and for other formats 
 from __future__ import annotations
 
 import mmap
+import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ Buffer = bytes | mmap.mmap
 
 ORIENTATION = 0x0112  # the tag of EXIF and TIFF
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two are BigTIFF
+_CHECKED_CHUNKS = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"eXIf"}  # on which pixels and their rotation depend
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 _COLOR_CHANNELS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3, 8: 3}  # by the photometric tag of TIFF
 # By the type of a tag: byte, short, long and the same signed, long of 64 bits without and with sign.
@@ -105,6 +107,25 @@ def png_chunks(data: Buffer) -> Iterator[tuple[bytes, int, int]]:
         end = start + int.from_bytes(data[position : position + 4], "big")
         yield data[position + 4 : start], start, end
         position = end + 4  # after the checksum
+
+
+def png_damage(data: Buffer) -> str | None:
+    """What is damaged in a PNG by the checksums of what pixels depend on, which OpenCV ignores; None for nothing."""
+    for name, start, end in png_chunks(data):
+        stored = int.from_bytes(data[end : end + 4], "big")
+        if name in _CHECKED_CHUNKS and (end + 4 > len(data) or zlib.crc32(data[start - 4 : end]) != stored):
+            return f"the checksum of its chunk {name.decode()} is wrong"
+        if name == b"IEND":
+            return None
+    return "its chunks do not end with IEND"
+
+
+def bmp_damage(data: Buffer) -> str | None:
+    """What is damaged in a BMP: where its pixels begin, which OpenCV does not check; None for nothing."""
+    header, first = int.from_bytes(data[14:18], "little"), int.from_bytes(data[10:14], "little")
+    if 14 + header <= first < len(data):
+        return None
+    return f"its pixels begin at byte {first} by its header, which has {14 + header} bytes"
 
 
 def tiff_layout(data: Buffer) -> TiffLayout | None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from effdet.data.decoder_warnings import decoding_fault, with_warnings
 from effdet.data.media_files import check_pixels
 from effdet.errors import DataError
 
@@ -61,9 +62,10 @@ def decode_pillow(data: bytes, name: str, kind: str) -> tuple[NDArray[Any], bool
     if image is None:
         return None
     try:
-        image.load()
-        pixels = pil_pixels(image)
-        return pixels, bool(getattr(image, "is_animated", False))
+        _, warnings = with_warnings(image.load)
+        if decoding_fault(warnings) is not None:
+            return None
+        return pil_pixels(image), bool(getattr(image, "is_animated", False))
     except _ERRORS:
         return None
 

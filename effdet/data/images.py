@@ -13,8 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effdet.data.decoder_warnings import decoding_fault, with_warnings
-from effdet.data.image_chunks import image_kind, is_animated, orientation_of, png_chunks, tiff_layout
+from effdet.data.image_chunks import (
+    bmp_damage,
+    image_kind,
+    is_animated,
+    orientation_of,
+    png_chunks,
+    png_damage,
+    tiff_layout,
+)
 from effdet.data.image_depth import ALPHA_DROPPED, to_rgb
+from effdet.data.image_geometry import reduced_image, upright
 from effdet.data.image_limits import check_claimed_pixels, check_jpeg_pixels
 from effdet.data.image_pillow import decode_pillow
 from effdet.data.jpeg import jpeg_damage, jpeg_frame, jpeg_is_cut_off, jpeg_start
@@ -106,9 +115,12 @@ def decode_with_notes(
     if _is_cut_off(kind, data):
         raise _cut_off(name)
     check_claimed_pixels(kind, data, name)
+    damage = png_damage(data) if kind == "PNG" else bmp_damage(data) if kind == "BMP" else None
+    if damage is not None:
+        raise _damaged(name, damage)
     pixels, notes = _stored_pixels(kind, data, name)
     image, more = to_rgb(pixels, name, value_range)
-    return _reduce(image, reduction), list(dict.fromkeys(notes + more))
+    return reduced_image(image, reduction), list(dict.fromkeys(notes + more))
 
 
 def decoding_notes(data: bytes, name: str, value_range: tuple[float, float] | None = None) -> list[str]:
@@ -176,7 +188,9 @@ def _decode_jpeg(data: bytes, name: str, reduction: int) -> Image:
     if jpeg_is_cut_off(data, start):
         raise _cut_off(name)
     check_jpeg_pixels(height, width, len(data) - start, name)
-    flags, reduced = cv2.IMREAD_COLOR_RGB, _decodes_reduced(data, reduction)
+    frame = jpeg_frame(data)
+    reduced = frame is not None and _decodes_reduced(frame, reduction)
+    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION  # OpenCV reads damaged EXIF data differently
     if reduced:  # the flags with GRAYSCALE in their names only add the size
         flags |= {
             2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
@@ -186,7 +200,8 @@ def _decode_jpeg(data: bytes, name: str, reduction: int) -> Image:
     image = _opencv("JPEG", data, name, flags)
     if image is None:
         raise _no_image(name)
-    return image if reduced else _reduce(image, reduction)
+    image = upright(image, frame[2] if frame else 1)
+    return image if reduced else reduced_image(image, reduction)
 
 
 def _stored_pixels(kind: str, data: bytes, name: str) -> tuple[NDArray[Any], list[str]]:
@@ -218,14 +233,19 @@ def _opencv(kind: str, data: bytes, name: str, flags: int) -> NDArray[Any] | Non
         pixels, warnings = with_warnings(lambda: cv2.imdecode(np.frombuffer(data, np.uint8), flags))
     except cv2.error as error:
         raise DataError(f"{name}: the image cannot be decoded ({error.err}); convert it or remove it") from None
-    if warnings and pixels is not None:
+    # Of a TIFF that OpenCV cannot decode it prints errors too; Pillow decodes what is left of a damaged JPEG 2000 file.
+    if warnings and (pixels is not None or kind == ""):
         damage = jpeg_damage(warnings, data) if kind == "JPEG" else decoding_fault(warnings)
         if damage is not None:
-            raise DataError(
-                f"{name}: the image data is damaged, what is decoded is not what was stored ({damage}); copy or "
-                "download the file again, or remove it"
-            )
+            raise _damaged(name, damage)
     return pixels
+
+
+def _damaged(name: str, damage: str) -> DataError:
+    return DataError(
+        f"{name}: the image data is damaged, what is decoded is not what was stored ({damage}); copy or download the "
+        "file again, or remove it"
+    )
 
 
 def _no_image(name: str) -> DataError:
@@ -261,34 +281,10 @@ def _header_notes(kind: str, data: bytes) -> list[str]:
     return notes
 
 
-def upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Stored pixels [H, W] or [H, W, C] turned and mirrored as an EXIF orientation says."""
-    if orientation >= 5:
-        pixels = np.swapaxes(pixels, 0, 1)
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    return pixels[:, ::-1] if orientation in (2, 3, 6, 7) else pixels
-
-
-def _decodes_reduced(data: bytes, reduction: int) -> bool:
+def _decodes_reduced(frame: tuple[int, int, int], reduction: int) -> bool:
     """Whether the decoder itself can average the squares of `decode_image`: for a JPEG that is stored upright.
 
     In one that EXIF rotates, squares that extend beyond the edge would be on the wrong side; so it must have none.
     """
-    frame = None if reduction == 1 else jpeg_frame(data)
-    if frame is None:
-        return False
     height, width, orientation = frame
-    return orientation == 1 or not (height % reduction or width % reduction)
-
-
-def _reduce(image: Image, reduction: int) -> Image:
-    """The mean of every square of `reduction` pixels; edge pixels are repeated where squares extend beyond the edge."""
-    from effdet.opencv import cv2
-
-    if reduction == 1:
-        return image
-    height, width = image.shape[:2]
-    whole = cv2.copyMakeBorder(image, 0, -height % reduction, 0, -width % reduction, cv2.BORDER_REPLICATE)
-    size = whole.shape[1] // reduction, whole.shape[0] // reduction
-    return cv2.resize(whole, size, interpolation=cv2.INTER_AREA)  # type: ignore[return-value]
+    return reduction > 1 and (orientation == 1 or not (height % reduction or width % reduction))

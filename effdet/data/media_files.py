@@ -73,7 +73,7 @@ def open_regular(path: str | Path, what: str) -> int:
 
     Args:
         path: the file, or a link to it.
-        what: "image" or "video", for the message.
+        what: "image", "video" or another word for the file, for the message.
 
     Raises:
         DataError: there is no such file, it is no regular file, or it cannot be opened.
@@ -88,7 +88,7 @@ def open_regular(path: str | Path, what: str) -> int:
     if stat.S_ISREG(mode):
         return descriptor
     os.close(descriptor)
-    expected = f"expected {'an' if what == 'image' else 'a'} {what} file"
+    expected = f"expected {'an' if what[0] in 'aeiou' else 'a'} {what}{' file' if what in ('image', 'video') else ''}"
     if stat.S_ISDIR(mode):
         raise DataError(f"{path}: is a folder; {expected}")
     kind = next((name for is_kind, name in _OTHER_KINDS if is_kind(mode)), "special file")

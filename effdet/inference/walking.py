@@ -12,6 +12,8 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from effdet.data.formats.listing import is_folder
+
 DEEPEST = 100  # levels of folders that are searched
 _ANY_FOLDERS = "**"
 
@@ -64,11 +66,11 @@ def _files(start: str, parts: tuple[str, ...], refuse: Refuse) -> Iterator[Path]
         except OSError as error:
             refuse(folder, error.strerror or str(error))
             continue
-        for name, is_folder in entries:
+        for name, leads_on in entries:
             path = os.path.join(folder, name)
             if not tests[number](name):
                 continue
-            if not is_folder:
+            if not leads_on:
                 if is_last:
                     yield Path(path)
             elif part == _ANY_FOLDERS:
@@ -83,14 +85,7 @@ def _entries(folder: str, part: str) -> list[tuple[str, bool]]:
         path = os.path.join(folder, part)
         return [(part, os.path.isdir(path))] if os.path.lexists(path) else []
     with os.scandir(folder) as entries:
-        return [(entry.name, _is_folder(entry)) for entry in entries]
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
+        return [(entry.name, is_folder(entry)) for entry in entries]
 
 
 def _test_of(part: str) -> Callable[[str], bool]:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from effdet.config import DataConfig, DetectionData
 from effdet.data.check.findings import Finding, Split, SplitPart
 from effdet.data.formats import FORMATS, TABLES
+from effdet.data.formats.annotation_files import read_file
 from effdet.data.formats.classes import follow_classes
 from effdet.data.formats.location import find_format, locate_split
 from effdet.data.formats.shard_index import read_shards
@@ -107,8 +108,8 @@ def _lines(path: Path | None) -> set[str]:
     if path is None:
         return set()
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
+        lines = read_file(path, "list of images").decode("utf-8", "replace").splitlines()
+    except DataError:
         return set()
     return {line.split()[0] for line in lines if line.strip()}
 

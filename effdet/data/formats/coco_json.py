@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from effdet.data.formats.annotation_files import open_file, read_file
 from effdet.errors import DataError
 from effdet.plain_data import parse_json
 
@@ -58,9 +59,7 @@ def read_lists(path: Path) -> CocoLists:
         DataError: the file is missing, no JSON, or holds something else than COCO instances.
     """
     try:
-        content = parse_json(path.read_bytes())
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such annotation file; check the path") from None
+        content = parse_json(read_file(path))
     except json.JSONDecodeError as error:
         raise DataError(
             f"{path}: not valid JSON, line {error.lineno} column {error.colno}: {error.msg.lower()}; "
@@ -70,8 +69,6 @@ def read_lists(path: Path) -> CocoLists:
         raise DataError(
             f"{path}: not a JSON text: {error.reason} at byte {error.start}; expected UTF-8 or UTF-16"
         ) from None
-    except OSError as error:
-        raise DataError(f"{path}: the annotation file cannot be read: {error.strerror or error}") from None
     except ValueError as error:
         raise DataError(f"{path}: cannot be read as annotations: {error}; write the file again") from None
     other = _other_content(content)
@@ -90,12 +87,12 @@ def read_lists(path: Path) -> CocoLists:
 def _peek(path: Path) -> str:
     """Text at the start and at the end of a file; empty if it cannot be read."""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             data = file.read(_PEEKED)
             length = file.seek(0, 2)
             file.seek(max(_PEEKED, length - _PEEKED))
             data += b"\n" + file.read()
-    except OSError:
+    except (DataError, OSError):
         return ""
     return data.replace(b"\0", b"").decode("utf-8", errors="replace")  # without the zeros, UTF-16 is readable too
 

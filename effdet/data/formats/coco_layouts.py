@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from effdet.data.formats.coco_json import first_file_name, looks_like_coco
+from effdet.data.formats.listing import is_file, is_folder
 from effdet.data.formats.split_files import WHOLE, SplitFiles
 from effdet.errors import DataError
 
@@ -79,7 +80,7 @@ def _only_file(folder: Path, files: Sequence[Path]) -> Path:
 
 
 def _coco_files(folder: Path) -> list[Path]:
-    files = [Path(entry) for entry in _entries(folder) if entry.name.lower().endswith(".json") and entry.is_file()]
+    files = [Path(entry) for entry in _entries(folder) if entry.name.lower().endswith(".json") and is_file(entry)]
     if len(files) > _MOST_FILES:
         return []
     return [path for path in files if _NAMED_SO.search(path.name) or looks_like_coco(path)]
@@ -146,7 +147,7 @@ def _named(folder: Path, name: str) -> list[Path]:
 
 
 def _folders(folder: Path) -> list[Path]:
-    return [Path(entry) for entry in _entries(folder) if entry.is_dir()]
+    return [Path(entry) for entry in _entries(folder) if is_folder(entry)]
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

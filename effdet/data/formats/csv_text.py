@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
+from effdet.data.formats.annotation_files import first_bytes, read_file
 from effdet.errors import DataError
 
 DELIMITERS = (",", ";", "\t")
@@ -35,11 +36,10 @@ def first_rows(path: Path, count: int) -> list[list[str]]:
     Only the start of the file is read.
     """
     try:
-        with path.open("rb") as file:
-            start = file.read(1 << 20).decode("utf-8-sig", "ignore")
+        start = first_bytes(path, 1 << 20).decode("utf-8-sig", "ignore")
         first = itertools.islice(_rows(path, start, delimiter_of(start)), 2 * count)
         rows = [[field.strip() for field in row] for _, row in first]
-    except (OSError, DataError):
+    except DataError:
         return []
     return [row for row in rows if any(row)][:count]
 
@@ -61,13 +61,9 @@ def _rows(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str
 
 
 def _read_text(path: Path) -> str:
+    data = read_file(path, "list of images")
     try:
-        data = path.read_bytes()
         return data.decode("utf-8-sig")
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such list of images; check the path") from None
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise DataError(f"{path}: line {line} is not UTF-8 text; save the list as a UTF-8 CSV file") from None
-    except OSError as error:
-        raise DataError(f"{path}: the list of images cannot be read: {error.strerror or error}") from None

@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 
 from effdet.data.formats.image_names import NameIndex, loose_name, plain_name
-from effdet.data.formats.listing import files_below
+from effdet.data.formats.listing import files_below, is_file
 from effdet.data.formats.location import describe_content
 from effdet.data.image_table import ImageTable
 from effdet.data.images import IMAGE_SUFFIXES
@@ -103,7 +103,7 @@ def under_other_names(folder: Path, file_names: Sequence[str], existing: Sequenc
 def _in_own_folder(folder: Path, name: str, candidates: list[str]) -> list[str]:
     """The candidates, or if the folder that the name gives exists, those in it: train/1.jpg is not val/1.jpg."""
     parent = plain_name(name).rpartition("/")[0]
-    if not parent or os.path.isabs(parent) or not (folder / parent).is_dir():
+    if not parent or os.path.isabs(parent) or not os.path.isdir(folder / parent):
         return candidates
     return [path for path in candidates if loose_name(path.rpartition("/")[0]) == loose_name(parent)]
 
@@ -142,7 +142,7 @@ def _as_written(folder: Path, file_names: Sequence[str]) -> dict[str, str]:
 def _files_in(folder: str) -> set[str]:
     try:
         with os.scandir(folder) as entries:
-            return {entry.name for entry in entries if entry.is_file()}
+            return {entry.name for entry in entries if is_file(entry)}
     except (OSError, ValueError):
         return set()
 
@@ -163,7 +163,7 @@ def path_inside(folder: str | Path, name: str) -> str | None:
     """
     for resolved in (os.path.abspath, os.path.realpath):
         path, own = (Path(resolved(each)) for each in (os.path.join(folder, name), folder))
-        if path.is_relative_to(own) and path.is_file():
+        if path.is_relative_to(own) and os.path.isfile(path):
             return path.relative_to(own).as_posix()
     return None
 

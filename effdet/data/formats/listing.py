@@ -52,7 +52,7 @@ def files_below(folder: Path) -> Iterator[str]:
         except OSError:
             return
         for entry in entries:
-            if not entry.is_dir():
+            if not is_folder(entry):
                 yield inner + entry.name
                 continue
             real = os.path.realpath(entry.path) if entry.is_symlink() else entry.path
@@ -61,6 +61,22 @@ def files_below(folder: Path) -> Iterator[str]:
                 yield from walk(f"{inner}{entry.name}/")
 
     yield from walk("")
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry of a folder is a folder or a link to one; a link to itself is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def is_file(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry of a folder is a regular file or a link to one."""
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
 
 
 class Names:

@@ -90,7 +90,7 @@ def find_format(path: Path, formats: Mapping[str, Format], wanted: str = "auto")
         UnknownFormatError: nothing of these formats is there.
         DataError: there is no such path, or a data set is damaged.
     """
-    if not path.exists():
+    if not os.path.exists(path):
         raise DataError(f"{path}: no such file or folder; {describe_nearest(path)}")
     inner = _unwrapped(path)
     for name in formats if wanted == "auto" else (wanted,):
@@ -152,7 +152,7 @@ def locate_split(data: DataConfig, part: Part, formats: Mapping[str, Format]) ->
     section = data.train if part == "train" else data.val
     assert section is not None
     root = None if data.root is None else full_path(data.root)
-    if root is not None and not root.exists():
+    if root is not None and not os.path.exists(root):
         raise DataError(
             f"{root}: no such folder; set data.root=... to the folder of the data set; {describe_nearest(root)}"
         )
@@ -181,7 +181,7 @@ def locate_split(data: DataConfig, part: Part, formats: Mapping[str, Format]) ->
         files = files._replace(images=_images_below_root(root, part, formats[name], given, files.images))
     if section.images is not None:
         images = _below(section.images, root)
-        if not images.is_dir():
+        if not os.path.isdir(images):
             raise DataError(
                 f"{images}: no such image folder; set data.{part}.images=FOLDER; {describe_nearest(images)}"
             )
@@ -203,7 +203,7 @@ def _images_below_root(root: Path, part: Part, own: Format, annotations: Path, i
 
 def describe_content(path: Path) -> str:
     """What is at a path, for messages: such as "the folder holds images/, labels/, 120 .jpg, 1 .txt"."""
-    if path.is_file():
+    if os.path.isfile(path):
         return f"it is a {path.suffix or 'file without suffix'} file"
     try:
         entries = [entry for entry in sorted(path.iterdir()) if not entry.name.startswith(".")]
@@ -229,7 +229,7 @@ def _given(data: DataConfig, section: SplitConfig, root: Path | None) -> Path | 
 def _below(path: Path, root: Path | None) -> Path:
     """A path as it stands, or below the root if it is only there."""
     path = full_path(path)
-    return root / path if root is not None and not path.exists() and (root / path).exists() else path
+    return root / path if root is not None and not os.path.exists(path) and os.path.exists(root / path) else path
 
 
 def _choose(splits: Mapping[str, SplitFiles], section: SplitConfig, part: Part, given: bool) -> str | None:

@@ -77,11 +77,12 @@ def build_table(
     order = np.argsort(image_of_box, kind="stable")
     sizes = _known_sizes(image_folder, [existing[row] for row in rows], sizes[rows])
     pixels = np.asarray(boxes, np.float64)[order]
-    if normalized:
-        of_box = sizes[image_of_box[order]].astype(np.float64)
-        pixels = pixels * np.where(of_box > 0, of_box, np.nan)[:, [1, 0, 1, 0]]
     areas = np.full(len(boxes), np.nan) if areas is None else areas[order]
-    with np.errstate(invalid="ignore", over="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):  # what overflows is dropped and counted
+        if normalized:
+            of_box = sizes[image_of_box[order]].astype(np.float64)
+            pixels = pixels * np.where(of_box > 0, of_box, np.nan)[:, [1, 0, 1, 0]]
+        stored = pixels.astype(np.float32)
         box_areas = np.abs(pixels[:, 2] - pixels[:, 0]) * np.abs(pixels[:, 3] - pixels[:, 1])
     table = Annotations(
         source=source,
@@ -90,7 +91,7 @@ def build_table(
         image_ids=image_ids[rows],
         sizes=sizes,
         offsets=np.concatenate([[0], np.cumsum(np.bincount(image_of_box, minlength=len(rows)))]).astype(np.int64),
-        boxes=pixels.astype(np.float32),
+        boxes=stored,
         labels=labels[order],
         crowd=np.zeros(len(boxes), np.bool_) if crowd is None else crowd[order],
         areas=np.where(np.isnan(areas), box_areas, areas),

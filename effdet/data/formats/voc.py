@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from effdet.data.annotations import Annotations
+from effdet.data.formats.annotation_files import read_text
 from effdet.data.formats.classes import ordered_names
 from effdet.data.formats.listing import Names, files_below, without_suffix
 from effdet.data.formats.split_files import SplitFiles
@@ -180,13 +181,7 @@ def _listed(path: Path, xml: Names, images: Names, repairs: dict[str, list[str]]
 
 
 def _read_lines(path: Path) -> list[str]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such list of images; check the path") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: the list of images cannot be read: {error}") from None
-    lines = list(filter(None, map(str.strip, lines)))
+    lines = list(filter(None, map(str.strip, read_text(path, "list of images").splitlines())))
     if not lines:
         raise DataError(f"{path}: the list is empty; expected the name of an image in each line")
     return lines

@@ -9,6 +9,7 @@ import itertools
 import re
 from pathlib import Path
 
+from effdet.data.formats.annotation_files import first_line
 from effdet.data.formats.listing import files_below, is_split_name, subfolder, subfolders
 from effdet.data.formats.split_files import WHOLE, SplitFiles
 from effdet.data.formats.voc_xml import is_voc
@@ -101,5 +102,4 @@ def _is_of_one_class(file: Path, stems: set[str]) -> bool:
     ends = (file.stem[match.end() :] for match in re.finditer("_", file.stem))
     if not any(end in stems for end in ends):
         return False
-    with file.open(encoding="utf-8", errors="replace") as lines:
-        return re.search(r"\s-?[01]\s*$", next((line for line in lines if line.strip()), "")) is not None
+    return re.search(r"\s-?[01]$", first_line(file)) is not None

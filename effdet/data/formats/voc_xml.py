@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
 
+from effdet.data.formats.annotation_files import first_bytes, read_file
 from effdet.data.formats.classes import clean_name
 from effdet.errors import DataError
 
@@ -53,11 +54,7 @@ class VocFile(NamedTuple):
 
 def is_voc(path: Path) -> bool:
     """Whether a file begins like an XML file of VOC."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(4096).replace(b"\0", b"")  # UTF-16 too
-    except OSError:
-        return False
+    start = first_bytes(path, 4096).replace(b"\0", b"")  # UTF-16 too
     return re.search(rb"<(\w+:)?annotation[\s>]", start) is not None
 
 
@@ -84,10 +81,7 @@ def read_voc_file(path: Path) -> VocFile:
 
 
 def _parse(path: Path) -> ElementTree.Element:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: the annotation file cannot be read: {error.strerror or error}") from None
+    data = read_file(path)
     if b"<!ENTITY" in data.replace(b"\0", b""):
         raise DataError(
             f"{path}: the XML file declares entities, which can expand without limit; write the file without them"

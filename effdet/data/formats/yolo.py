@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effdet.data.annotations import Annotations
+from effdet.data.formats.annotation_files import read_text
 from effdet.data.formats.classes import clean_name
 from effdet.data.formats.image_files import path_inside
 from effdet.data.formats.image_names import loose_name
@@ -121,10 +122,7 @@ def _below(folder: Path) -> list[str]:
 
 def _listed(path: Path, folders: Sequence[Path]) -> list[str]:
     """Paths of the images of a list, whose lines are relative to one of the folders or end like a path in the first."""
-    try:
-        lines = [line.strip().replace("\\", "/") for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: the list of images cannot be read: {error}") from None
+    lines = [line.strip().replace("\\", "/") for line in read_text(path, "list of images").splitlines()]
     names: Names | None = None
     line_of: dict[str, str] = {}
     images, missing = [], []

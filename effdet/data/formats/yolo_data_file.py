@@ -5,10 +5,12 @@ The layouts without such a file are in `yolo_layout.py`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+from effdet.data.formats.annotation_files import read_text
 from effdet.data.formats.listing import is_split_name
 from effdet.errors import DataError
 from effdet.plain_data import parse_json, parse_yaml
@@ -85,7 +87,7 @@ def read_data_file(path: Path) -> YoloDataFile:
         names=_names(path, content.get("names")),
         sources=sources,
         absent=absent,
-        folder=folder if base and folder.is_dir() else path.parent,
+        folder=folder if base and os.path.isdir(folder) else path.parent,
         keypoints=bool(content.get("kpt_shape")),
         num_classes=_integer(content.get("nc", content.get("classes"))),
     )
@@ -97,7 +99,7 @@ def read_names(path: Path) -> dict[int, str]:
     Raises:
         DataError: the file is damaged.
     """
-    text = _read_text(path)
+    text = read_text(path, "file")
     if path.suffix.lower() == ".json":
         try:
             rows = parse_json(text)["categories"]
@@ -123,10 +125,10 @@ def locate(source: Path, folder: Path, text: str, base: str = "") -> tuple[Path 
         base: folder that the path may be relative to as well.
     """
     text = text.strip().replace("\\", "/")
-    written = next((path for path in (folder / base / text, folder / text) if path.exists()), None)
+    written = next((path for path in (folder / base / text, folder / text) if os.path.exists(path)), None)
     parts = [part for part in PurePosixPath(f"{base}/{text}").parts if part not in ("..", ".", "/")]
     ends = (folder.joinpath(*parts[start:]) for start in range(len(parts)))
-    by_end = next((path for path in ends if path.exists()), None)
+    by_end = next((path for path in ends if os.path.exists(path)), None)
     if written is None:
         return by_end, False
     if text.startswith("../") and by_end is not None and not by_end.samefile(written):
@@ -146,7 +148,7 @@ def _describes(path: Path) -> bool:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    text = _read_text(path)
+    text = read_text(path, "file")
     if path.suffix.lower() not in _YAML_SUFFIXES:
         pairs = (line.split("=", 1) for line in text.splitlines() if "=" in line and not line.lstrip().startswith("#"))
         return {key.strip(): value.strip() for key, value in pairs}
@@ -156,17 +158,6 @@ def _read(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise DataError(f"{path}: not valid YAML: {error}; write the file again") from None
     return {str(key): value for key, value in content.items()} if isinstance(content, dict) else {}
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; check the path") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text at byte {error.start}; save the file as UTF-8") from None
-    except OSError as error:
-        raise DataError(f"{path}: the file cannot be read: {error.strerror or error}") from None
 
 
 def _names(path: Path, value: Any) -> dict[int, str]:

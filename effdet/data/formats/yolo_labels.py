@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from effdet.data.formats.annotation_files import read_file
 from effdet.errors import DataError
 
 # Causes for which lines are left out or changed.
@@ -141,12 +142,9 @@ def _read_texts(paths: Sequence[str]) -> list[str]:
 def _read_some(paths: Sequence[str]) -> list[str]:
     texts = []
     for path in paths:
+        data = read_file(path, "label file")
         try:
-            with open(path, "rb") as file:
-                data = file.read()
             texts.append(data.decode("utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"))
         except UnicodeDecodeError as error:
             raise DataError(f"{path}: not a text file at byte {error.start}; {_EXPECTED}") from None
-        except OSError as error:
-            raise DataError(f"{path}: the label file cannot be read: {error.strerror or error}") from None
     return texts

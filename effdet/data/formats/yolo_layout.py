@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from effdet.data.formats.annotation_files import first_bytes, first_line
 from effdet.data.formats.listing import files_below, is_split_name, subfolder, subfolders, without_suffix
 from effdet.data.formats.split_files import WHOLE, SplitFiles, usual_split
 from effdet.data.formats.yolo_data_file import NAME_FILES, find_data_file, read_data_file
@@ -111,10 +112,8 @@ def _lists(path: Path) -> list[Path]:
     """Lists of the images of a split: train.txt and the like, whose first line is the name of an image."""
     lists = []
     for file in sorted(path.glob("[!.]*.txt")):
-        if is_split_name(file.stem):
-            with file.open(encoding="utf-8", errors="replace") as lines:
-                if is_image_name(next((line.strip() for line in lines if line.strip()), "")):
-                    lists.append(file)
+        if is_split_name(file.stem) and is_image_name(first_line(file)):
+            lists.append(file)
     return lists
 
 
@@ -129,11 +128,7 @@ def _has_labels(folder: Path) -> bool:
 
 def _is_label(path: Path) -> bool:
     """Whether the first line of a file is a class and at least four numbers."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(4096).replace(b"\0", b"").replace(b",", b" ").strip()
-    except OSError:
-        return False
+    start = first_bytes(path, 4096).replace(b"\0", b"").replace(b",", b" ").strip()
     fields = start.split(b"\n")[0].split()
     try:
         numbers = [float(field) for field in fields[1:]]

@@ -249,7 +249,7 @@ def test_listed_images_without_xml_file_and_names_without_either_are_counted(tmp
     [
         ("\n \n", r"train\.txt: the list is empty"),
         ("x\ny\n", r"train\.txt: no image of the list has an XML file, such as x; check the folders"),
-        (b"\xff\xff", r"train\.txt: the list of images cannot be read"),
+        (b"\xff\xff", r"train\.txt: not UTF-8 text at byte 0"),
     ],
 )
 def test_a_faulty_list_is_refused_in_one_sentence(tmp_path, lines, message):

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from effdet.data.formats import FORMATS
+from effdet.data.formats.image_files import check_copied
 from effdet.data.formats.voc_writer import is_file_name
 from effdet.data.image_table import ImageTable
 from effdet.data.labels import ImageLabels
@@ -127,13 +128,12 @@ def _copy_image(table: ImageTable, row: int, target: Path, link: bool) -> None:
         target.write_bytes(table.read(row))
         return
     source = table.path(row)
+    check_copied(table.image_folder, source)
     try:
         if link:
             os.link(source.resolve(), target)
         else:
             shutil.copyfile(source, target)
-    except FileNotFoundError:
-        raise DataError(f"{source}: no such image; check the path") from None
     except OSError as error:
         if not link:
             raise

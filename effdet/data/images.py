@@ -24,7 +24,7 @@ from effdet.data.image_chunks import (
 )
 from effdet.data.image_depth import ALPHA_DROPPED, to_rgb
 from effdet.data.image_geometry import reduced_image, upright
-from effdet.data.image_limits import check_claimed_pixels, check_jpeg_pixels
+from effdet.data.image_limits import check_claimed_pixels, check_jpeg_pixels, has_rare_kind
 from effdet.data.image_pillow import decode_pillow
 from effdet.data.jpeg import jpeg_damage, jpeg_frame, jpeg_is_cut_off, jpeg_start
 from effdet.data.media_files import read_regular
@@ -39,6 +39,7 @@ IMAGE_SUFFIXES = (
 )
 FIRST_FRAME = "animation: first frame used"
 FIRST_PAGE = "several pages: first page used"
+START_BYTES = 4096  # by which content is known
 _PNG_BYTES = 33  # of its signature and header
 REDUCTIONS = (8, 4, 2, 1)  # by which an image may be decoded smaller, along each side
 # Shrinking left after a reduced decode: from two on, the antialiased filter gives nearly what it gives for the whole
@@ -62,6 +63,11 @@ def read_file(path: str | Path) -> bytes:
         DataError: there is no such file, it is no regular file, too large, or cannot be read.
     """
     return read_regular(path, "image")
+
+
+def is_image_content(start: bytes) -> bool:
+    """Whether the first `START_BYTES` bytes of a file are those of an image, whatever it is called."""
+    return bool(image_kind(start)) or has_rare_kind(start)
 
 
 def is_image_name(name: str) -> bool:

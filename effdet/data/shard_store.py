@@ -237,9 +237,10 @@ class ShardAddress:
             ) from None
         except OSError as error:
             raise DataError(f"{self}: cannot be connected to: {error}; check data.url and the network") from None
-        except Exception as error:  # every kind of file system refuses an address in its own way
+        except Exception as error:  # every kind of file system refuses an address in its own way, or fails on it
+            reason = reason_of(error) if isinstance(error, (OSError, ValueError)) else "it lacks something"
             raise DataError(
-                f"{self}: not an address that can be read: {reason_of(error)}; expected s3://, https://, ..."
+                f"{self}: not an address that can be read: {reason}; expected s3://, https://, ..."
             ) from None
         self._systems[process] = system, str(root).rstrip("/")
         return self._systems[process]

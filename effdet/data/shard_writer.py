@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from effdet.data.formats.image_files import check_copied
 from effdet.data.formats.shard_index import INDEX_SUFFIX, write_index
 from effdet.data.image_table import ImageTable, Table
 from effdet.data.shard_store import ShardFolder, ShardStore, checksum
@@ -94,6 +95,8 @@ def _write_shard(
     entries = []
     with path.open("wb") as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for row in rows:
+            if table.store is None:
+                check_copied(table.image_folder, table.path(row))
             data = table.read(row)
             if not data:
                 raise DataError(f"{table.path(row)}: the image file is empty; write it again, or remove it")

@@ -12,16 +12,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from effdet.data.image_chunks import image_kind
-from effdet.data.image_limits import has_rare_kind
-from effdet.data.images import Image, decode_with_notes, read_file
+from effdet.data.images import START_BYTES, Image, decode_with_notes, is_image_content, read_file
 from effdet.data.media_files import read_regular
 from effdet.data.video import VIDEO_SUFFIXES, check_video, read_video
 from effdet.errors import DataError
 from effdet.inference.search import READABLE_SUFFIXES, Search, counts_by_suffix
 from effdet.text import count_of
-
-_START = 4096  # bytes by which content is known
 
 
 @dataclass(frozen=True)
@@ -200,7 +196,7 @@ def _open_file(path: Path, name: Path) -> Source:
     suffix = path.suffix.lower()
     if suffix in VIDEO_SUFFIXES:
         return Source(path, name, name.as_posix(), is_video=True, num_frames=check_video(path))
-    if suffix not in READABLE_SUFFIXES and not _has_content_of_image(path):
+    if suffix not in READABLE_SUFFIXES and not is_image_content(read_regular(path, "image", START_BYTES)):
         try:
             if not _is_text(path):  # which FFmpeg would draw
                 return Source(path, name, name.as_posix(), is_video=True, num_frames=check_video(path))
@@ -221,15 +217,10 @@ def _name_below(file: Path, root: Path) -> Path:
     return Path(*parts)
 
 
-def _has_content_of_image(path: Path) -> bool:
-    start = read_regular(path, "image", _START)  # never by path: OpenCV fails on names that are no UTF-8
-    return bool(image_kind(start)) or has_rare_kind(start)
-
-
 def _is_text(path: Path) -> bool:
     """Whether a file is a text, as TypeScript in .ts and .mts is."""
     try:
-        start = read_regular(path, "image", _START)
+        start = read_regular(path, "image", START_BYTES)
     except DataError:  # reading it says why
         return False
     return bool(start) and not any(byte < 9 or 13 < byte < 27 for byte in start)

@@ -12,9 +12,8 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from effdet.data.formats.listing import is_folder
+from effdet.data.formats.listing import DEEPEST, is_folder
 
-DEEPEST = 100  # levels of folders that are searched
 _ANY_FOLDERS = "**"
 
 Refuse = Callable[[str, str], None]  # called with a folder that cannot be searched, and why

@@ -1,4 +1,5 @@
 import os
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -108,10 +109,20 @@ def test_linked_folders_are_followed(tmp_path):
     assert len(read(tmp_path / "train")) == 4
 
 
-def test_a_folder_that_links_to_itself_is_one_sentence(tmp_path):
+def test_links_to_folders_above_and_to_themselves_are_left_out_and_counted(tmp_path):
     write(tmp_path, "a/1.jpg", "b/1.jpg")
     (tmp_path / "b" / "again").symlink_to(tmp_path / "b")
-    with pytest.raises(DataError, match="cannot be read"):
+    (tmp_path / "b" / "all").symlink_to(tmp_path)
+    (tmp_path / "a" / "loop").symlink_to("loop")
+    table = read(tmp_path)
+    assert table.file_names.tolist() == ["a/1.jpg", "b/1.jpg"]
+    assert table.repairs == {"files that are no images left out": 3}
+
+
+def test_folders_below_each_other_without_end_are_refused(tmp_path):
+    write(tmp_path, "a/1.jpg", "b/1.jpg")
+    (tmp_path / "b" / Path(*["d"] * 400)).mkdir(parents=True)
+    with pytest.raises(DataError, match="lies more than 100 folders deep"):
         read(tmp_path)
 
 

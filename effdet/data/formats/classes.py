@@ -21,6 +21,7 @@ from effdet.text import count_of
 
 LONGEST_NAME = 1000  # characters
 MOST_DIGITS = 1000  # of names that are sorted as numbers
+_HALF = re.compile("[\ud800-\udfff]")  # of characters: bytes of a name that is no text
 _WORDNET_ID = re.compile(r"n\d{8}")
 _OBJECTS = {"detection": "objects", "classification": "images"}
 
@@ -68,6 +69,9 @@ def follow_classes(
             f"{table.source}: the class name '{long[:40]}...' has {len(long)} characters, expected at most "
             f"{LONGEST_NAME}; correct the annotations"
         )
+    half = next((name for name in names if _HALF.search(name)), None)
+    if half is not None:
+        raise DataError(f"{table.source}: the class name {half!r} is no text; rename it, or its folder")
     used = np.bincount(table.labels, minlength=len(own)) > 0
     wanted = _wanted(table, names, classes) if label_map is None else label_map.names
     names, by_case = _spelled(names, wanted, used)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from effdet.data.formats.classes import clean_name, ordered_names
-from effdet.data.formats.listing import is_split_name
+from effdet.data.formats.listing import DEEPEST, is_folder, is_split_name
 from effdet.data.formats.split_files import WHOLE, SplitFiles
 from effdet.data.images import is_image_name
 from effdet.data.label_map import LabelMap
@@ -89,12 +89,20 @@ def read_folders(files: SplitFiles) -> ImageLabels:
     return table.with_repairs("hidden images and folders left out", hidden)
 
 
-def _images_below(folder: Path, name: str) -> tuple[list[str], int, int]:
-    """Images in the folder of a class and below, sorted, relative to `folder`; and the counts of `_contents`."""
+def _images_below(folder: Path, name: str, above: tuple[str, ...] = ()) -> tuple[list[str], int, int]:
+    """Images in the folder of a class and below, sorted, relative to `folder`; and the counts of `_contents`.
+
+    A link to one of the folders `above` counts as a file that is no image, because it would never end.
+    """
+    above = (*(above or (os.path.realpath(folder),)), os.path.realpath(folder / name))
+    if above[-1] in above[:-1]:
+        return [], 1, 0
+    if len(above) > DEEPEST:
+        raise DataError(f"{folder / name}: lies more than {DEEPEST} folders deep; move it up")
     folders, names, others, hidden = _contents(folder / name)
     images = [f"{name}/{image}" for image in names]
     for inner in folders:
-        more_images, more_others, more_hidden = _images_below(folder, f"{name}/{inner}")
+        more_images, more_others, more_hidden = _images_below(folder, f"{name}/{inner}", above)
         images += more_images
         others, hidden = others + more_others, hidden + more_hidden
     return images, others, hidden
@@ -112,8 +120,8 @@ def _contents(folder: Path) -> tuple[list[str], list[str], int, int]:
         for entry in entries:
             is_image = is_image_name(entry.name)
             if entry.name.startswith("."):
-                hidden += is_image or entry.is_dir()
-            elif entry.is_dir():
+                hidden += is_image or is_folder(entry)
+            elif is_folder(entry):
                 folders.append(entry.name)
             elif is_image:
                 images.append(entry.name)

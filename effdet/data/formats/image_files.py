@@ -16,7 +16,8 @@ from effdet.data.formats.image_names import NameIndex, loose_name, plain_name
 from effdet.data.formats.listing import files_below, is_file
 from effdet.data.formats.location import describe_content
 from effdet.data.image_table import ImageTable
-from effdet.data.images import IMAGE_SUFFIXES
+from effdet.data.images import IMAGE_SUFFIXES, START_BYTES, is_image_content
+from effdet.data.media_files import read_regular
 from effdet.errors import DataError
 
 MISSING = "images that do not exist"  # a cause in the repairs of a table, until `require_images` refuses it
@@ -86,6 +87,19 @@ def require_images(table: ImageTable) -> None:
         f"{nearest}. Correct the image folder with data.train.images=FOLDER (or data.val.images), or let `effdet check "
         f"DATA --fix OUT` write a copy without these images"
     )
+
+
+def check_copied(folder: Path, path: Path) -> None:
+    """Does nothing if a file may be copied as an image of a folder: only images are if a link leads out of it.
+
+    Raises:
+        DataError: it is no regular file, cannot be read, or is no image and outside.
+    """
+    start = read_regular(path, "image", START_BYTES)
+    if not is_image_content(start) and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
+        raise DataError(
+            f"{path}: is no image, and a link leads out of {folder}; only images are copied from there, remove it"
+        )
 
 
 def under_other_names(folder: Path, file_names: Sequence[str], existing: Sequence[str]) -> list[str]:

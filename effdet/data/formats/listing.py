@@ -13,7 +13,9 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from effdet.data.images import IMAGE_SUFFIXES
+from effdet.errors import DataError
 
+DEEPEST = 100  # levels of folders that are searched
 _SPLIT = re.compile(r"(train|training|trainval|val|valid|validation|test|testing|default)([-_]?dev|[-_ ]?set)?[-_]?\d*")
 
 
@@ -42,10 +44,16 @@ def subfolder(folder: Path, names: Iterable[str]) -> Path | None:
 
 
 def files_below(folder: Path) -> Iterator[str]:
-    """Visible files in a folder and its sub-folders, relative to it with forward slashes; each folder is sorted."""
+    """Visible files in a folder and its sub-folders, relative to it with forward slashes; each folder is sorted.
+
+    Raises:
+        DataError: there are more than `DEEPEST` levels of folders.
+    """
     seen = {os.path.realpath(folder)}
 
     def walk(inner: str) -> Iterator[str]:
+        if inner.count("/") > DEEPEST:
+            raise DataError(f"{folder / inner}: lies more than {DEEPEST} folders deep; move it up")
         try:
             with os.scandir(folder / inner) as scan:
                 entries = sorted((entry for entry in scan if entry.name[0] != "."), key=lambda entry: entry.name)

@@ -6,6 +6,7 @@ Reading all splits of a data set is in `data_set.py`, the files of each format i
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -29,7 +30,7 @@ class Written(NamedTuple):
 
     Attributes:
         lost: what the format cannot hold, by cause -> count.
-        renamed: number of images that got another name, because two had the same.
+        renamed: number of images that got another name, because two had the same or because it was hidden.
     """
 
     lost: dict[str, int]
@@ -160,12 +161,13 @@ def _unique_names(
     for split, table in tables.items():
         given[split] = []
         for row, name in enumerate(names[split]):
-            stem, suffix = os.path.splitext(name)
+            wanted, suffix = os.path.splitext(name)
+            stem = re.sub(r"(^|/)\.+(?=[^/])", r"\1_", wanted)  # readers pass over hidden files
             image, unique = str(table.path(row)), stem
             while image_of.setdefault((folders[split], unique.casefold()), image) != image:
                 key = folders[split], stem.casefold()
                 number_of[key] = number_of.get(key, 1) + 1
                 unique = f"{stem}_{number_of[key]}"
-            renamed += unique != stem
+            renamed += unique != wanted
             given[split].append(unique + suffix)
     return given, renamed

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from effdet.data.media_files import open_regular
 from effdet.errors import DataError
 from effdet.text import reason_of
 
@@ -114,7 +115,8 @@ class ShardFolder:
             DataError: it cannot be read.
         """
         try:
-            return (self.folder / name).read_bytes()
+            with os.fdopen(open_regular(self.folder / name, "file"), "rb") as file:
+                return file.read()
         except OSError as error:
             raise self._unreadable(name, error) from None
 
@@ -125,7 +127,7 @@ class ShardFolder:
             DataError: it cannot be read.
         """
         try:
-            descriptor = self._open.pop(name, None) or _Descriptor(os.open(self.folder / name, READ_ONLY))
+            descriptor = self._open.pop(name, None) or _Descriptor(open_regular(self.folder / name, "shard"))
             self._open[name] = descriptor
             if len(self._open) > OPEN_SHARDS:
                 del self._open[next(iter(self._open))]

@@ -121,9 +121,10 @@ def _image_folders(file: Path, name: str | None) -> Iterator[Path]:
     if file.parent.name.lower() in ("annotations", "annotation", "labels"):
         near = [file.parent.parent, file.parent]
     for folder in near:
-        named = [*_named(folder, name)] if name is not None else []
+        named = _named(folder, name or WHOLE)
         for image_folder in _IMAGE_FOLDERS:
-            yield from _named(folder / image_folder, name or "default")
+            for own in (name,) if name is not None else ("default", WHOLE):
+                yield from _named(folder / image_folder, own)
             yield from (entry / image_folder for entry in named if (entry / image_folder).is_dir())
         yield from named
         yield from (folder / image_folder for image_folder in _IMAGE_FOLDERS if (folder / image_folder).is_dir())

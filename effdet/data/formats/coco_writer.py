@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effdet.data.annotations import Annotations
+from effdet.data.formats.voc_writer import NOT_IN_JSON, check_names
 from effdet.files import write_text
 
 COCO_IMAGES = "{split}"  # folder of the images of a split
@@ -35,6 +36,7 @@ def write_coco(folder: Path, tables: Mapping[str, Annotations]) -> dict[str, int
     """
     lost = 0
     for split, table in tables.items():
+        check_names(table, NOT_IN_JSON, "JSON")
         lost += len(table) if coco_image_ids(table) != table.image_ids.tolist() else 0
         write_coco_file(folder / "annotations" / f"instances_{split}.json", table)
     return {TEXT_IDS: lost} if lost else {}

@@ -11,7 +11,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from effdet.data.annotations import Annotations
-from effdet.data.formats.voc_writer import CATEGORY_IDS, IMAGE_IDS, MASKS, common_losses, is_file_name
+from effdet.data.formats.voc_writer import (
+    CATEGORY_IDS,
+    IMAGE_IDS,
+    MASKS,
+    NOT_IN_CSV,
+    check_names,
+    common_losses,
+    is_file_name,
+)
 
 CSV_IMAGES = "images/{split}"  # where the images of a split are, below the folder of the CSV files
 _COLUMNS = ("filename", "width", "height", "class", "xmin", "ymin", "xmax", "ymax")
@@ -32,6 +40,7 @@ def write_csv(folder: Path, tables: Mapping[str, Annotations]) -> dict[str, int]
         What the format cannot hold: cause -> count.
     """
     for split, table in tables.items():
+        check_names(table, NOT_IN_CSV, "CSV")
         with (folder / f"{split}.csv").open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows(_lines(split, table))
     label_map = next(iter(tables.values())).label_map

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from effdet.data.formats.csv_writer import CSV_IMAGES
+from effdet.data.formats.voc_writer import NOT_IN_CSV, check_names
 from effdet.data.labels import ImageLabels
 
 CLASS_FOLDERS = "{split}/{name}"
@@ -23,6 +24,7 @@ def write_folders(folder: Path, tables: Mapping[str, ImageLabels]) -> dict[str, 
 def write_image_lists(folder: Path, tables: Mapping[str, ImageLabels]) -> dict[str, int]:
     """Writes SPLIT.csv of each split, with a line image,label for each image. Gives nothing that is lost."""
     for split, table in tables.items():
+        check_names(table, NOT_IN_CSV, "CSV")
         with (folder / f"{split}.csv").open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(("image", "label"))

@@ -49,9 +49,10 @@ def files_below(folder: Path) -> Iterator[str]:
     Raises:
         DataError: there are more than `DEEPEST` levels of folders.
     """
-    seen = {os.path.realpath(folder)}
+    start = os.path.realpath(folder)
+    seen = {start}
 
-    def walk(inner: str) -> Iterator[str]:
+    def walk(inner: str, here: str) -> Iterator[str]:
         if inner.count("/") > DEEPEST:
             raise DataError(f"{folder / inner}: lies more than {DEEPEST} folders deep; move it up")
         try:
@@ -63,12 +64,12 @@ def files_below(folder: Path) -> Iterator[str]:
             if not is_folder(entry):
                 yield inner + entry.name
                 continue
-            real = os.path.realpath(entry.path) if entry.is_symlink() else entry.path
+            real = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(here, entry.name)
             if real not in seen:  # a link to a folder above would never end
                 seen.add(real)
-                yield from walk(f"{inner}{entry.name}/")
+                yield from walk(f"{inner}{entry.name}/", real)
 
-    yield from walk("")
+    yield from walk("", start)
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:

@@ -5,6 +5,8 @@ Copying the images, and reading the result, is done elsewhere.
 
 from __future__ import annotations
 
+import os
+import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -14,8 +16,13 @@ import numpy as np
 
 from effdet.data.annotations import Annotations
 from effdet.data.formats.classes import ordered_names
+from effdet.data.image_table import ImageTable
 from effdet.errors import DataError
 
+HALF = "\ud800-\udfff"  # of characters: bytes of a name that is no text
+NOT_IN_JSON = re.compile(f"[{HALF}]")
+NOT_IN_CSV = re.compile(f"[\0\r{HALF}]")  # a lone \r ends a line
+_NOT_IN_XML = re.compile(f"[\x00-\x1f\x7f\x85\u2028\u2029\ufffe\uffff{HALF}]")  # or in a list with a name in each line
 VOC_IMAGES = "JPEGImages"  # folder for the images, as `Annotations.file_name` calls them
 CROWDS = "crowd regions left out"
 MASKS = "areas of masks, which become those of the boxes"
@@ -39,13 +46,15 @@ def write_voc(folder: Path, tables: Mapping[str, Annotations]) -> dict[str, int]
         What the format cannot hold: cause -> how many.
 
     Raises:
-        DataError: two images differ in their suffix alone, so that their XML files would have one name.
+        DataError: two images differ in their suffix alone, so that their XML files would have one name; or a name has
+            characters that XML or a list cannot hold.
     """
     lists = folder / "ImageSets" / "Main"
     lists.mkdir(parents=True, exist_ok=True)
     written: dict[str, str] = {}
     losses: Counter[str] = Counter()
     for split, table in tables.items():
+        check_names(table, _NOT_IN_XML, "VOC")
         stems = []
         for index in range(len(table)):
             stem = file_stem(table.file_name(index), written)
@@ -67,7 +76,7 @@ def file_stem(file_name: str, written: dict[str, str]) -> str:
     Raises:
         DataError: the name is that of another image, with another suffix.
     """
-    name = file_name.replace("\\", "/")
+    name = _with_slashes(file_name)
     stem = str(PurePosixPath(name).with_suffix(""))
     if written.setdefault(stem, name) != name:
         raise DataError(f"{written[stem]} and {name} differ in their suffix alone; rename one, labels have no suffix")
@@ -76,8 +85,13 @@ def file_stem(file_name: str, written: dict[str, str]) -> str:
 
 def is_file_name(table: Annotations, index: int) -> bool:
     """Whether the id of an image is its file name, with or without suffix, and so is kept by all formats."""
-    name = PurePosixPath(table.file_name(index).replace("\\", "/"))
+    name = PurePosixPath(_with_slashes(table.file_name(index)))
     return str(table.image_id(index)) in (str(name), str(name.with_suffix("")))
+
+
+def _with_slashes(file_name: str) -> str:
+    """A file name with slashes; a backslash is a letter of the name but on Windows."""
+    return file_name.replace(os.sep, "/")
 
 
 def common_losses(table: Annotations) -> dict[str, int]:
@@ -101,8 +115,19 @@ def _class_losses(tables: Mapping[str, Annotations]) -> dict[str, int]:
     return {UNUSED: len(ids) - len(kept), CATEGORY_IDS: changed}
 
 
+def check_names(table: ImageTable, lacking: re.Pattern[str], format_name: str) -> None:
+    """Does nothing if a format can hold the names of images and classes.
+
+    Raises:
+        DataError: a name has a character that the format lacks.
+    """
+    for name in (*table.label_map.names, *table.file_names.tolist()):
+        if lacking.search(name):
+            raise DataError(f"{table.source}: the name {name!r} has a character that {format_name} lacks; rename it")
+
+
 def _xml(table: Annotations, index: int) -> str:
-    name = table.file_name(index).replace("\\", "/")
+    name = _with_slashes(table.file_name(index))
     height, width = table.sizes[index].tolist()
     lines = [
         "<annotation>",

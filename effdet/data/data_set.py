@@ -198,10 +198,12 @@ def _united(label_maps: Sequence[LabelMap]) -> LabelMap:
     if all(label_map == label_maps[0] for label_map in label_maps):
         return label_maps[0]
     ids: dict[str, int] = {}
+    known: set[str] = set()  # without regard to case
     for number, label_map in enumerate(label_maps):
         for name, category_id in zip(label_map.names, label_map.category_ids, strict=True):
-            if number == 0 or name.casefold() not in map(str.casefold, ids):
+            if number == 0 or name.casefold() not in known:
                 ids.setdefault(name, category_id)
+                known.add(name.casefold())
     names = tuple(ids)
     if all(label_map.names == ordered_names(label_map.names) for label_map in label_maps):
         names = ordered_names(names)

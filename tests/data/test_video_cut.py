@@ -80,3 +80,53 @@ def test_other_data_has_no_verdict_or_is_cut_and_ends(tmp_path, start):
         assert is_cut_off(path) in (True, False)
     path.write_bytes(start * 3000)
     assert is_cut_off(path) in (True, False)
+
+
+def written(path, codec, container_format=None):
+    """A video of small frames of noise."""
+    generator = np.random.default_rng(0)
+    with av.open(str(path), "w", format=container_format) as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        for _ in range(FRAMES):
+            frame = generator.integers(0, 256, (6, 8, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+def test_an_flv_that_is_cut_between_two_tags_is_reported(tmp_path):
+    path = written(tmp_path / "a.flv", "flv")
+    data = path.read_bytes()
+    position = 13
+    while position < len(data) // 2:
+        position += 15 + int.from_bytes(data[position + 1 : position + 4], "big")
+    path.write_bytes(data[:position])
+    assert is_cut_off(path)
+    assert "the video is damaged: " in damage_of(path)
+
+
+def test_a_wmv_that_is_cut_in_its_header_is_refused(tmp_path):
+    path = written(tmp_path / "a.wmv", "wmv2")
+    data = path.read_bytes()
+    for kept in range(16, 200, 7):
+        path.write_bytes(data[:kept])
+        assert damage_of(path).startswith(f"{path}: ")
+
+
+def test_packets_that_are_missing_inside_a_transport_stream_are_reported(tmp_path):
+    path = written(tmp_path / "a.ts", "mpeg2video")
+    data = path.read_bytes()
+    middle = len(data) // 188 // 2 * 188
+    path.write_bytes(data[:middle] + data[middle + 3 * 188 :])
+    assert "damaged" in damage_of(path)
+
+
+def test_frames_that_the_decoder_marks_are_counted(tmp_path):
+    path = written(tmp_path / "a.mpg", "mpeg2video")
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 200] = random.Random(0).randbytes(200)
+    path.write_bytes(data)
+    message = damage_of(path)
+    assert "the video is damaged: " in message
+    assert " damaged; copy the file again" in message

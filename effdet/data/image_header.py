@@ -17,7 +17,7 @@ from effdet.data.image_limits import check_claimed_pixels
 from effdet.data.image_pillow import pillow_image
 from effdet.data.images import REDUCTIONS, decode_image, read_file
 from effdet.data.jpeg import jpeg_frame
-from effdet.data.media_files import check_bytes, open_regular
+from effdet.data.media_files import check_bytes, check_pixels, open_regular
 from effdet.errors import DataError
 
 Result = TypeVar("Result")
@@ -51,7 +51,7 @@ def read_header(source: str | Path | bytes, name: str | None = None) -> ImageHea
         name: what to call the image in messages; its path if it is None.
 
     Raises:
-        DataError: there is no such file, it is empty, or no image.
+        DataError: there is no such file, it is empty, no image, or has more pixels than `max_pixels`.
     """
     if isinstance(source, bytes):
         return _header(source, name or "image in memory")
@@ -121,6 +121,7 @@ def _header(data: Buffer, name: str) -> ImageHeader:
         image = decode_image(data[:], name)
         frame = *image.shape[:2], 1
     height, width, orientation = frame
+    check_pixels(height, width, name)
     return ImageHeader((height, width), orientation if 1 <= orientation <= 8 else 1)
 
 

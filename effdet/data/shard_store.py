@@ -141,7 +141,7 @@ class ShardFolder:
         Raises:
             DataError: one does not exist.
         """
-        missing = [name for name in names if not (self.folder / name).is_file()]
+        missing = [name for name in names if not os.path.isfile(self.folder / name)]
         if missing:
             some = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
             raise DataError(

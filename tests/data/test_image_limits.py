@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from effdet.config import DetectionData
 from effdet.data import media_files
+from effdet.data.formats import read_table
 from effdet.data.image_header import damaged, image_sizes, read_header
 from effdet.data.images import decode_image, read_file, read_image
 from effdet.data.media_files import MAX_PIXELS, MAX_PIXELS_VARIABLE, max_pixels
@@ -228,3 +230,15 @@ def test_a_path_with_nul_is_refused():
 def test_a_png_without_a_header_is_cut_off():
     with pytest.raises(DataError, match="is cut off before its end"):
         decode_image(b"\x89PNG\r\n\x1a\nIEND", "a")
+
+
+@pytest.mark.parametrize("side", [2**31, 2**32 - 1])
+def test_a_header_with_billions_of_pixels_is_refused_and_leaves_the_size_unknown(tmp_path, side):
+    (tmp_path / "a.png").write_bytes(png(side, side))
+    with pytest.raises(DataError, match="pixels according to its header, the limit is"):
+        read_header(tmp_path / "a.png")
+    (tmp_path / "a.txt").write_text("0 0.5 0.5 0.2 0.2")
+    (tmp_path / "classes.txt").write_text("cat")
+    table = read_table(DetectionData(root=tmp_path, val=None), "train")
+    assert table.sizes.tolist() == [[0, 0]]
+    assert table.repairs["boxes of images whose size cannot be read dropped"] == 1

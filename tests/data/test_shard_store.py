@@ -421,6 +421,31 @@ def test_a_damaged_index_is_reported(table, tmp_path):
             read_table(detection(tmp_path), "train")
 
 
+@pytest.mark.parametrize("area", [np.nan, np.inf, -5.0])
+def test_areas_that_are_none_in_an_index_are_refused(table, tmp_path, area):
+    write(table, tmp_path)
+    rewrite_index(tmp_path, areas=np.full(len(table.boxes), area))
+    with pytest.raises(DataError, match="the index is damaged: the column 'areas' has numbers that are no areas"):
+        read_table(detection(tmp_path), "train")
+
+
+def test_two_images_of_one_id_in_an_index_are_refused(table, tmp_path):
+    write(table, tmp_path)
+    rewrite_index(tmp_path, image_ids=np.zeros(len(table), np.int64))
+    with pytest.raises(DataError, match="the index is damaged: two images have the same id"):
+        read_table(detection(tmp_path), "train")
+
+
+def test_a_task_that_is_none_and_shards_of_too_long_names_are_refused(table, tmp_path):
+    write(table, tmp_path)
+    rewrite_index(tmp_path, task="\ud800")
+    with pytest.raises(DataError, match=r"the index is damaged: its task is '\\ud800'"):
+        read_table(detection(tmp_path), "train")
+    rewrite_index(tmp_path, task="detection", shard_names=np.array(["x" * 5000]), shards=np.zeros(len(table), np.int64))
+    with pytest.raises(DataError, match=r"write the shards again|shards do not exist"):
+        read_table(detection(tmp_path), "train")
+
+
 def test_an_index_of_another_version_is_reported(table, tmp_path):
     write(table, tmp_path)
     rewrite_index(tmp_path, version=2)

@@ -69,6 +69,9 @@ def check_columns(columns: Columns, task: Task) -> Columns:
     if task == "detection":
         _check_offsets(checked["offsets"], len(checked["labels"]))
         _check_range("sizes", checked["sizes"], 0, 2**31 - 1)
+        _check_areas(checked["areas"])
+        if len(np.unique(checked["image_ids"])) < len(checked["image_ids"]):
+            raise ValueError("two images have the same id")
     checked["file_names"] = _inner_names(checked["file_names"])
     return checked
 
@@ -146,6 +149,11 @@ def _check_places(columns: Columns) -> None:
 def _check_offsets(offsets: NDArray[np.int64], objects: int) -> None:
     if offsets[0] != 0 or offsets[-1] != objects or (np.diff(offsets) < 0).any():
         raise ValueError(f"the column 'offsets' does not divide {objects} objects among the images")
+
+
+def _check_areas(areas: NDArray[np.float64]) -> None:
+    if not (np.isfinite(areas) & (areas >= 0)).all():
+        raise ValueError("the column 'areas' has numbers that are no areas")
 
 
 def _inner_names(names: NDArray[Any]) -> NDArray[Any]:

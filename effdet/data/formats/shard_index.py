@@ -104,9 +104,11 @@ def _read_index(location: ShardFolder | ShardAddress, name: str, task: Task) -> 
             f"{where}: the index is of version {version}, expected {VERSION}; write the shards again with this version "
             f"of the package"
         )
+    if written_for not in _CONTENT:
+        raise DataError(f"{where}: the index is damaged: its task is {written_for[:80]!r}; write the shards again")
     if written_for != task:
         raise DataError(
-            f"{where}: the shards hold {_CONTENT.get(written_for, written_for)}, expected {_CONTENT[task]}; choose a "
+            f"{where}: the shards hold {_CONTENT[written_for]}, expected {_CONTENT[task]}; choose a "
             f"recipe of task: {written_for}, or other shards"
         )
     columns.setdefault("difficult", np.zeros(columns.get("labels", np.empty(0)).shape, np.bool_))  # older ones lack it

@@ -491,7 +491,7 @@ def test_a_shard_that_changes_during_the_run_is_reported(table, tmp_path):
         read.read(1)
     path.unlink()
     elsewhere = pickle.loads(pickle.dumps(read))  # in another process, which has not opened the shard yet
-    with pytest.raises(DataError, match=r"train-000000\.tar: cannot be read: No such file"):
+    with pytest.raises(DataError, match=r"train-000000\.tar: no such shard; check the path"):
         elsewhere.read(1)
 
 

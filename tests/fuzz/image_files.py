@@ -138,10 +138,10 @@ def _avif(rng: random.Random) -> Drawn:
 def _heif(rng: random.Random) -> Drawn:
     import pillow_heif
 
-    image = _picture(rng)
     buffer = io.BytesIO()
-    pillow_heif.from_pillow(image).save(buffer, quality=-1)
-    return Drawn(buffer.getvalue(), ".heic", np.asarray(image), 12)
+    pillow_heif.from_pillow(_picture(rng)).save(buffer)
+    shown = pillow_heif.read_heif(buffer.getvalue()).to_pillow()
+    return Drawn(buffer.getvalue(), ".heic", np.asarray(shown.convert("RGB")), 2)
 
 
 DRAWN: dict[str, Callable[[random.Random], Drawn]] = {

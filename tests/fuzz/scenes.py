@@ -52,16 +52,16 @@ def _draw_picture(rng: random.Random, number: int, names: list[str]) -> Picture:
 def write_images(scene: list[Picture], folder: Path) -> None:
     """Writes the images of a scene into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    for picture in scene:
-        (folder / picture.name).write_bytes(encoded(picture.size))
+    for number, picture in enumerate(scene):
+        (folder / picture.name).write_bytes(encoded(picture.size, number))
 
 
 @functools.cache
-def encoded(size: tuple[int, int]) -> bytes:
+def encoded(size: tuple[int, int], seed: int = 0) -> bytes:
     """A PNG of a size (H, W)."""
     from effdet.opencv import cv2
 
-    image = np.random.default_rng(size).integers(0, 256, (*size, 3), dtype=np.uint8)
+    image = np.random.default_rng((*size, seed)).integers(0, 256, (*size, 3), dtype=np.uint8)
     return bytes(cv2.imencode(".png", image)[1])
 
 

@@ -57,8 +57,8 @@ def size_histograms(splits: Sequence[Split], image_size: tuple[int, int], mode: 
     for split in splits:
         table = split.table
         assert isinstance(table, Annotations)
-        sides = (table.boxes[:, 2:] - table.boxes[:, :2]).astype(np.float64)
         with np.errstate(invalid="ignore"):
+            sides = (table.boxes[:, 2:] - table.boxes[:, :2]).astype(np.float64)
             valid = (sides > 0).all(axis=1) & np.isfinite(sides).all(axis=1) & ~table.crowd
         sizes = table.sizes[table.image_of_label()][valid]
         original.append(np.sqrt(sides[valid].prod(axis=1)))

@@ -47,7 +47,7 @@ def files_below(folder: Path) -> Iterator[str]:
     """Visible files in a folder and its sub-folders, relative to it with forward slashes; each folder is sorted.
 
     Raises:
-        DataError: there are more than `DEEPEST` levels of folders.
+        DataError: there are more than `DEEPEST` levels of folders, or one below cannot be read.
     """
     start = os.path.realpath(folder)
     seen = {start}
@@ -58,8 +58,10 @@ def files_below(folder: Path) -> Iterator[str]:
         try:
             with os.scandir(folder / inner) as scan:
                 entries = sorted((entry for entry in scan if entry.name[0] != "."), key=lambda entry: entry.name)
-        except OSError:
-            return
+        except OSError as error:
+            if not inner:  # there is no such folder
+                return
+            raise DataError(f"{folder / inner}: the folder cannot be read: {error.strerror}") from None
         for entry in entries:
             if not is_folder(entry):
                 yield inner + entry.name

@@ -185,7 +185,7 @@ def _label_files(
         folder, name = os.path.split(image)
         if folder not in folder_of:
             place = _label_folder(files, Path(folder))
-            there = os.listdir(place) if place.is_dir() else []
+            there = _names_of_files(place)
             folder_of[folder] = str(place), {**{loose_name(one): one for one in there}, **{one: one for one in there}}
         place_name, present = folder_of[folder]
         label = os.path.splitext(name)[0] + ".txt"
@@ -214,6 +214,16 @@ def _label_files(
         unused = sorted(file for file in present_files - image_of.keys() if is_label_file(file))
         repairs[NO_IMAGE] += [os.path.basename(file) for file in unused]
     return np.array(rows, np.int64), paths
+
+
+def _names_of_files(folder: Path) -> list[str]:
+    """What is in a folder; nothing if there is no such folder."""
+    try:
+        return os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise DataError(f"{folder}: the folder of labels cannot be read: {error.strerror}") from None
 
 
 def _label_folder(files: SplitFiles, folder: Path) -> Path:

@@ -143,3 +143,19 @@ def test_a_class_folder_whose_name_is_no_text_is_refused(tmp_path):
     draw(Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff")) / "b.png")
     with pytest.raises(DataError, match="is no text; rename it, or its folder"):
         read_table(ClassificationData(root=tmp_path, val=None), "train")
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="the administrator may read everything")
+@pytest.mark.parametrize("closed", ["images/inner", "labels", "images"])
+def test_folders_that_may_not_be_read_are_named_and_not_passed_over(tmp_path, closed):
+    for name in ("images/a.png", "images/inner/b.png"):
+        draw(tmp_path / name)
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "a.txt").write_text("0 0.5 0.5 0.2 0.2")
+    (tmp_path / "data.yaml").write_text("train: images\nnames: [cat]\n")
+    (tmp_path / closed).chmod(0)
+    try:
+        with pytest.raises(DataError):
+            whole(tmp_path)
+    finally:
+        (tmp_path / closed).chmod(0o755)

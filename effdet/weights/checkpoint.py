@@ -25,7 +25,7 @@ from effdet.plain_data import kind_of
 from effdet.text import reason_of
 from effdet.weights.card import ModelCard, read_card
 from effdet.weights.card_limits import check_weights
-from effdet.weights.content import check_archive, check_content, check_state
+from effdet.weights.content import check_archive, check_content, check_finite_weights, check_state
 
 FORMAT = 3  # raised when the layout of the file changes
 OLDEST_FORMAT = 2  # that can be read; its model card has the keys of recipes of version 1
@@ -86,6 +86,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         model.load_state_dict(content["model"])
     except (RuntimeError, ValueError, TypeError, AttributeError) as error:
         raise WeightsError(f"{path}: the weights do not fit their own card: {str(error).splitlines()[-1]}") from None
+    check_finite_weights(content["model"], path)
     return Checkpoint(model.eval(), card, content["training"])
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from effdet.errors import WeightsError
 from effdet.plain_data import kind_of
 
 MOST_VALUES = 20_000_000  # that containers may stand for, with what they hold several times
@@ -53,6 +54,25 @@ def check_state(state: Mapping[Any, Any]) -> None:
     for name, value in state.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise ValueError(f"its weight {str(name)[:80]!r} is a {kind_of(value)}; expected a tensor")
+
+
+def check_finite_weights(state: Mapping[str, Tensor], source: str | Path) -> None:
+    """Does nothing if no weight is NaN or Inf.
+
+    Some layers, such as a BatchNorm with infinite variances, would hide it and give zeros.
+
+    Args:
+        state: the weights by name.
+        source: where they are from, for messages.
+
+    Raises:
+        WeightsError: one is; the message names it.
+    """
+    for name, value in state.items():
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            raise WeightsError(
+                f"{source}: '{name}' holds NaN or Inf; use an earlier checkpoint, or download the weights again"
+            )
 
 
 def _size(container: Any, known: dict[int, int], depth: int) -> int:

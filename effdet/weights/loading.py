@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from effdet.errors import WeightsError
+from effdet.weights.content import check_finite_weights
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def load_state(
         unused: prefixes of names in the source that the model need not have.
 
     Raises:
-        WeightsError: any other tensor is missing, unused or of another shape.
+        WeightsError: any other tensor is missing, unused or of another shape, or one holds NaN or Inf.
     """
     own = model.state_dict()
     fitting = {name: value for name, value in state.items() if name in own and value.shape == own[name].shape}
@@ -70,6 +71,7 @@ def load_state(
     strange = [name for name in extra if not name.startswith(tuple(unused))]
     if wrong or strange or not fitting:
         raise WeightsError(_misfit(source, own, state, wrong, strange))
+    check_finite_weights(fitting, source)
     model.load_state_dict(fitting, strict=False)
     return LoadReport(source, tuple(fitting), tuple(absent), tuple(extra))
 

@@ -357,6 +357,15 @@ def test_weights_that_do_not_fit_their_card_are_refused(path):
     assert "do not fit their own card" in refusal(path)
 
 
+@pytest.mark.parametrize(("name", "value"), [("running_var", float("inf")), ("bias", float("nan"))])
+def test_weights_that_are_nan_or_inf_are_refused_with_their_name(path, name, value):
+    content = torch.load(path, weights_only=True)
+    key = next(key for key in content["model"] if key.endswith(name))
+    content["model"][key][0] = value
+    torch.save(content, path)
+    assert f"'{key}' holds NaN or Inf; use an earlier checkpoint" in refusal(path)
+
+
 def test_weights_that_are_no_state_dict_are_refused(path):
     changed(path, model=torch.zeros(1))
     assert "no model card" in refusal(path)

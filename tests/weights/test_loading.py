@@ -101,3 +101,10 @@ def test_counters_of_norms_may_be_missing_or_left_over():
     report = load_state(network(), state(**{"body.1.num_batches_tracked": None}), "a.pt")
     assert report.initialised == ()
     load_state(network(), state(**{"body.7.num_batches_tracked": torch.tensor(3)}), "a.pt")
+
+
+def test_weights_that_are_nan_or_inf_are_refused_and_leave_the_model():
+    model, before = network(), network().state_dict()
+    with pytest.raises(WeightsError, match=r"a\.pt: 'head\.bias' holds NaN or Inf"):
+        load_state(model, state(**{"head.bias": torch.tensor([0.0, 1.0, float("nan"), 2.0])}), "a.pt")
+    assert all(value.equal(before[name]) for name, value in model.state_dict().items())

@@ -184,6 +184,28 @@ def test_nothing_is_overwritten_and_nothing_stays_after_an_error(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
 
 
+def test_a_link_out_of_the_data_set_is_copied_only_if_it_leads_to_an_image(tmp_path):
+    data_set = read(drawn(tmp_path / "in"))
+    image = tmp_path / "in" / "images" / "train" / "train_0.png"
+    image.rename(tmp_path / "elsewhere.png")
+    image.symlink_to(tmp_path / "elsewhere.png")
+    convert(data_set, tmp_path / "copied", "coco")
+    assert (tmp_path / "copied" / "train" / "train_0.png").read_bytes() == (tmp_path / "elsewhere.png").read_bytes()
+
+    (tmp_path / "elsewhere.png").write_text("a password")
+    for link in (False, True):
+        with pytest.raises(DataError, match=r"train_0\.png: is no image, and a link leads out of"):
+            convert(data_set, tmp_path / "leaked", "coco", link=link)
+    with pytest.raises(DataError, match="is no image, and a link leads out of"):
+        write_shards(data_set.tables["train"], tmp_path / "shards", "train", 1 << 20, lambda: None)
+    image.unlink()
+    os.mkfifo(image)
+    with pytest.raises(DataError, match=r"train_0\.png: is a pipe; expected an image file"):
+        convert(data_set, tmp_path / "waiting", "coco")
+    assert {path.name for path in tmp_path.iterdir()} == {"in", "copied", "elsewhere.png", "shards"}
+    assert not list((tmp_path / "shards").iterdir())
+
+
 def test_links_and_copies(tmp_path):
     data_set = read(drawn(tmp_path / "in", ["train"]))
     convert(data_set, tmp_path / "copied", "coco")

@@ -12,6 +12,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,43 @@ def full_path(path: str | Path) -> Path:
         return Path(path).expanduser()
     except RuntimeError:
         raise ConfigError(f"{path}: there is no such home folder; write the whole path") from None
+
+
+def open_regular(path: str | Path) -> int:
+    """The descriptor of a regular file opened for reading; a pipe is not waited for, and a device not read.
+
+    Raises:
+        OSError: there is no such file, or it is another kind of file.
+    """
+    flags = ("O_NONBLOCK", "O_NOCTTY", "O_BINARY")
+    descriptor = os.open(path, os.O_RDONLY | sum(getattr(os, flag, 0) for flag in flags))
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return descriptor
+    os.close(descriptor)
+    number = errno.EISDIR if stat.S_ISDIR(mode) else errno.ENXIO
+    raise OSError(number, os.strerror(number) if number == errno.EISDIR else "is no regular file", str(path))
+
+
+def read_text(path: str | Path, errors: str = "strict") -> str:
+    """The text of a regular file in UTF-8.
+
+    Raises:
+        OSError: see `open_regular`.
+        UnicodeDecodeError: it is no such text.
+    """
+    with os.fdopen(open_regular(path), encoding="utf-8", errors=errors) as file:
+        return file.read()
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """The content of a regular file.
+
+    Raises:
+        OSError: see `open_regular`.
+    """
+    with os.fdopen(open_regular(path), "rb") as file:
+        return file.read()
 
 
 def beside(path: Path, what: str) -> Path:

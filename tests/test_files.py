@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from effdet.errors import ConfigError
-from effdet.files import atomic_folder, atomic_write, full_path, home_folder, write_text
+from effdet.files import atomic_folder, atomic_write, full_path, home_folder, read_bytes, read_text, write_text
 from effdet.folders import new_folder, owned_file, owned_folder
 
 CODE = (
@@ -187,3 +187,14 @@ def test_without_a_home_folder_the_variable_is_named(monkeypatch):
 def test_the_home_of_an_unknown_user_is_an_error():
     with pytest.raises(ConfigError, match=r"^~nosuchuser/a: there is no such home folder; write the whole path"):
         full_path("~nosuchuser/a")
+
+
+def test_only_regular_files_are_read(tmp_path):
+    (tmp_path / "a.txt").write_text("é\r\n", encoding="utf-8", newline="")
+    assert read_text(tmp_path / "a.txt") == "é\n"
+    assert read_bytes(tmp_path / "a.txt") == b"\xc3\xa9\r\n"
+    os.mkfifo(tmp_path / "pipe")
+    for path, message in ((tmp_path / "pipe", "no regular file"), ("/dev/zero", "no regular file"), (tmp_path, "dir")):
+        for read in (read_text, read_bytes):
+            with pytest.raises(OSError, match=message):
+                read(path)

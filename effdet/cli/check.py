@@ -133,10 +133,11 @@ def _config_of_data(path: Path, changes: list[str]) -> DetectionConfig | Classif
 
 def _is_data_file(path: Path) -> bool:
     """Whether a YAML file is the description of a YOLO data set, and not a recipe."""
+    from effdet.files import read_text
     from effdet.plain_data import parse_yaml
 
     try:
-        tree = parse_yaml(path.read_text(encoding="utf-8"), as_texts=True)
+        tree = parse_yaml(read_text(path), as_texts=True)
     except (OSError, ValueError):
         return False
     return isinstance(tree, dict) and "names" in tree

@@ -20,6 +20,7 @@ from effdet.config.schema import TASKS, ClassificationConfig, Config, DetectionC
 from effdet.config.section import keys_of
 from effdet.config.suggestions import suggestion
 from effdet.errors import ConfigError
+from effdet.files import read_text
 from effdet.plain_data import kind_of, parse_yaml, shortened, shown
 
 _COMMAND_LINE = "command line"
@@ -159,7 +160,7 @@ def _read_file(path: Path, seen: tuple[Path, ...]) -> tuple[Mapping[str, Any], M
     if path.resolve() in seen:
         raise ConfigError(f"{path}: 'base' leads back to this file; a recipe cannot be its own parent")
     try:
-        tree = parse_yaml(path.read_text(encoding="utf-8"))
+        tree = parse_yaml(read_text(path))
     except (UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"{path}: cannot be read as a YAML file: {error}") from None
     except ValueError as error:

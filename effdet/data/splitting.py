@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from effdet.data.image_table import ImageTable
 from effdet.errors import DataError
-from effdet.files import full_path
+from effdet.files import full_path, read_text
 from effdet.text import count_of
 
 MOST_SWAPS = 100  # of groups between two subsets, to make their classes more even
@@ -36,7 +36,7 @@ def listed_rows(table: ImageTable, path: Path) -> tuple[NDArray[np.bool_], list[
         DataError: the list cannot be read, or none or all images of the table are in it.
     """
     try:
-        lines = full_path(path).read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+        lines = read_text(full_path(path), "surrogateescape").splitlines()
     except OSError as error:
         raise DataError(
             f"{path}: the list of validation images cannot be read: {error.strerror}; set data.val.file_list to it, or "

@@ -26,6 +26,7 @@ from effdet.evaluation.matching import Predictions
 from effdet.evaluation.result_images import match_images
 from effdet.evaluation.result_rows import RESULT_KEYS
 from effdet.evaluation.truth_file import LARGEST, are_usable, read_truth
+from effdet.files import read_bytes
 from effdet.plain_data import kind_of, parse_json, shortened, shown
 from effdet.text import count_of, some_of
 
@@ -150,7 +151,7 @@ def read_columns(path: Path) -> tuple[Columns, list[str]]:
 def _read_list(path: Path) -> list[Any]:
     """The rows of a results file as they stand there."""
     try:
-        content = parse_json(path.read_bytes())
+        content = parse_json(read_bytes(path))
     except FileNotFoundError:
         raise DataError(f"{path}: no such results file; check the path") from None
     except OSError as error:

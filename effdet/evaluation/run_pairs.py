@@ -22,6 +22,7 @@ from effdet.errors import DataError, EffdetError
 from effdet.evaluation.coco import CocoEvaluator
 from effdet.evaluation.paired import ComparedRun, compare_runs, difference_row
 from effdet.evaluation.seed_noise import late_change
+from effdet.files import read_text
 from effdet.plain_data import parse_json
 from effdet.report.run_page import RunContent
 from effdet.structures import Detections
@@ -102,7 +103,7 @@ def _evaluator(folder: Path) -> CocoEvaluator:
     found: dict[int, list[tuple[list[float], float, int]]] = {}
     path = folder / "predictions.json"
     try:
-        for each in parse_json(path.read_text(encoding="utf-8")):
+        for each in parse_json(read_text(path)):
             x, y, width, height, score = _numbers(each)
             entry = ([x, y, x + width, y + height], score, labels[each["category_id"]])
             found.setdefault(rows[each["image_id"]], []).append(entry)
@@ -165,7 +166,7 @@ def _correct_images(folder: Path) -> dict[str, bool]:
     """
     path = folder / "predictions.json"
     try:
-        rows = parse_json(path.read_text(encoding="utf-8"))
+        rows = parse_json(read_text(path))
         return {row["file_name"]: row["classes"][0]["name"] == row["label"] for row in rows}
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise DataError(f"{path}: cannot be read ({reason_of(error)}); evaluate the run again") from None

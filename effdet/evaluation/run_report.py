@@ -22,6 +22,7 @@ from effdet.data.validation_list import with_saved_list
 from effdet.errors import ConfigError, DataError, EffdetError
 from effdet.evaluation.analysis_file import check_analysis, check_start
 from effdet.evaluation.tables import MEANINGS
+from effdet.files import read_text
 from effdet.plain_data import parse_json
 from effdet.report.curves import read_log
 from effdet.report.run_page import RunContent, write_run_page
@@ -96,7 +97,7 @@ def read_analysis(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; pass the folder of a run or of an evaluation")
     try:
-        analysis = parse_json(path.read_text(encoding="utf-8"))
+        analysis = parse_json(read_text(path))
     except FileNotFoundError:
         raise DataError(f"{folder}: holds no {ANALYSIS}, so it has nothing to report; {advice}") from None
     except (OSError, ValueError) as error:
@@ -142,7 +143,7 @@ def _newest_start(folder: Path, notes: list[str]) -> dict[str, Any] | None:
     """The newest start in the manifest of a run; None without a manifest."""
     path = folder / "manifest.json"
     try:
-        return check_start(parse_json(path.read_text(encoding="utf-8"))["starts"][-1])
+        return check_start(parse_json(read_text(path))["starts"][-1])
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:

@@ -6,12 +6,13 @@ What is written into it is in `writers.py`.
 from __future__ import annotations
 
 import csv
+import io
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from effdet.errors import ConfigError
-from effdet.files import atomic_write
+from effdet.files import atomic_write, read_bytes
 from effdet.inference.writers import CSV_NAME, JSON_NAME, part_name
 from effdet.text import count_of, path_cell
 
@@ -103,9 +104,10 @@ def _existing(paths: Mapping[Path, Path]) -> Iterable[tuple[Path, Path]]:
 def _listed_pictures(folder: Path) -> list[Path]:
     """The annotated copies that an earlier prediction wrote into the folder and that are still there."""
     try:
-        with (folder / PICTURES_NAME).open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-            pictures = [folder / row["picture"] for row in csv.DictReader(file) if row.get("picture")]
-    except OSError:
+        text = read_bytes(folder / PICTURES_NAME).decode("utf-8", "surrogateescape")
+        rows = csv.DictReader(io.StringIO(text, newline=""))
+        pictures = [folder / row["picture"] for row in rows if row.get("picture")]
+    except (OSError, csv.Error):
         return []
     inside = folder.resolve()
     return [path for path in pictures if path.is_file() and path.resolve().is_relative_to(inside)]

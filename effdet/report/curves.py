@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effdet.errors import DataError
-from effdet.files import atomic_write
+from effdet.files import atomic_write, read_text
 from effdet.plain_data import parse_json, shortened, shown
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def read_log(path: Path) -> tuple[list[dict[str, float]], list[dict[str, float]]
         DataError: the file is missing, or is not a log.
     """
     try:
-        *lines, _ = path.read_text(encoding="utf-8").split("\n")
+        *lines, _ = read_text(path).split("\n")
         training = [line for line in lines if '"learning_rate"' in line]
         every = len(training) // _MOST_RECORDS + 1
         newest_and_before = training[::-every]

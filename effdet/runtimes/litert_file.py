@@ -20,6 +20,7 @@ from torch import Tensor
 
 from effdet.boxes import decode_boxes
 from effdet.errors import ConfigError, WeightsError
+from effdet.files import read_bytes
 from effdet.models import EfficientDetSpec
 from effdet.models.anchors import anchor_boxes
 from effdet.models.efficientdet import MIN_LEVEL
@@ -40,7 +41,7 @@ def read_metadata(path: Path) -> str | None:
         WeightsError: the file is damaged or not a .tflite file.
     """
     try:
-        content = path.read_bytes()
+        content = read_bytes(path)
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error.strerror})") from None
     try:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from effdet.errors import ConfigError, WeightsError
-from effdet.files import full_path
+from effdet.files import full_path, read_text
 from effdet.runtimes.exported import Graph
 from effdet.text import reason_of
 from effdet.types import Face, PostprocessOptions
@@ -46,7 +46,7 @@ def read_description(metadata: str | Path) -> ExportCard | ModelCard:
                 raise
             raise WeightsError(f"{error}; {EXPECTED}") from None
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error}); give a JSON file or a checkpoint") from None
     try:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from effdet.errors import DataError
-from effdet.files import write_text
+from effdet.files import read_text, write_text
 from effdet.plain_data import parse_json
 from effdet.report.curves import HIGH_DATA_WAIT
 from effdet.training.records.trackers import Trackers
@@ -98,7 +98,7 @@ class RunLog:
         """
         for path in (self.jsonl, self.table):
             if path.exists():
-                lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+                lines = read_text(path).splitlines(keepends=True)
                 complete = [(number, line) for number, line in enumerate(lines, 1) if line.endswith("\n")]
                 kept = [line for number, line in complete if _step_of_line(line, path, number) <= (step, evaluated)]
                 if path == self.table and kept:

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from effdet.errors import DataError
-from effdet.files import write_json
+from effdet.files import read_text, write_json
 from effdet.plain_data import parse_json
 from effdet.training.records.logs import usable_cores
 from effdet.version import __version__
@@ -70,7 +70,7 @@ def _starts(path: Path) -> list[Any]:
     if not path.exists():
         return []
     try:
-        return list(parse_json(path.read_text(encoding="utf-8"))["starts"])
+        return list(parse_json(read_text(path))["starts"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{path}: not the manifest of a run ({error}); move the file away, and a new one is written"

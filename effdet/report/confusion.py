@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effdet.files import atomic_write
+from effdet.terminal import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -109,7 +110,9 @@ def _heat_map(figure: Figure, axes: Axes, fractions: NDArray[np.float64], classe
 def _names(axes: Axes, class_names: Sequence[str]) -> None:
     """Class names at both axes, and lines between the cells."""
     classes = len(class_names)
-    names = [name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 2]}.." for name in class_names]
+    # Matplotlib prints characters that its font lacks in a warning.
+    names = [printable(name[: _LONGEST_NAME + 1]) for name in class_names]
+    names = [name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 2]}.." for name in names]
     names = [name.replace("$", r"\$") for name in names]  # matplotlib reads formulas between dollar signs
     axes.set_xticks(range(classes), names, rotation=90 if max(map(len, names)) > 3 else 0)
     axes.set_yticks(range(classes), names)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont
 
+_LONGEST = 500  # characters that are drawn of a text
 _PIXELS_PER_SCALE = 29  # size of the font at scale 1
 _INVISIBLE = {"Cc", "Cf", "Cs", "Mn", "Me"}  # control characters, joiners and marks above other characters
 
@@ -59,6 +60,8 @@ def put_text(
 @lru_cache(maxsize=1024)
 def _rendered(text: str, pixels: int) -> tuple[NDArray[np.uint8], int]:
     """The opacity of a text's pixels, [H, W], and its rows above the base line; not to be written to."""
+    if len(text) > _LONGEST:
+        text = f"{text[: _LONGEST - 2]}.."
     if not text.isascii() or " " not in text:
         return _rendered_run(text, pixels)
     # Word by word, so that "cat 0.93" and "cat 0.94" need few new pixels. Other scripts may order words in another way.

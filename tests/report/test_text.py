@@ -84,3 +84,7 @@ def test_any_text_is_drawn_at_any_position(line, position):
     for scale in (0.01, 0.4, 3):
         put_text(canvas, line, position, WHITE, scale)
         assert all(size >= 0 for size in text_size(line, scale))
+
+
+def test_of_a_text_of_a_million_characters_the_start_is_drawn():
+    assert text_size("y" * 1_000_000, 0.5) == text_size("y" * 498 + "..", 0.5)

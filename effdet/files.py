@@ -44,8 +44,10 @@ def full_path(path: str | Path) -> Path:
     """A path with ~ or ~NAME at its start replaced by the home folder.
 
     Raises:
-        ConfigError: there is no such user, or the user has no home folder.
+        ConfigError: there is no such user, or the user has no home folder; or it holds a NUL, which no path can.
     """
+    if "\0" in str(path):
+        raise ConfigError(f"{str(path)[:100]!r}: a path cannot hold the character NUL; correct it")
     try:
         return Path(path).expanduser()
     except RuntimeError:

@@ -198,3 +198,8 @@ def test_only_regular_files_are_read(tmp_path):
         for read in (read_text, read_bytes):
             with pytest.raises(OSError, match=message):
                 read(path)
+
+
+def test_a_path_with_nul_is_refused():
+    with pytest.raises(ConfigError, match=r"'a\\x00b': a path cannot hold the character NUL"):
+        full_path("a\0b")

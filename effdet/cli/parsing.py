@@ -28,6 +28,8 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> a
         arguments: what follows the verb; None takes the command line.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    if any("\0" in text for text in arguments):
+        parser.error("an argument holds the character NUL, which no path and no value can")
     known = set(parser._option_string_actions)
     suspects = [text for text in arguments if text.startswith("--") and not _is_option(text.partition("=")[0], known)]
     if suspects and not {"-h", "--help"} & set(arguments):

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from effdet.data.media_files import open_regular
 from effdet.errors import DataError
+from effdet.files import read_bytes
 from effdet.text import reason_of
 
 OPEN_SHARDS = 64  # that a process keeps open; on network file systems opening is the expensive operation
@@ -115,8 +116,7 @@ class ShardFolder:
             DataError: it cannot be read.
         """
         try:
-            with os.fdopen(open_regular(self.folder / name, "file"), "rb") as file:
-                return file.read()
+            return read_bytes(self.folder / name)
         except OSError as error:
             raise self._unreadable(name, error) from None
 

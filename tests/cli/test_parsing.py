@@ -99,3 +99,8 @@ def test_numbers_beyond_any_use_are_refused(capsys, option, value):
     assert f"argument {option}: {value[:30]} is out of range; expected a" in refused(
         capsys, "predict", "a.jpg", "--weights", "x.pt", f"{option}={value}"
     )
+
+
+@pytest.mark.parametrize("arguments", [("predict", "a\0b", "--weights", "best.pt"), ("train", "data.root=a\0b")])
+def test_arguments_with_nul_are_refused(capsys, arguments):
+    assert refused(capsys, *arguments).startswith("an argument holds the character NUL")

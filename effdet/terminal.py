@@ -19,4 +19,5 @@ def printable(text: str) -> str:
         >>> printable("a\x1b[31m.jpg")
         'a\\x1b[31m.jpg'
     """
-    return CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+    text = CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+    return text.encode("utf-8", "backslashreplace").decode()  # names of files may be in another encoding

@@ -19,6 +19,7 @@ from effdet.terminal import printable
         ("\x1b[31mred", r"\x1b[31mred"),
         ("a\rb\x07\x9b", r"a\rb\x07\x9b"),
         ("a\u202egpj.exe", r"a\u202egpj.exe"),
+        ("\udcff.jpg", r"\udcff.jpg"),
     ],
 )
 def test_control_characters_are_shown_as_escapes(text, shown):

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from effdet.errors import DataError
 from effdet.files import atomic_write, read_text
 from effdet.plain_data import parse_json, shortened, shown
+from effdet.terminal import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,7 +51,8 @@ def draw_curves(folder: Path) -> Path:
     FigureCanvasAgg(figure)
     # Fixed margins: a layout that measures every text takes as long as the drawing.
     figure.subplots_adjust(left=0.065, right=0.985, bottom=0.095, top=0.92, wspace=0.16, hspace=0.3)
-    headline = _headline(folder.resolve().name, training, evaluations)
+    name = printable(folder.resolve().name).replace("$", r"\$")  # matplotlib reads formulas between dollar signs
+    headline = _headline(name, training, evaluations)
     figure.text(0.065, 0.958, headline, fontsize=14, fontweight="bold", color=_INK)
     figure.text(0.065, 0.016, _NOTE, fontsize=9, color=_FAINT)
     axes = figure.subplots(3, 2)

@@ -65,7 +65,7 @@ def test_long_empty_and_odd_names_leave_room_for_the_cells(tmp_path):
 
 
 def test_control_characters_in_names_reach_no_warning(tmp_path, recwarn):
-    picture(tmp_path, diagonal(2), ["a\x1b[31m", "b\u202e"])
+    picture(tmp_path, diagonal(2), ["a\x1b[31m\udcff", "b\u202e"])
     assert not [warning for warning in recwarn if "\x1b" in str(warning.message) or "\u202e" in str(warning.message)]
 
 

@@ -65,6 +65,11 @@ def test_whatever_has_been_logged_can_be_drawn(tmp_path, records):
     assert (picture_of(write_log(tmp_path, records)) < WHITE).any()
 
 
+@pytest.mark.parametrize("name", [r"$\frac{1}$", r"$x_{$", "\udcff", "a\x1b[31m"])
+def test_the_name_of_the_folder_may_be_any_text(tmp_path, name):
+    assert picture_of(write_log(tmp_path / name, [losses_at(1)])).any()
+
+
 def test_an_incomplete_last_line_is_skipped(tmp_path):
     write_log(tmp_path, [losses_at(1), evaluation(1, AP=0.5)], end='{"step": 2, "epo')
     assert read_log(tmp_path / "log.jsonl") == ([losses_at(1)], [evaluation(1, AP=0.5)])

@@ -105,6 +105,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
     Raises:
         OSError: the file cannot be written, also where the library that writes to it raises another error.
     """
+    if not path.name or path.is_dir():
+        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = beside(path, "partial")
     try:

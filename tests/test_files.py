@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -203,3 +204,12 @@ def test_only_regular_files_are_read(tmp_path):
 def test_a_path_with_nul_is_refused():
     with pytest.raises(ConfigError, match=r"'a\\x00b': a path cannot hold the character NUL"):
         full_path("a\0b")
+
+
+@pytest.mark.parametrize("path", ["", ".", "..", "/", "folder"])
+def test_a_folder_is_not_replaced_by_a_file(tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError):
+        write_text(Path(path), "content")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["folder"]

@@ -22,7 +22,7 @@ _REMEDIES = {
     errno.ENFILE: "close other programs, or lower data.workers",
     errno.ENOENT: _GONE,
     errno.ENOTDIR: _GONE,
-    errno.EISDIR: _GONE,
+    errno.EISDIR: "it is a folder where a file belongs; give the path of a file",
     errno.ESTALE: _GONE,
     errno.ENODEV: _GONE,
     errno.EIO: _DRIVE,

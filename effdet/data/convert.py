@@ -20,7 +20,6 @@ from effdet.data.formats.image_files import check_copied
 from effdet.data.formats.voc_writer import is_file_name
 from effdet.data.image_table import ImageTable
 from effdet.data.labels import ImageLabels
-from effdet.data.links import check_copied
 from effdet.errors import DataError
 from effdet.files import atomic_folder, full_path
 from effdet.types import Task

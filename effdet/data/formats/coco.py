@@ -47,7 +47,8 @@ def read_coco(files: SplitFiles) -> Annotations:
     names = [_file_name(path, row, image) for row, image in enumerate(images)]
     image_ids = _column(path, "images", images, "id")
     image_of_id = IdLookup(image_ids)
-    _check_ids(path, image_ids, names)
+    own_ids = id_array(image_ids)
+    _check_ids(path, own_ids.tolist(), names)
     id_of_category = IdLookup(category.get("id") for category in categories)
     label_map, label_of = _classes(path, categories, annotations, id_of_category, repairs)
     kept, image_rows, labels = _owners(path, annotations, names, image_of_id, id_of_category, label_of, repairs)
@@ -57,7 +58,7 @@ def read_coco(files: SplitFiles) -> Annotations:
         source=path,
         image_folder=files.images,
         file_names=names,
-        image_ids=id_array(image_ids),
+        image_ids=own_ids,
         sizes=_sizes(images),
         image_of_box=np.array(image_rows, np.int64)[boxed],
         boxes=boxes[boxed],

@@ -188,6 +188,7 @@ def without(key):
         ("1" * 5000, "a number of thousands of digits"),
         (change(tiny(), "categories", 1, id="two"), "category 'bee' has the id 'two'; expected an integer"),
         (change(tiny(), "images", 1, id=30), "the images '30.png' and '10.png' have the same id 30"),
+        (change(tiny(), "images", 1, id=30.0), "the images '30.png' and '10.png' have the same id 30"),
         (
             change(tiny(), "annotations", 2, bbox=[1, 2]),
             r"annotations\[2\] has the bbox \[1, 2\]; exp",

@@ -6,7 +6,6 @@ The folder in which they run can be written, and nothing else. Single commands i
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import shutil
 import subprocess
@@ -63,10 +62,11 @@ def demo_faults(folder: Path) -> list[str]:
     shutil.rmtree(folder, ignore_errors=True)
     commands = [f"{command} {_SHORT}" if "tools/train.py" in command else command for command in demo_commands()]
     faults = []
-    for one in run_in_container(commands, folder):
-        is_sentence = one.returncode == 1 and re.fullmatch(r"error: .*\n", one.stderr)
-        if not is_sentence and (one.returncode or one.stderr):
-            faults.append(f"{one.args[-1]}: status {one.returncode}: {one.stderr.strip()}")
+    for command, one in zip(commands, run_in_container(commands, folder), strict=False):
+        errors = [line for line in one.stderr.splitlines() if "matplotlib" not in line.lower()]  # it wants a home
+        is_sentence = one.returncode == 1 and len(errors) == 1 and errors[0].startswith("error: ")
+        if not is_sentence and (one.returncode or errors):
+            faults.append(f"{command}: status {one.returncode}: {one.stderr.strip()}")
     faults += [f"left over: {path}" for path in folder.glob("runs/**/.effdet-*")]
     if not faults:
         shutil.rmtree(folder)

@@ -79,6 +79,8 @@ def _build(
         lines = list(dict.fromkeys(_message(fault, config, origins, source) for fault in error.errors()))
         more = [f"and {len(lines) - _MOST_FAULTS} faults more"] if len(lines) > _MOST_FAULTS else []
         raise ConfigError("\n".join([*lines[:_MOST_FAULTS], *more])) from None
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"{source}: {shown(error.object)} is no text in UTF-8; correct that value") from None
 
 
 def _message(fault: ErrorDetails, config: type[Config], origins: Mapping[str, str], source: str) -> str:

@@ -392,3 +392,8 @@ def test_the_defaults_written_as_yaml_read_back_equal(tree):
 def test_a_mapping_is_refused_with_the_name_of_its_source():
     with pytest.raises(ConfigError, match=r"^Predictor: 'postprocess\.score_threshold' is 3"):
         make_config({"postprocess": {"score_threshold": 3}}, source="Predictor")
+
+
+def test_a_value_that_is_no_text_in_utf_8_is_refused():
+    with pytest.raises(ConfigError, match=r"is no text in UTF-8; correct that value"):
+        load_config("lite0", ["data.format=shards", "data.url=\udcff"])

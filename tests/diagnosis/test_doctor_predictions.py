@@ -470,3 +470,13 @@ def test_results_of_other_images_are_counted(tmp_path, table, predictions):
     assert not diagnosis.healthy
     count = len(predictions.scores)
     assert diagnosis.sentence.startswith(f"{count} of {count} predictions left out")
+
+
+def test_ids_of_hundreds_of_digits_are_unknown_ones(tmp_path, table, predictions):
+    truth, results = write_files(tmp_path, table, predictions)
+    rows = json.loads(results.read_text())
+    rows[0]["image_id"], rows[1]["category_id"] = 10**400, 10**400
+    results.write_text(json.dumps(rows))
+    facts = " ".join(diagnose_results(truth, results).facts)
+    assert "do not have their image_id" in facts
+    assert "do not have their category_id" in facts

@@ -138,8 +138,8 @@ def _labels(table: Annotations, results: Results) -> NDArray[np.int64]:
 def _positions(ids: list[Any], first: int, length: int) -> NDArray[np.int64]:
     """Ids as positions of a list whose first entry has the number `first`; -1 beyond its ends."""
     numbers = [as_integer(value) for value in ids]
-    places = np.array([-1 if number is None else number - first for number in numbers], np.float64)
-    return np.where((places >= 0) & (places < length), places, -1).astype(np.int64)
+    places = (-1 if number is None else number - first for number in numbers)  # of any number of digits
+    return np.array([place if 0 <= place < length else -1 for place in places], np.int64)
 
 
 def _predictions(results: Results, images: NDArray[np.int64], labels: NDArray[np.int64]) -> Predictions:

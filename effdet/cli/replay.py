@@ -43,7 +43,8 @@ def run(args: argparse.Namespace) -> int:
     """
     from effdet.console import PlainConsole
     from effdet.devices import autocast_dtype
-    from effdet.training.debug.dump import read_dump, replay
+    from effdet.training.debug.dump import read_dump
+    from effdet.training.debug.replay import replay
 
     dump = read_dump(args.dump)
     device = _device(args.device, dump)

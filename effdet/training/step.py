@@ -18,7 +18,7 @@ from torch import Tensor
 from effdet.distributed import explain_lost_process
 from effdet.errors import DataError, TrainingError
 from effdet.training.debug.checks import check_first_loss
-from effdet.training.debug.dump import dump_step
+from effdet.training.debug.dump_step import dump_step
 from effdet.training.optim import set_learning_rate
 from effdet.training.results import Results
 from effdet.training.setup import Run

@@ -7,7 +7,8 @@ from rich.console import Console
 from effdet.cli import main
 from effdet.config import load_config
 from effdet.errors import TrainingError
-from effdet.training.debug.dump import read_dump, write_dump
+from effdet.training.debug.dump import read_dump
+from effdet.training.debug.dump_step import write_dump
 from effdet.training.optim import train_mode
 from effdet.training.setup import set_up
 from effdet.training.step import prepare, train_step

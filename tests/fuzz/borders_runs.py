@@ -105,7 +105,7 @@ def _read_state(path: Path) -> None:
 @functools.cache
 def _dumped() -> dict[str, Any]:
     """The content of a debug dump."""
-    from effdet.training.debug.dump import make_dump
+    from effdet.training.debug.dump_step import make_dump
     from effdet.training.step import seed_of_step
 
     run, state, micro_batches = _started()
@@ -118,7 +118,9 @@ def _make_dump(rng: random.Random, folder: Path) -> Path:
 
 
 def _read_dump(path: Path) -> None:
-    from effdet.training.debug.dump import read_dump, replay, report_of, write_dump
+    from effdet.training.debug.dump import read_dump
+    from effdet.training.debug.dump_step import report_of, write_dump
+    from effdet.training.debug.replay import replay
 
     dump = read_dump(path)
     traced = replay(dump, torch.device("cpu"), None)

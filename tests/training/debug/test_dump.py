@@ -8,7 +8,9 @@ from rich.console import Console
 from effdet.config import load_config
 from effdet.data.images import read_image
 from effdet.errors import TrainingError, WeightsError
-from effdet.training.debug.dump import FORMAT, dump_step, make_dump, read_dump, replay, write_dump
+from effdet.training.debug.dump import FORMAT, read_dump
+from effdet.training.debug.dump_step import dump_step, make_dump, write_dump
+from effdet.training.debug.replay import replay
 from effdet.training.optim import train_mode
 from effdet.training.setup import set_up
 from effdet.training.step import compute_gradients, prepare, seed_of_step, train_step

@@ -48,6 +48,8 @@ def run(args: argparse.Namespace) -> int:
         )
     if len(folders) > 1 and args.images is not None:
         raise ConfigError(f"--images {args.images}: the page of several runs shows no images; leave it out")
+    if args.images is not None and not full_path(args.images).is_dir():
+        raise ConfigError(f"--images {args.images}: no such folder; give the folder of the images")
     try:
         if len(folders) == 1:
             from effdet.evaluation.run_report import write_run_report

@@ -57,7 +57,7 @@ def check_state(state: Mapping[Any, Any]) -> None:
 
 
 def check_finite_weights(state: Mapping[str, Tensor], source: str | Path) -> None:
-    """Does nothing if no weight is NaN or Inf.
+    """Does nothing if no weight is NaN or Inf, and no variance negative.
 
     Some layers, such as a BatchNorm with infinite variances, would hide it and give zeros.
 
@@ -73,6 +73,8 @@ def check_finite_weights(state: Mapping[str, Tensor], source: str | Path) -> Non
             raise WeightsError(
                 f"{source}: '{name}' holds NaN or Inf; use an earlier checkpoint, or download the weights again"
             )
+        if name.endswith("running_var") and bool((value < 0).any()):
+            raise WeightsError(f"{source}: '{name}' holds negative variances; use an earlier checkpoint")
 
 
 def _size(container: Any, known: dict[int, int], depth: int) -> int:

@@ -61,6 +61,7 @@ def test_the_page_of_several_runs_is_written_even_if_they_cannot_be_paired(runs,
         (["first", "--out", "x.html"], "--out x.html: the report of one run is written to its folder"),
         (["first", "second", "--images", "x"], "--images x: the page of several runs shows no images"),
         (["first", "second", "--out", "first"], "cannot be written"),
+        (["first", "--images", "nowhere"], "--images nowhere: no such folder; give the folder of the images"),
     ],
 )
 def test_what_cannot_be_reported_is_an_error(runs, capsys, arguments, message):

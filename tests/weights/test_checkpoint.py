@@ -366,6 +366,14 @@ def test_weights_that_are_nan_or_inf_are_refused_with_their_name(path, name, val
     assert f"'{key}' holds NaN or Inf; use an earlier checkpoint" in refusal(path)
 
 
+def test_negative_variances_are_refused(path):
+    content = torch.load(path, weights_only=True)
+    key = next(key for key in content["model"] if key.endswith("running_var"))
+    content["model"][key][0] = -1
+    torch.save(content, path)
+    assert f"'{key}' holds negative variances" in refusal(path)
+
+
 def test_weights_that_are_no_state_dict_are_refused(path):
     changed(path, model=torch.zeros(1))
     assert "no model card" in refusal(path)

@@ -33,9 +33,7 @@ from effdet.types import ExportFormat, Face, PostprocessOptions, StoredPrecision
 from effdet.weights.card import ModelCard
 from effdet.weights.checkpoint import Checkpoint
 from effdet.weights.create import open_checkpoint
-from effdet.weights.exported import ExportCard
-
-WITH_NMS: tuple[Face, ...] = ("detections", "coral")  # faces with thresholds and NMS inside
+from effdet.weights.exported import WITH_NMS, ExportCard
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from effdet.types import Face, PostprocessOptions, StoredPrecision
 from effdet.weights.card import ModelCard, read_card
 
 KEY = "effdet"
-_WITH_NMS: tuple[Face, ...] = ("detections", "coral")
+WITH_NMS: tuple[Face, ...] = ("detections", "coral")
 FORMAT = 1  # raised when the layout of the JSON text changes
 
 
@@ -89,7 +89,7 @@ def read_export_card(text: str, path: str | Path) -> ExportCard:
         if written > FORMAT:
             raise WeightsError(f"{path}: written by a newer version of this package; update to read it")
         card = TypeAdapter(ExportCard).validate_python({**plain, "model": read_card(plain["model"])})
-        if (card.face in _WITH_NMS) != (card.postprocess is not None):
+        if (card.face in WITH_NMS) != (card.postprocess is not None):
             raise ValueError(f"the face '{card.face}' and the options of NMS contradict each other")
         return card
     except ConfigError as error:

@@ -132,9 +132,11 @@ def plain_card() -> dict[str, Any]:
 
 
 def _make_card(rng: random.Random, folder: Path) -> Path:
+    from effdet.types import PostprocessOptions
     from effdet.weights.exported import ExportCard
 
-    tree: Any = json.loads(ExportCard(_card(), "detections", source="best.pt").to_json())
+    export = ExportCard(_card(), "detections", postprocess=PostprocessOptions(), source="best.pt")
+    tree: Any = json.loads(export.to_json())
     count = damages(rng, folder)
     as_text = rng.random() < 0.2
     for _ in range(0 if as_text else count):

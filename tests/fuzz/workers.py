@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -172,11 +173,12 @@ def serve(pattern: str, arguments: list[str]) -> None:
     for line in sys.stdin:
         case = json.loads(line)
         border, folder = borders[case["border"]], scratch / "case"
-        path = make_input(border, case["seed"], folder)
         if border.name not in known:  # the first reading loads modules and is no case
             known.add(border.name)
             _begin(answers, border, _LOADING)
-            read_input(border, path)
+            with tempfile.TemporaryDirectory(dir=scratch) as first:
+                read_input(border, make_input(border, case["seed"], Path(first)))
+        path = make_input(border, case["seed"], folder)
         _begin(answers, border, 1)
         with _measured() as measured:
             outcome = read_input(border, path, guard)

@@ -10,9 +10,12 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 _MOST_VALUES = 1_000_000  # that a YAML text may stand for, with what its aliases repeat
 _MAY_BE_HALF = re.compile(rb"\\(u|U0000)[dD][89a-fA-F]")  # of a character beyond the first 65,536
@@ -109,6 +112,13 @@ def _first_half(values: Any) -> str | None:
         if isinstance(value, (list, dict)):
             stack += [*value, *value.values()] if isinstance(value, dict) else value
     return None
+
+
+def first_fault(error: ValidationError) -> str:
+    """Which key is at fault and why, of the first fault that a validation saw."""
+    fault = error.errors()[0]
+    key, reason = ".".join(map(str, fault["loc"])), fault["msg"].removeprefix("Value error, ")
+    return f"'{shortened(key)}': {shortened(reason)}" if key else shortened(reason)
 
 
 def check_keys(values: Any, kind: type) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from effdet.plain_data import check_mapping, shortened
+from effdet.plain_data import check_mapping, first_fault, shortened
 
 _Real = Annotated[float, Field(ge=-1e12, le=1e12, allow_inf_nan=False)]
 _Count = Annotated[int, Field(ge=0, le=2**53)]
@@ -282,10 +282,7 @@ def _check(model: type[BaseModel], content: Any) -> None:
     try:
         model.model_validate(content)
     except ValidationError as error:
-        fault = error.errors()[0]
-        key = ".".join(map(str, fault["loc"]))
-        reason = fault["msg"].removeprefix("Value error, ")
-        raise ValueError(f"'{shortened(key)}': {shortened(reason)}" if key else shortened(reason)) from None
+        raise ValueError(first_fault(error)) from None
 
 
 def _check_lengths(x: Sequence[float], curve: _Curve) -> None:

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from effdet.errors import WeightsError
 from effdet.exporting.comparing import Difference, Matching, Tolerance
+from effdet.plain_data import first_fault
 
 StoredDetection = tuple[float, float, float, float, float, int]  # x1, y1, x2, y2, score and label
 
@@ -171,9 +172,7 @@ def read_certificate(plain: dict[str, Any], path: object) -> Certificate:
     try:
         return TypeAdapter(Certificate).validate_python(plain)
     except ValidationError as error:
-        fault = error.errors()[0]
-        key = ".".join(str(name) for name in fault["loc"])
-        raise WeightsError(f"{path}: the certificate is damaged: '{key}': {fault['msg']}; export it again") from None
+        raise WeightsError(f"{path}: the certificate is damaged: {first_fault(error)}; export it again") from None
 
 
 def certify(

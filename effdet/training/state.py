@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 from effdet.models import EfficientDet, EfficientNet
+from effdet.plain_data import first_fault
 from effdet.training.ema import ExponentialMovingAverage
 
 _Count = Annotated[int, Field(ge=0)]
@@ -126,9 +127,7 @@ def _check_types(state: Any) -> None:
     try:
         _SavedState.model_validate(state)
     except ValidationError as error:
-        fault = error.errors()[0]
-        key = ".".join(str(name) for name in fault["loc"])
-        raise ValueError(f"{key or 'it'}: {fault['msg'][0].lower()}{fault['msg'][1:]}") from None
+        raise ValueError(first_fault(error)) from None
 
 
 def _check_shapes(optimizer: torch.optim.Optimizer) -> None:

@@ -21,7 +21,7 @@ from effdet.config import migrate
 from effdet.errors import ConfigError, WeightsError
 from effdet.files import atomic_write, full_path
 from effdet.models import EfficientDet, EfficientNet
-from effdet.plain_data import kind_of
+from effdet.plain_data import first_fault, kind_of
 from effdet.text import reason_of
 from effdet.weights.card import ModelCard, read_card
 from effdet.weights.card_limits import check_weights
@@ -108,9 +108,7 @@ def card_in(content: Mapping[str, Any], path: str | Path) -> ModelCard:
     except ConfigError as error:
         raise WeightsError(f"{path}: {error}") from None
     except ValidationError as error:
-        fault = error.errors()[0]
-        key = ".".join(str(name) for name in fault["loc"])
-        raise WeightsError(f"{path}: the model card is damaged: '{key}': {fault['msg']}") from None
+        raise WeightsError(f"{path}: the model card is damaged: {first_fault(error)}") from None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise WeightsError(f"{path}: the model card is damaged: {str(error).splitlines()[0]}") from None
 

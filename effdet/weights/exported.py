@@ -15,7 +15,7 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter, ValidationError
 
 from effdet.errors import ConfigError, WeightsError
-from effdet.plain_data import check_mapping, parse_json, shown
+from effdet.plain_data import check_mapping, first_fault, parse_json, shown
 from effdet.text import reason_of
 from effdet.types import Face, PostprocessOptions, StoredPrecision
 from effdet.weights.card import ModelCard, read_card
@@ -95,9 +95,7 @@ def read_export_card(text: str, path: str | Path) -> ExportCard:
     except ConfigError as error:
         raise WeightsError(f"{path}: {error}") from None
     except ValidationError as error:
-        fault = error.errors()[0]
-        key = ".".join(str(name) for name in fault["loc"])
-        raise WeightsError(f"{path}: the metadata is damaged: '{key}': {fault['msg']}; export the file again") from None
+        raise WeightsError(f"{path}: the metadata is damaged: {first_fault(error)}; export the file again") from None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         reason = reason_of(error)
         raise WeightsError(f"{path}: the metadata is damaged: {reason}; export the file again") from None

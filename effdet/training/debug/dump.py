@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from effdet.errors import WeightsError
 from effdet.models import EfficientDet, EfficientNet
-from effdet.plain_data import check_keys
+from effdet.plain_data import check_keys, first_fault
 from effdet.structures import Target
 from effdet.text import reason_of
 from effdet.types import Precision
@@ -111,9 +111,7 @@ def read_dump(path: Path) -> DebugDump:
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from None
     except ValidationError as error:
-        fault = error.errors()[0]
-        key = ".".join(str(name) for name in fault["loc"])
-        raise WeightsError(f"{path}: the debug dump is damaged: '{key}': {fault['msg']}") from None
+        raise WeightsError(f"{path}: the debug dump is damaged: {first_fault(error)}") from None
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise WeightsError(f"{path}: the debug dump is damaged: {reason_of(error)}") from None
     return dump

@@ -16,11 +16,10 @@ MODULES = ("effdet.api", "effdet.cli", "effdet.inference.jobs", "effdet.data.che
 CLONE_NEWNS = 0x00020000
 
 
-def become(request):
-    """Makes this process the command, except for its code."""
+def become(request, streams):
+    """Makes this process the command, except for its code, with descriptors of its standard streams."""
     os.chdir(request["folder"])
-    for number, path in enumerate(("/dev/null", request["stdout"], request["stderr"])):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
+    for number, descriptor in enumerate(streams):
         os.dup2(descriptor, number)
         os.close(descriptor)
     for name, value in request["limits"].items():
@@ -54,6 +53,9 @@ def start_commands():
         if keeper:
             os.waitpid(keeper, 0)
             continue
+        # The files of the streams may be where the command cannot write.
+        paths = ("/dev/null", request["stdout"], request["stderr"])
+        streams = [os.open(path, os.O_RDWR | os.O_CREAT) for path in paths]
         os.setsid()  # the session shows which processes a command leaves behind
         if request["mounts"]:
             enter_namespace()
@@ -62,7 +64,7 @@ def start_commands():
         process = os.fork()
         if not process:
             os.close(answers)
-            become(request)
+            become(request, streams)
             return
         os.write(answers, f"{process} {os.getpid()}\n".encode())
         _, status = os.waitpid(process, 0)

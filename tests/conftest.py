@@ -124,7 +124,7 @@ def tiny_recipe(tiny_data) -> Path:
     path = tiny_data.parent / "tiny.yaml"
     path.write_text(
         f"""
-model: {{name: efficientdet_lite0, image_size: [128, 128]}}
+model: {{name: efficientdet_lite0, image_size: [64, 64], depth: 0.2}}
 data: {{root: {tiny_data}, workers: 0}}
 train: {{epochs: 2, batch_size: 4, precision: fp32, log_every: 1}}
 """
@@ -188,7 +188,7 @@ def shapes_recipe(shapes_data) -> Path:
     path.write_text(
         f"""
 task: classification
-model: {{name: efficientnet_lite0, image_size: [64, 64]}}
+model: {{name: efficientnet_lite0, image_size: [64, 64], depth: 0.2}}
 data: {{root: {shapes_data}, workers: 0}}
 optim: {{learning_rate: 0.02, base_batch_size: null}}
 train: {{epochs: 2, batch_size: 6, precision: fp32, log_every: 1}}

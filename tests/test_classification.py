@@ -13,8 +13,10 @@ from effdet.cli import main
 from effdet.config import load_config
 from effdet.data.images import read_image
 from effdet.evaluation.accuracy import METRIC_NAMES
+from effdet.models import ModelOptions, make_spec
 from effdet.report.pictures import write_image
-from effdet.weights.checkpoint import load_checkpoint
+from effdet.weights.card import ModelCard
+from effdet.weights.checkpoint import load_checkpoint, save_checkpoint
 from effdet.weights.zoo import find_entry
 
 CLASSES = ("disc", "frame", "stripes")
@@ -394,9 +396,11 @@ def test_a_detectors_weights_are_refused_for_a_classifier(capsys, train, tiny_ru
     )
 
 
-def test_weights_of_another_network_are_named(capsys, train, shapes_run):
-    line = refused(capsys, *train, f"model.weights={shapes_run / 'best.pt'}", "model.name=efficientnet_lite1")
-    assert f"{shapes_run / 'best.pt'}: these weights belong to another model:" in line
+def test_weights_of_another_network_are_named(capsys, train, tmp_path):
+    spec, path = make_spec(ModelOptions("efficientnet_lite0")), tmp_path / "lite0.pt"
+    save_checkpoint(path, spec.build(3).state_dict(), ModelCard(spec, CLASSES, (0, 1, 2)))
+    line = refused(capsys, *train, f"model.weights={path}", "model.name=efficientnet_lite1", "model.depth=null")
+    assert f"{path}: these weights belong to another model:" in line
     assert line.partition("the nearest models are ")[2].startswith("efficientnet_lite0")
 
 

@@ -62,7 +62,7 @@ def test_boxes_are_drawn_around_the_objects(tmp_path, tiny_recipe):
     for cell, image, target in zip(shown, batch.images, batch.targets, strict=True):
         plain = enlarged(image)
         changed = (cell != plain).any(axis=2)
-        for left, top, right, bottom in (target.boxes * SIDE / 128).round().int().clamp(max=SIDE - 1).tolist():
+        for left, top, right, bottom in (target.boxes * SIDE / 64).round().int().clamp(max=SIDE - 1).tolist():
             for edge in (changed[top:bottom, left], changed[bottom, left:right], changed[top:bottom, right]):
                 assert edge.mean() > 0.9
 

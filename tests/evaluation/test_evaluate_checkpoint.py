@@ -118,7 +118,7 @@ def test_the_input_size_can_be_changed(own_run, tmp_path, capsys):
     assert "evaluating at" not in capsys.readouterr().out
     assert run("eval", *weights, "--out", tmp_path / "large", "model.image_size=[192, 160]") == 0
     assert (
-        f"model.image_size: evaluating at 192 x 160 pixels; {own_run / 'best.pt'} was trained at 128 x 128\n"
+        f"model.image_size: evaluating at 192 x 160 pixels; {own_run / 'best.pt'} was trained at 64 x 64\n"
         in capsys.readouterr().out
     )
     first, second = (json.loads((tmp_path / name / "predictions.json").read_text()) for name in ("small", "large"))
@@ -134,7 +134,7 @@ def test_the_input_size_can_be_changed(own_run, tmp_path, capsys):
         ("model.backbone=efficientnet_b3", "model.backbone is efficientnet_b3, but {} has efficientnet_lite0"),
         ("model.phi=1", "model.phi is 1.0, but {} has null"),
         ("model.width=1.5", "model.width is 1.5, but {} has 1.0"),
-        ("model.depth=1.5", "model.depth is 1.5, but {} has 1.0"),
+        ("model.depth=1.5", "model.depth is 1.5, but {} has 0.2"),
         ("model.padding=symmetric", "model.padding is symmetric, but {} has same"),
         ("model.anchor_scale=5", "model.anchor_scale is 5.0, but {} has 3.0"),
         ("model.anchor_aspects=[[1, 1]]", "model.anchor_aspects is [[1.0, 1.0]], but {} has [[1.0, 1.0], [1.4, 0.7]"),
@@ -164,7 +164,7 @@ def test_another_model_on_the_command_line_is_refused(own_run, capsys, override,
 def test_the_model_of_the_checkpoint_may_be_given(own_run, override):
     path = own_run / "best.pt"
     config, lines = evaluation_config(load_checkpoint(path).card, path, overrides=[override])
-    assert config.model.image_size == (128, 128)
+    assert config.model.image_size == (64, 64)
     assert lines == []
 
 

@@ -150,7 +150,8 @@ def test_an_image_that_one_process_cannot_read_ends_all_and_is_named(tiny_data, 
     broken.write_bytes(broken.read_bytes()[:-100])
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
-        f"model: {{name: efficientdet_lite0, image_size: [64, 64]}}\ndata: {{root: {root}, workers: 0, val: null}}\n"
+        "model: {name: efficientdet_lite0, image_size: [64, 64], depth: 0.2}\n"
+        f"data: {{root: {root}, workers: 0, val: null}}\n"
         "train: {epochs: 2, batch_size: 4}\n"
     )
     process = start("train", recipe, f"output_dir={tmp_path / 'run'}", *CPU)

@@ -21,8 +21,7 @@ def test_what_will_be_trained_is_printed(tiny_recipe, tmp_path):
     set_up(load_config(tiny_recipe), tmp_path / "run", "cpu", console)
     printed = console.file.getvalue()
     assert (
-        "efficientdet_lite0 128 x 128, 6 classes; 12 images for training, 4 for validation; 2 epochs, 6 steps"
-        in printed
+        "efficientdet_lite0 64 x 64, 6 classes; 12 images for training, 4 for validation; 2 epochs, 6 steps" in printed
     )
     assert "steps of 4 images on cpu in float32; writing to" in printed
     assert "BatchNorm: batch statistics (4 images per forward pass, and no statistics were loaded)" in printed
@@ -35,9 +34,7 @@ def test_nothing_is_written_before_the_first_step(tiny_recipe, tmp_path):
 
 @pytest.mark.parametrize("mode", ["auto", "batch", "sync"])
 def test_one_value_per_channel_is_too_little_for_batch_statistics(tiny_recipe, tmp_path, mode):
-    with pytest.raises(
-        ConfigError, match=r"one image of 128 x 128 per forward pass .*; raise train\.batch_size, lower"
-    ):
+    with pytest.raises(ConfigError, match=r"one image of 64 x 64 per forward pass .*; raise train\.batch_size, lower"):
         start(tiny_recipe, tmp_path, "train.accumulation_steps=4", f"train.batch_norm={mode}")
 
 

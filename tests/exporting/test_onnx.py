@@ -1,4 +1,3 @@
-import copy
 import dataclasses
 import logging
 
@@ -30,10 +29,16 @@ CPU = torch.device("cpu")
 FORMATS = ["onnx", "openvino"]
 
 
-def trained(name, size):
-    """A network of 3 classes whose statistics, fusion weights and scores are not those of a new one."""
+def trained(name, size, depth=0.2, repeats=1):
+    """A small network of 3 classes whose statistics, fusion weights and scores are not those of a new one.
+
+    `repeats` are the cells of the neck and the convolutions of each head of a detector.
+    """
     torch.manual_seed(0)
-    model = make_spec(ModelOptions(name, image_size=size)).build(3).eval()
+    spec = make_spec(ModelOptions(name, image_size=size, depth=depth))
+    if name.startswith("efficientdet"):
+        spec = dataclasses.replace(spec, num_cells=repeats, num_repeats=repeats)
+    model = spec.build(3).eval()
     with torch.no_grad():
         for norm in model.modules():
             if isinstance(norm, nn.BatchNorm2d):
@@ -78,6 +83,7 @@ def assert_close(values, expected, tolerance=1e-5):
 
 
 # Every kind of layer that a detector or a classifier has, with even and odd sizes; batch 2 is a fixed one.
+# Stages, cells and heads have a second layer, because it is not of the kind of the first.
 CASES = [
     ("efficientdet_lite0", (64, 96), "raw", None),
     ("efficientdet_d0", (77, 101), "raw", 1),
@@ -90,7 +96,7 @@ CASES = [
 @pytest.fixture(scope="session", params=CASES, ids=lambda case: f"{case[0]}-{case[2]}")
 def written(request, tmp_path_factory):
     name, size, face, batch_size = request.param
-    model = trained(name, size)
+    model = trained(name, size, depth=0.5, repeats=2)
     export = described(model, face, batch_size)
     path = tmp_path_factory.mktemp("onnx") / f"{name}.onnx"
     write_onnx(model, export, path)
@@ -261,15 +267,24 @@ def test_nms_in_pytorch_equals_the_postprocessing(detecting):
         torch.testing.assert_close(boxes[row, : counts[row]], result.boxes, rtol=1e-4, atol=1e-3)
 
 
+@pytest.fixture(scope="session", params=["class_head", "box_head"])
+def broken(request, detecting, tmp_path_factory):
+    """The file of that detector with NaN among the weights of a head."""
+    content = onnx.load(detecting[2])
+    name = f"{request.param}.predict.pointwise.weight"
+    (weight,) = (tensor for tensor in content.graph.initializer if tensor.name == name)
+    values = onnx.numpy_helper.to_array(weight).copy()
+    values[0] = np.nan
+    weight.CopyFrom(onnx.numpy_helper.from_array(values, name))
+    path = tmp_path_factory.mktemp("broken") / "model.onnx"
+    onnx.save(content, path)
+    return path
+
+
 @pytest.mark.parametrize("kind", FORMATS)
-@pytest.mark.parametrize("head", ["class_head", "box_head"])
-def test_an_image_with_nan_in_the_network_is_no_image_without_objects(detecting, tmp_path, kind, head):
-    model, export, _, images = detecting
-    model = copy.deepcopy(model)
-    with torch.no_grad():
-        getattr(model, head).predict.pointwise.bias[0] = torch.nan
-    write_onnx(model, export, tmp_path / "model.onnx")
-    runtime = opened(tmp_path / "model.onnx", export, kind)
+def test_an_image_with_nan_in_the_network_is_no_image_without_objects(detecting, broken, kind):
+    _, export, _, images = detecting
+    runtime = opened(broken, export, kind)
     outputs = runtime.outputs(images)
     assert outputs["counts"].tolist() == [0, 0]
     assert outputs["scores"].isnan().all()

@@ -16,10 +16,16 @@ from effdet.weights.checkpoint import save_checkpoint
 def run_folder(tmp_path_factory, tiny_data):
     """A run's folder with the best.pt of a small detector, and the program that was exported from it."""
     torch.manual_seed(0)
-    model = make_spec(ModelOptions("efficientdet_lite0", image_size=(128, 128))).build(len(CLASS_NAMES)).eval()
+    model = (
+        make_spec(ModelOptions("efficientdet_lite0", image_size=(128, 128), depth=0.2)).build(len(CLASS_NAMES)).eval()
+    )
     with torch.no_grad():
         model.class_head.predict.pointwise.weight.mul_(100)  # spreads the scores, which are nearly equal otherwise
-    config = {"task": "detection", "model": {"name": "efficientdet_lite0"}, "data": {"root": str(tiny_data)}}
+    config = {
+        "task": "detection",
+        "model": {"name": "efficientdet_lite0", "depth": 0.2},
+        "data": {"root": str(tiny_data)},
+    }
     ids = tuple(range(1, len(CLASS_NAMES) + 1))
     folder = tmp_path_factory.mktemp("run")
     save_checkpoint(folder / "best.pt", model.state_dict(), ModelCard(model.spec, CLASS_NAMES, ids, config=config))
@@ -38,7 +44,7 @@ def test_the_certificate_is_printed_and_the_file_is_beside_the_checkpoint(run_fo
 
 
 def test_verify_fails_with_another_checkpoint(run_folder, tmp_path, capsys):
-    model = make_spec(ModelOptions("efficientdet_lite0", image_size=(128, 128))).build(len(CLASS_NAMES))
+    model = make_spec(ModelOptions("efficientdet_lite0", image_size=(128, 128), depth=0.2)).build(len(CLASS_NAMES))
     ids = tuple(range(1, len(CLASS_NAMES) + 1))
     save_checkpoint(tmp_path / "other.pt", model.state_dict(), ModelCard(model.spec, CLASS_NAMES, ids))
     assert main(["verify", str(run_folder / "best.pt2"), "--weights", str(tmp_path / "other.pt")]) == 1

@@ -21,7 +21,7 @@ IDS = tuple(range(1, len(CLASS_NAMES) + 1))
 def _detector(path, seed=0, config=None):
     """A detector with random weights whose scores spread over 0..1."""
     torch.manual_seed(seed)
-    model = make_spec(ModelOptions("efficientdet_lite0", image_size=(128, 128))).build(len(IDS)).eval()
+    model = make_spec(ModelOptions("efficientdet_lite0", image_size=(128, 128), depth=0.2)).build(len(IDS)).eval()
     state = model.state_dict()
     bias = next(key for key in state if key.startswith("class_head") and state[key].shape == (9 * len(IDS),))
     with torch.inference_mode():
@@ -50,14 +50,16 @@ def other_detector(tmp_path_factory):
 def trained(tmp_path_factory, tiny_data):
     """The same weights as `detector`, with a recipe whose data set is there."""
     data = {"root": str(tiny_data), "workers": 0}
-    config = {"task": "detection", "model": {"name": "efficientdet_lite0"}, "data": data}
+    config = {"task": "detection", "model": {"name": "efficientdet_lite0", "depth": 0.2}, "data": data}
     return _detector(tmp_path_factory.mktemp("trained") / "best.pt", config=config)
 
 
 @pytest.fixture(scope="session")
 def classifier(tmp_path_factory):
     torch.manual_seed(0)
-    spec = replace(make_spec(ModelOptions("efficientnet_lite0", image_size=(64, 96), norm_momentum=1.0)), crop=0.8)
+    spec = replace(
+        make_spec(ModelOptions("efficientnet_lite0", image_size=(64, 96), depth=0.2, norm_momentum=1.0)), crop=0.8
+    )
     model = spec.build(7)
     with torch.no_grad():
         model(torch.randint(0, 256, (8, 3, 64, 96), dtype=torch.uint8))  # BatchNorm layers learn their statistics

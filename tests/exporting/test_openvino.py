@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def backbone(tmp_path_factory):
     torch.manual_seed(0)
-    model = make_spec(ModelOptions("efficientnet_lite0", image_size=(64, 96))).build(3).eval()
+    model = make_spec(ModelOptions("efficientnet_lite0", image_size=(64, 96), depth=0.2)).build(3).eval()
     export = ExportCard(ModelCard(model.spec, ('"a" & b', "<größe>", "細胞"), (1, 2, 3)), "features", batch_size=2)
     path = tmp_path_factory.mktemp("openvino") / "model.xml"
     write_openvino(model, export, path)

@@ -245,7 +245,11 @@ def test_a_folder_that_cannot_be_written_is_named(detector, tmp_path):
 
 def test_a_data_set_that_is_gone_is_named_with_the_folder_to_give(tmp_path, other_detector):
     checkpoint = load_checkpoint(other_detector)
-    config = {"task": "detection", "model": {"name": "efficientdet_lite0"}, "data": {"root": "/gone/cells"}}
+    config = {
+        "task": "detection",
+        "model": {"name": "efficientdet_lite0", "depth": 0.2},
+        "data": {"root": "/gone/cells"},
+    }
     card = replace(checkpoint.card, config=config)
     with pytest.raises(DataError, match=r"recipe, /gone/cells, is not there; give a folder with --calibration FOLDER"):
         calibration_images(card)

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ def spec_of(**options):
     return make_spec(ModelOptions("efficientdet_lite0", **options))
 
 
-def draw(width, height, other=100, count=200, seed=0, **options):
+def draw(width, height, other=100, count=80, seed=0, **options):
     """Objects of about the given width and height, and as many of another class that are squares of another side."""
     rng = np.random.default_rng(seed)
     varied = np.exp(rng.normal(0, 0.1, (2 * count, 1)))
@@ -27,10 +28,15 @@ def draw(width, height, other=100, count=200, seed=0, **options):
     return objects_of(draw_table(sides, np.arange(2 * count) // count, **options))
 
 
+@cache
+def suggested(width, height, other=100, image_size=(192, 256)):
+    """The objects of `draw`, a detector of an image size, and what is suggested for them."""
+    objects, spec = draw(width, height, other), spec_of(image_size=image_size)
+    return objects, spec, suggest(objects, spec)
+
+
 def test_a_smaller_scale_is_suggested_for_small_objects():
-    spec = spec_of(image_size=(192, 256))
-    objects = draw(43, 43, 43)
-    suggestion = suggest(objects, spec)
+    objects, _, suggestion = suggested(43, 43, 43)
     assert set(suggestion.changes) == {"anchor_scale"}
     assert 1.2 < suggestion.changes["anchor_scale"] < 2.5
     assert suggestion.together.multiply_adds == 1
@@ -42,9 +48,7 @@ def test_a_smaller_scale_is_suggested_for_small_objects():
 
 
 def test_no_class_loses_many_positives():
-    spec = spec_of(image_size=(192, 256))
-    objects = draw(43, 43, 100)
-    suggestion = suggest(objects, spec)
+    objects, spec, suggestion = suggested(43, 43)
     before, after = (analyze(objects, each)["classes"] for each in (spec, suggestion.together.spec))
     for row, new in zip(before[:2], after[:2], strict=True):
         assert new["positives"] >= 0.8 * row["positives"]
@@ -53,8 +57,7 @@ def test_no_class_loses_many_positives():
 
 
 def test_other_aspects_are_suggested_for_tall_objects_and_their_number_stays():
-    spec = spec_of(image_size=(480, 640))
-    suggestion = suggest(draw(30, 200), spec)
+    _, _, suggestion = suggested(30, 200, image_size=(480, 640))
     assert set(suggestion.changes) == {"anchor_aspects"}
     aspects = suggestion.changes["anchor_aspects"]
     assert len(aspects) == 3
@@ -81,7 +84,7 @@ def test_anchors_that_fit_are_kept():
 @pytest.mark.parametrize("sides", [(20, 20), (3, 400)])
 def test_one_object_is_too_few_to_suggest_from(sides):
     objects = objects_of(draw_table([sides], [0], images=1))
-    suggestion = suggest(objects, spec_of(image_size=(192, 256)))
+    suggestion = suggest(objects, spec_of(image_size=(640, 896)))  # larger ones are not searched
     assert suggestion.changes == {}
     assert suggestion.reason.startswith("1 object in the training split; at least 50 are needed")
 
@@ -103,17 +106,15 @@ def test_an_input_is_not_made_larger_than_the_images_need():
 
 
 def test_costs_are_the_multiply_adds_of_the_network():
-    spec = spec_of(image_size=(192, 256))
-    (larger,) = [each for each in suggest(draw(16, 16), spec).alone if each.spec.image_size != (192, 256)]
+    _, spec, suggestion = suggested(16, 16)
+    (larger,) = [each for each in suggestion.alone if each.spec.image_size != (192, 256)]
     counts = [multiply_adds(each.build(1), each.image_size) for each in (spec, larger.spec)]
     assert larger.multiply_adds == pytest.approx(counts[1] / counts[0])
 
 
 def test_every_suggestion_is_a_recipe_of_the_same_model():
-    spec = spec_of(image_size=(192, 256))
-    for objects in (draw(43, 43), draw(16, 16), draw(30, 200)):
-        suggestion = suggest(objects, spec)
-        model = {"name": spec.name, "image_size": [192, 256], **suggestion.changes}
+    for _, spec, suggestion in (suggested(43, 43), suggested(16, 16), suggested(30, 200, image_size=(480, 640))):
+        model = {"name": spec.name, "image_size": list(spec.image_size), **suggestion.changes}
         assert make_spec(options_of(make_config({"model": model}).model)) == suggestion.together.spec
 
 

@@ -24,7 +24,7 @@ IMAGE = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
 def weights(tmp_path_factory):
     """A small detector with random weights, whose scores spread around 0.5, with what an evaluation stores."""
     torch.manual_seed(0)
-    model = make_spec(ModelOptions("efficientdet_lite0", image_size=(128, 128))).build(3).eval()
+    model = make_spec(ModelOptions("efficientdet_lite0", image_size=(128, 128), depth=0.2)).build(3).eval()
     state = model.state_dict()
     with torch.inference_mode():
         logits = model(torch.randint(0, 256, (1, 3, 128, 128), dtype=torch.uint8)).class_logits.flatten()

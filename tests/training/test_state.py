@@ -12,7 +12,7 @@ from effdet.training.state import TrainState
 
 def fresh(seed, ema=True):
     torch.manual_seed(seed)
-    model = make_spec(ModelOptions("efficientdet_lite0", image_size=(128, 128))).build(2)
+    model = make_spec(ModelOptions("efficientdet_lite0", image_size=(64, 64), depth=0.2)).build(2)
     return TrainState(
         model, ExponentialMovingAverage(model, 0.9) if ema else None, make_optimizer(model, OptimConfig())
     )
@@ -20,7 +20,7 @@ def fresh(seed, ema=True):
 
 def step(state):
     torch.manual_seed(state.step)  # as the engine does
-    images = torch.randint(0, 256, (2, 3, 128, 128), dtype=torch.uint8)
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
     state.model(images).class_logits.square().mean().backward()
     state.optimizer.step()
     state.optimizer.zero_grad()

@@ -22,7 +22,7 @@ from effdet.training.tasks import TASKS
 from effdet.weights.create import options_of
 
 CPU = torch.device("cpu")
-TINY = {"name": "efficientdet_d0", "image_size": [128, 128], "num_classes": 2}
+TINY = {"name": "efficientdet_d0", "image_size": [128, 128], "depth": 0.2, "num_classes": 2}
 
 
 def recipe(task="detection", model=TINY, **sections):

@@ -1,4 +1,4 @@
-"""A run with progressive stages, shared by the tests of training."""
+"""A run with progressive stages, shared by the tests of training, and runs that draw nothing."""
 
 from pathlib import Path
 
@@ -29,3 +29,11 @@ def staged_run(staged_recipe) -> Path:
     folder = staged_recipe.parent / "staged_run"
     assert train(load_config(staged_recipe), folder, "cpu", None, Console(quiet=True)) == "finished"
     return folder
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Runs draw neither curves nor confusions, which are most of the time of runs this small."""
+    monkeypatch.setattr("effdet.training.epoch.draw_curves", lambda folder: None)
+    monkeypatch.setattr("effdet.evaluation.confusion.draw_confusion", lambda *given, **options: None)
+    monkeypatch.setattr("effdet.evaluation.accuracy.draw_confusion", lambda *given, **options: None)

@@ -19,6 +19,8 @@ from effdet.training.state import TrainState
 from effdet.training.step import prepare, train_step
 from effdet.weights.checkpoint import load_checkpoint
 
+pytestmark = pytest.mark.usefixtures("no_pictures")  # but tiny_run, which is made before, has them
+
 QUIET = Console(quiet=True)
 
 

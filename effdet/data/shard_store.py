@@ -240,7 +240,7 @@ class ShardAddress:
         except OSError as error:
             raise DataError(f"{self}: cannot be connected to: {error}; check data.url and the network") from None
         except Exception as error:  # every kind of file system refuses an address in its own way, or fails on it
-            reason = reason_of(error) if isinstance(error, (OSError, ValueError)) else "it lacks something"
+            reason = reason_of(error) if isinstance(error, (OSError, ValueError)) else "fsspec cannot use it"
             raise DataError(
                 f"{self}: not an address that can be read: {reason}; expected s3://, https://, ..."
             ) from None

@@ -11,7 +11,7 @@ from pathlib import Path
 from effdet.cli.status import DONE
 
 from .commands import LONGEST, USUAL, Ending, Place, Running, Starter
-from .expectations import faults_of, leftovers, state_of
+from .expectations import faults_of, state_of, whole_files
 from .places import PLACES
 from .verbs import VERBS, Inputs
 
@@ -91,7 +91,7 @@ class Cases:
             seconds: in which it must end after that.
         """
         row, before = VERBS[verb], state_of(self.inputs.folder)
-        were_there = [path for path in out.rglob("*") if path.is_file() and path not in leftovers(out)]
+        were_there = whole_files(out)
         running = self.starter.start([*row.arguments(self.inputs, out), *changes], self.folder, place)
         meanwhile(running)
         ending = running.wait(seconds)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import tarfile
 from collections.abc import Callable, Collection
@@ -49,16 +50,26 @@ def faults_of(
     left = leftovers(folder)
     if not may_leave:
         faults += [f"left over: {path}" for path in left if not _is_named(path, ending.stderr)]
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and not any(one in (path, *path.parents) for one in left):
-            reason = damage_of(path, may_end=ending.status != status.DONE)
-            faults += [f"torn: {path}: {reason}"] if reason else []
+    for path in whole_files(folder):
+        reason = damage_of(path, may_end=ending.status != status.DONE)
+        faults += [f"torn: {path}: {reason}"] if reason and path.exists() else []
     return faults
 
 
 def leftovers(folder: Path) -> list[Path]:
     """Incomplete files and locks below a folder."""
-    return [path for path in sorted(folder.rglob("*")) if _LEFTOVER.fullmatch(path.name)]
+    return [path for path in _paths_below(folder) if _LEFTOVER.fullmatch(path.name)]
+
+
+def whole_files(folder: Path) -> list[Path]:
+    """The files below a folder, without incomplete ones and what is in incomplete folders."""
+    paths = [path for path in _paths_below(folder) if path.is_file()]
+    return [path for path in paths if not any(map(_LEFTOVER.fullmatch, path.relative_to(folder).parts))]
+
+
+def _paths_below(folder: Path) -> list[Path]:
+    """All files and folders below a folder, from which another command may remove some meanwhile."""
+    return sorted(Path(root, name) for root, *names in os.walk(folder) for name in [*names[0], *names[1]])
 
 
 def text_faults(ending: Ending) -> list[str]:

@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, default_collate
 from effdet.data.dataset import BatchType, ImageDataset
 from effdet.data.loader_processes import (
     ENDING,
+    can_send_tensors,
     check_start,
     death,
     killed_after,
@@ -177,7 +178,7 @@ def _batches(
         dataset,
         batch_sampler=keys,
         num_workers=workers,
-        collate_fn=functools.partial(_collate, dataset),
+        collate_fn=functools.partial(_collate, dataset, workers == 0 or can_send_tensors()),
         pin_memory=pin_memory,
         timeout=LONGEST_WAIT if workers else 0,
         multiprocessing_context="fork" if forked else None,
@@ -260,8 +261,12 @@ def _as_tensor(images: Tensor | NDArray[Any]) -> Tensor:
 
 
 def _collate(
-    dataset: ImageDataset[Any, BatchType], samples: list[Any]
+    dataset: ImageDataset[Any, BatchType], as_tensor: bool, samples: list[Any]
 ) -> tuple[Tensor | NDArray[Any], Any] | DataError:
+    """The images and targets of a batch, or the error of an image; the images as an array where no tensor can be sent.
+
+    An array goes through a pipe, which is slower than shared memory.
+    """
     for sample in samples:
         if isinstance(sample, DataError):
             return sample
@@ -269,9 +274,9 @@ def _collate(
     last = [image.permute(1, 2, 0) for image, _ in samples]
     targets = dataset.pack([target for _, target in samples])
     try:
-        return default_collate(last).permute(0, 3, 1, 2), targets
-    except RuntimeError as error:
+        if as_tensor:
+            return default_collate(last).permute(0, 3, 1, 2), targets
+    except RuntimeError as error:  # /dev/shm is full, which has 64 MB in many containers
         if "shared memory" not in str(error):
             raise
-    # /dev/shm is full, which has 64 MB in many containers. An array goes through a pipe, which is slower.
     return np.stack([image.numpy() for image in last]), targets

@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any
@@ -36,6 +37,19 @@ def check_start(workers: int) -> None:
     finally:
         for descriptor in pipes:
             os.close(descriptor)
+
+
+def can_send_tensors() -> bool:
+    """Whether loader processes can send tensors: their memory is handed over by a socket in a temporary folder.
+
+    There may be no such folder, or its path may be too long for a socket. A process that cannot send a tensor says
+    nothing to the one that waits for it.
+    """
+    try:
+        connection.Listener().close()
+    except OSError:
+        return False
+    return True
 
 
 def start_advice(error: OSError) -> str:

@@ -478,6 +478,17 @@ def test_where_shared_memory_is_full_the_images_are_the_same(tmp_path, monkeypat
         )
 
 
+def test_where_the_temporary_folder_has_a_long_path_the_images_are_the_same(tmp_path, monkeypatch):
+    data = training(tmp_path)
+    expected = list(evaluation_batches(data, 2, workers=0, pin_memory=False))
+    long = tmp_path / ("long" * 20) / ("path" * 20)  # beyond the 107 characters of a socket
+    long.mkdir(parents=True)
+    monkeypatch.setitem(multiprocessing.current_process()._config, "tempdir", str(long))
+    monkeypatch.setattr(loader, "LONGEST_WAIT", 30.0)
+    batches = list(evaluation_batches(data, 2, workers=2, pin_memory=False))
+    assert all(torch.equal(one.images, other.images) for one, other in zip(batches, expected, strict=True))
+
+
 @pytest.mark.parametrize(
     ("number", "advice"), [(errno.EMFILE, "ulimit -n 4096"), (errno.ENOSPC, "--shm-size"), (errno.EAGAIN, "lower data")]
 )

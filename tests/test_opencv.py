@@ -1,6 +1,7 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from effdet.opencv import cv2, loading_error
@@ -35,6 +36,7 @@ def test_the_error_says_what_to_install(error, sentence):
 
 
 def test_a_broken_opencv_is_one_sentence_at_every_attempt(tmp_path):
+    image = cv2.imencode(".bmp", np.zeros((2, 2, 3), np.uint8))[1].tobytes()
     (tmp_path / "cv2.py").write_text("raise ImportError('libGL.so.1: cannot open shared object file')")
     code = f"""
 import sys
@@ -43,7 +45,7 @@ from effdet.data.images import decode_image
 from effdet.errors import EffdetError
 for _ in range(2):
     try:
-        decode_image(b"BM", "a.bmp")
+        decode_image({image!r}, "a.bmp")
     except EffdetError as error:
         print(error)
 """

@@ -15,7 +15,7 @@ def network():
 
 def state(**changes):
     torch.manual_seed(1)
-    other = {name: torch.randn_like(value, dtype=torch.float32) for name, value in network().state_dict().items()}
+    other = {name: torch.rand_like(value, dtype=torch.float32) for name, value in network().state_dict().items()}
     other |= changes
     return {name: value for name, value in other.items() if value is not None}
 

@@ -48,6 +48,8 @@ def kill_trainings(cases: Cases, number: int, rng: random.Random) -> list[str]:
             faults += [f"run {run}, {killed} kills, the last after {after:.2f} s: {fault}" for fault in wrong]
             if ending.status == DONE or wrong:
                 break
+        if faults:
+            return faults
         faults += [f"run {run}: left over: {path}" for path in leftovers(out)]
         faults += [f"run {run}: {name} differs" for name in differences(out / "run", cases.inputs.run)]
         if faults:

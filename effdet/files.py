@@ -22,6 +22,8 @@ from effdet.errors import ConfigError, EffdetError
 HOME_VARIABLE = "EFFDET_HOME"
 SCORE_DECIMALS = 5  # of scores in written results
 PARTIAL = re.compile(r"\.effdet-(\d+)-[0-9a-f]{8}\.(partial|old)")  # of such files, with the process that writes it
+_FLAGS = ("O_NONBLOCK", "O_NOCTTY", "O_BINARY")  # opening never waits for the other end of a pipe
+_OTHER_KINDS = ((stat.S_ISFIFO, "pipe"), (stat.S_ISSOCK, "socket"), (stat.S_ISCHR, "device"), (stat.S_ISBLK, "device"))
 _BLOCK, _PROBE = bytes(4096), 65536  # bytes that are written to see whether a disk is full
 
 
@@ -58,16 +60,23 @@ def open_regular(path: str | Path) -> int:
     """The descriptor of a regular file opened for reading; a pipe is not waited for, and a device not read.
 
     Raises:
-        OSError: there is no such file, or it is another kind of file.
+        OSError: there is no such file; it is a folder (EISDIR), or something else (ENXIO), which `strerror` names.
     """
-    flags = ("O_NONBLOCK", "O_NOCTTY", "O_BINARY")
-    descriptor = os.open(path, os.O_RDONLY | sum(getattr(os, flag, 0) for flag in flags))
-    mode = os.fstat(descriptor).st_mode
-    if stat.S_ISREG(mode):
-        return descriptor
-    os.close(descriptor)
-    number = errno.EISDIR if stat.S_ISDIR(mode) else errno.ENXIO
-    raise OSError(number, os.strerror(number) if number == errno.EISDIR else "is no regular file", str(path))
+    try:
+        descriptor = os.open(path, os.O_RDONLY | sum(getattr(os, flag, 0) for flag in _FLAGS))
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        mode = os.stat(path).st_mode  # of a socket, which cannot be opened
+    else:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISREG(mode):
+            return descriptor
+        os.close(descriptor)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    kind = next((name for is_kind, name in _OTHER_KINDS if is_kind(mode)), "special file")
+    raise OSError(errno.ENXIO, f"is a {kind}", str(path))
 
 
 def read_text(path: str | Path, errors: str = "strict") -> str:

@@ -195,7 +195,7 @@ def test_only_regular_files_are_read(tmp_path):
     assert read_text(tmp_path / "a.txt") == "é\n"
     assert read_bytes(tmp_path / "a.txt") == b"\xc3\xa9\r\n"
     os.mkfifo(tmp_path / "pipe")
-    for path, message in ((tmp_path / "pipe", "no regular file"), ("/dev/zero", "no regular file"), (tmp_path, "dir")):
+    for path, message in ((tmp_path / "pipe", "is a pipe"), ("/dev/zero", "is a device"), (tmp_path, "dir")):
         for read in (read_text, read_bytes):
             with pytest.raises(OSError, match=message):
                 read(path)

@@ -28,7 +28,7 @@ _REMEDIES = {
     errno.EIO: _DRIVE,
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.ELOOP: "it is a link that leads to itself; remove it",
-    errno.ENXIO: "it is a pipe, a socket or a device; give a regular file",
+    errno.ENXIO: "give a regular file",
     errno.EAGAIN: "no more processes or threads can be started; lower data.workers",
     errno.ENOMEM: "there is not enough memory; lower data.workers or the batch size",
 }

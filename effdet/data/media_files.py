@@ -5,18 +5,17 @@ What is in them is known elsewhere; the headers of images are compared with the 
 
 from __future__ import annotations
 
+import errno
 import math
 import os
-import stat
 from pathlib import Path
 
 from effdet.errors import ConfigError, DataError
+from effdet.files import open_regular as open_regular_file
 
 MAX_PIXELS = 178_956_970  # of an image or video frame, as Pillow's limit; 537 MB as RGB of 8 bits
 MAX_PIXELS_VARIABLE = "EFFDET_MAX_PIXELS"
 _BYTES_PER_PIXEL = 4  # of the largest image in its file and decoded; only images of more than 8 bits have more
-_FLAGS = ("O_NONBLOCK", "O_NOCTTY", "O_BINARY")  # opening never waits for the other end of a pipe
-_OTHER_KINDS = ((stat.S_ISFIFO, "pipe"), (stat.S_ISSOCK, "socket"), (stat.S_ISCHR, "device"), (stat.S_ISBLK, "device"))
 
 
 def max_pixels() -> int:
@@ -69,7 +68,7 @@ def check_bytes(size: int, path: str | Path) -> None:
 
 
 def open_regular(path: str | Path, what: str) -> int:
-    """The descriptor of a regular file opened for reading.
+    """The descriptor of a regular file opened for reading, see `files.open_regular`.
 
     Args:
         path: the file, or a link to it.
@@ -78,21 +77,17 @@ def open_regular(path: str | Path, what: str) -> int:
     Raises:
         DataError: there is no such file, it is no regular file, or it cannot be opened.
     """
+    expected = f"expected {'an' if what[0] in 'aeiou' else 'a'} {what}{' file' if what in ('image', 'video') else ''}"
     try:
-        descriptor = os.open(path, os.O_RDONLY | sum(getattr(os, flag, 0) for flag in _FLAGS))
+        return open_regular_file(path)
     except FileNotFoundError:
         raise DataError(f"{path}: no such {what}; check the path") from None
+    except IsADirectoryError:
+        raise DataError(f"{path}: is a folder; {expected}") from None
     except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENXIO:
+            raise DataError(f"{path}: {error.strerror}; {expected}, remove it from the folder") from None
         raise _unreadable(path, what, error) from None
-    mode = os.fstat(descriptor).st_mode
-    if stat.S_ISREG(mode):
-        return descriptor
-    os.close(descriptor)
-    expected = f"expected {'an' if what[0] in 'aeiou' else 'a'} {what}{' file' if what in ('image', 'video') else ''}"
-    if stat.S_ISDIR(mode):
-        raise DataError(f"{path}: is a folder; {expected}")
-    kind = next((name for is_kind, name in _OTHER_KINDS if is_kind(mode)), "special file")
-    raise DataError(f"{path}: is a {kind}; {expected}, remove it from the folder")
 
 
 def read_regular(path: str | Path, what: str, most: int | None = None) -> bytes:

@@ -24,7 +24,6 @@ from effdet.text import reason_of
 OPEN_SHARDS = 64  # that a process keeps open; on network file systems opening is the expensive operation
 CHECKED_BYTES = 4096  # at the end of an image: enough to distinguish images; all bytes would cost 5% of decoding
 PAUSES = (1.0, 4.0, 15.0)  # seconds between attempts to read from an address
-READ_ONLY = os.O_RDONLY | getattr(os, "O_BINARY", 0)  # Windows opens files as text without it
 
 Result = TypeVar("Result")
 

@@ -197,7 +197,7 @@ def special(tmp_path, monkeypatch):
         folder / "folder.jpg": "is a folder; expected an image file",
         folder / "circle.jpg": "the image cannot be read: Too many levels of symbolic links",
         folder / "environ.jpg": "the file is empty",
-        folder / "socket.jpg": "the image cannot be read: No such device or address",
+        folder / "socket.jpg": "is a socket; expected an image file, remove it from the folder",
     }
 
 

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from effdet.text import HALVES
+
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
 _MOST_VALUES = 1_000_000  # that a YAML text may stand for, with what its aliases repeat
 _MAY_BE_HALF = re.compile(rb"\\(u|U0000)[dD][89a-fA-F]")  # of a character beyond the first 65,536
-_HALF = re.compile("[\ud800-\udfff]")  # which no file can hold
+_HALF = re.compile(f"[{HALVES}]")
 _LONGEST = 200  # characters of a value in a message
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+HALVES = "\ud800-\udfff"  # halves of characters, as a range of a pattern: no file can hold them
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # first characters by which a spreadsheet takes a cell for a formula
 
 

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from effdet.data.image_table import ImageTable, Table
 from effdet.data.label_map import LabelMap
 from effdet.errors import DataError
-from effdet.text import count_of
+from effdet.text import HALVES, count_of
 
 LONGEST_NAME = 1000  # characters
 MOST_DIGITS = 1000  # of names that are sorted as numbers
-_HALF = re.compile("[\ud800-\udfff]")  # of characters: bytes of a name that is no text
+_HALF = re.compile(f"[{HALVES}]")  # bytes of a name that is no text
 _WORDNET_ID = re.compile(r"n\d{8}")
 _OBJECTS = {"detection": "objects", "classification": "images"}
 

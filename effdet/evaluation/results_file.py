@@ -89,7 +89,7 @@ def read_predictions(results: Path, table: Annotations) -> tuple[Predictions, li
     boxes, scores = columns.boxes, columns.scores
     usable = are_usable(boxes).all(axis=1) & are_usable(scores)
     if not usable.all():
-        notes.append(f"{results.name}: {_count(~usable)} with NaN, Inf or a number beyond {LARGEST:g} left out")
+        notes.append(f"{results.name}: {_count(~usable)} with NaN, Inf or a number beyond {LARGEST:,.0f} left out")
     kept = usable & (images >= 0) & (labels >= 0)
     images, labels, boxes, scores = images[kept], labels[kept], boxes[kept], scores[kept]
     notes += [f"{results.name}: {line}" for line in _doubts(table, images, labels, boxes, scores)]
@@ -133,7 +133,8 @@ def read_columns(path: Path) -> tuple[Columns, list[str]]:
     if not rows:
         return Columns([], [], np.empty((0, 4)), np.empty(0), []), [f"{path.name}: holds no detections"]
     try:
-        return _columns(rows), []
+        columns = _columns(rows)
+        return columns, _odd_names(path, rows, columns)
     except (KeyError, TypeError, ValueError, OverflowError):
         pass
     faults = [_fault(row) for row in rows]
@@ -145,7 +146,15 @@ def read_columns(path: Path) -> tuple[Columns, list[str]]:
     lines = [f"{path.name}: {count_of(count, 'row')} left out: {cause}" for cause, count in causes.items()]
     for row in complete:
         row.update(bbox=[as_number(side) for side in row["bbox"]], score=as_number(row["score"]))
-    return _columns(complete), lines
+    columns = _columns(complete)
+    return columns, [*lines, *_odd_names(path, complete, columns)]
+
+
+def _odd_names(path: Path, rows: Sequence[dict[str, Any]], columns: Columns) -> list[str]:
+    """A line on names of images that are no texts."""
+    count = sum(row.get("file_name") is not None for row in rows) - sum(name is not None for name in columns.file_names)
+    what = f"{path.name}: {count_of(count, 'row')} with a file_name that is no text; the image_id is used"
+    return [what] if columns.file_names and count else []
 
 
 def _read_list(path: Path) -> list[Any]:
@@ -194,7 +203,7 @@ def _columns(rows: Sequence[dict[str, Any]]) -> Columns:
 
 
 def _name(value: Any) -> Any:
-    """The name of an image; None where a row has none."""
+    """The name of an image; None where a row has none, or something else."""
     return value if isinstance(value, (str, int, float)) else None
 
 

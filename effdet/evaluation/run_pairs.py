@@ -22,6 +22,7 @@ from effdet.errors import DataError, EffdetError
 from effdet.evaluation.coco import CocoEvaluator
 from effdet.evaluation.paired import ComparedRun, compare_runs, difference_row
 from effdet.evaluation.seed_noise import late_change
+from effdet.evaluation.truth_file import LARGEST
 from effdet.files import read_text
 from effdet.plain_data import parse_json
 from effdet.report.run_page import RunContent
@@ -107,7 +108,7 @@ def _evaluator(folder: Path) -> CocoEvaluator:
             x, y, width, height, score = _numbers(each)
             entry = ([x, y, x + width, y + height], score, labels[each["category_id"]])
             found.setdefault(rows[each["image_id"]], []).append(entry)
-    except (OSError, ValueError, TypeError, OverflowError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise DataError(f"{path}: cannot be read ({reason_of(error)}); evaluate the run again") from None
     except KeyError as error:
         raise DataError(f"{path}: {error} is not of the data set any more; evaluate the run again") from None
@@ -123,11 +124,11 @@ def _numbers(row: Any) -> list[float]:
     """Box and score of a row of predictions.json.
 
     Raises:
-        ValueError, TypeError, KeyError, OverflowError: they are not five finite numbers.
+        ValueError, TypeError, KeyError: they are not five numbers up to `LARGEST`.
     """
     numbers = [*row["bbox"], row["score"]]
-    if len(numbers) != 5 or not all(type(number) in (int, float) and math.isfinite(number) for number in numbers):
-        raise ValueError("a row has no bbox of four finite numbers and a score")
+    if len(numbers) != 5 or not all(type(number) in (int, float) and abs(number) <= LARGEST for number in numbers):
+        raise ValueError("a row has no bbox of four numbers and a score, all finite and not huge")
     return [float(number) for number in numbers]
 
 

@@ -23,7 +23,7 @@ from effdet.evaluation.matching import Objects
 from effdet.plain_data import shown
 from effdet.text import count_of
 
-LARGEST = 1e9  # coordinate or score
+LARGEST = 1e9  # coordinate or score; sums and areas of larger ones could become Inf
 
 
 def read_truth(path: Path, ignore_is_difficult: bool = False) -> tuple[Annotations, Objects, list[str]]:
@@ -52,7 +52,9 @@ def read_truth(path: Path, ignore_is_difficult: bool = False) -> tuple[Annotatio
     left_out = {
         "of images that the file does not list": owners < 0,
         "of categories that the file does not list": (owners >= 0) & (labels < 0),
-        "without a box of four finite numbers": (owners >= 0) & (labels >= 0) & ~are_usable(boxes).all(axis=1),
+        f"without a box of four numbers up to {LARGEST:,.0f}": (owners >= 0)
+        & (labels >= 0)
+        & ~are_usable(boxes).all(axis=1),
     }
     kept = ~np.any(list(left_out.values()), axis=0)
     if not kept.any():

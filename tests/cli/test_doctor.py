@@ -56,7 +56,7 @@ def test_what_is_left_out_is_counted(tmp_path, capsys):
     assert main(write_files(tmp_path, change)) == 0
     printed = capsys.readouterr().out
     assert "4 of 35 predictions left out, because the annotations do not have their image_id: 1000" in printed
-    assert "1 prediction left out: bbox or score is no finite number" in printed
+    assert "1 prediction left out: bbox or score is NaN, Inf or beyond 1,000,000,000" in printed
 
 
 def test_an_empty_results_file_is_explained(tmp_path, capsys):

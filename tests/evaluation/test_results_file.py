@@ -201,15 +201,17 @@ def test_rows_with_nan_are_left_out_and_counted(tmp_path, key, value):
     rows = small_results()
     rows[0][key] = value
     evaluator, notes = read(tmp_path, small_truth(), rows)
-    assert notes == ["results.json: 1 detection with NaN, Inf or a number beyond 1e+09 left out"]
+    assert notes == ["results.json: 1 detection with NaN, Inf or a number beyond 1,000,000,000 left out"]
     assert len(evaluator.predicted().scores) == 5
 
 
-def test_a_file_name_that_is_no_text_is_none(tmp_path):
+def test_a_file_name_that_is_no_text_is_counted_and_the_id_is_used(tmp_path):
     rows = small_results()
     rows[0]["file_name"] = [["a"]]
-    evaluator, _ = read(tmp_path, small_truth(), rows)
+    rows[1]["file_name"] = None
+    evaluator, notes = read(tmp_path, small_truth(), rows)
     assert len(evaluator.predicted().scores) == len(rows)
+    assert notes == ["results.json: 1 row with a file_name that is no text; the image_id is used"]
 
 
 @pytest.mark.parametrize(
@@ -378,12 +380,12 @@ def test_objects_that_cannot_be_used_are_left_out_and_counted(tmp_path):
     assert notes == [
         "truth.json: 1 object of images that the file does not list left out",
         "truth.json: 1 object of categories that the file does not list left out",
-        "truth.json: 3 objects without a box of four finite numbers left out",
+        "truth.json: 3 objects without a box of four numbers up to 1,000,000,000 left out",
     ]
     assert evaluator.metrics()["AP"] == pytest.approx(1)
     truth["annotations"] = truth["annotations"][-3:]
     assert refused(tmp_path, truth, small_results()) == (
-        "truth.json: none of 3 objects can be used: they are without a box of four finite numbers"
+        "truth.json: none of 3 objects can be used: they are without a box of four numbers up to 1,000,000,000"
     )
 
 

@@ -22,7 +22,7 @@ from effdet.diagnosis.doctor.scoring import average_precision
 from effdet.diagnosis.doctor.verdict import Check
 from effdet.evaluation.matching import Predictions
 from effdet.evaluation.results_file import read_columns
-from effdet.evaluation.truth_file import are_usable
+from effdet.evaluation.truth_file import LARGEST, are_usable
 from effdet.plain_data import shortened
 from effdet.text import count_of, some_of
 
@@ -65,7 +65,8 @@ def read_results(path: Path) -> Results:
         notes = []  # an empty file has a verdict of its own
     usable = are_usable(columns.boxes).all(axis=1) & are_usable(columns.scores)
     if not usable.all():
-        notes = [*notes, f"{count_of(int((~usable).sum()), 'prediction')} left out: bbox or score is no finite number"]
+        count = count_of(int((~usable).sum()), "prediction")
+        notes = [*notes, f"{count} left out: bbox or score is NaN, Inf or beyond {LARGEST:,.0f}"]
     rows = np.flatnonzero(usable)
     corner, sides = columns.boxes[rows, :2], columns.boxes[rows, 2:]
     return Results(

@@ -148,9 +148,9 @@ class Certificate:
             rows.append(("best class", f"the same for {compared.same_class} of {compared.images} images"))
         if compared.spread is not None and compared.spread <= limits.logit:
             rows.append(
-                ("", f"all logits of an image are equal to {compared.spread:.2g}: the weights look untrained, and")
+                ("", f"the logits of an image differ by {compared.spread:.2g} at most: the weights look untrained,")
             )
-            rows.append(("", "such files agree easily; export trained weights to be sure"))
+            rows.append(("", "and files of such weights agree easily; export trained weights to be sure"))
         if self.ap is not None:
             ap = self.ap
             values = f"{100 * ap.before:.2f} before, {100 * ap.after:.2f} after"

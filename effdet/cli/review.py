@@ -3,13 +3,14 @@
   effdet review runs/mine --folds 5
   effdet review runs/mine --split val
   effdet review runs/mine --split val --predictions other.json
+  effdet review lite0 --folds 5 data.root=/data/mine
 
 A model hides errors in labels that it was trained on. --folds N divides the training images into N folds and trains a
 model for each of them on the others, by the recipe of the run; each image is then predicted by the model that has not
 seen it. Trained folds are used again, and stopped ones are continued. Validation images are predicted by best.pt.
 
 Writes review.html, review.json, review.csv and a corrected copy of the annotations of each split, proposals-SPLIT.json
-(COCO), to RUN/review. The data set itself is never changed.
+(COCO), to RUN/review; of a recipe to output_dir/review, or runs/NAME/review. The data set itself is never changed.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ _WIDTH = 160  # columns of the table, where the terminal has fewer
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `review` to a parser."""
-    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run, or a checkpoint; or a recipe")
+    parser.add_argument(
+        "run", type=Path, metavar="RUN", help="folder of a run, or a checkpoint; or a recipe such as lite0"
+    )
     parser.add_argument(
         "overrides", nargs="*", metavar="section.key=value", help="changes to its recipe, such as data.root=/data/coco"
     )
@@ -67,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
         EffdetError: run, data, predictions or an argument cannot be used.
     """
     from effdet.console import PlainConsole
-    from effdet.diagnosis.review.run import FOLDER, home_of, review_run
+    from effdet.diagnosis.review.run import review_run
     from effdet.errors import ConfigError
     from effdet.report.review_page import headline
 
@@ -75,9 +78,8 @@ def run(args: argparse.Namespace) -> int:
         if getattr(args, name) < 0:
             raise ConfigError(f"--{name} {getattr(args, name)}: expected 0 or more")
     console = PlainConsole()
-    source = full_path(args.run)
     review = review_run(
-        source,
+        full_path(args.run),
         args.split,
         args.overrides,
         console,
@@ -85,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
         predictions=args.predictions,
         device=args.device,
     )
-    folder = args.out or home_of(source) / FOLDER
+    folder = args.out or review.folder
     report = _write(folder, review, args.images)
     for note in review.facts["notes"]:
         console.print(note, style="yellow")

@@ -112,10 +112,8 @@ def test_a_run_without_best_pt_is_refused(run_folder, capsys):
     assert f"give a checkpoint instead, such as {run_folder / 'last.pt'}" in refused(capsys, run_folder)
     (run_folder / "last.pt").unlink()
     assert "there is no model to predict" in refused(capsys, run_folder)
-    assert (
-        "no model to review the validation split" in refused(capsys, run_folder, "--split", "all", "--folds", "2")
-        or True
-    )
+    message = refused(capsys, run_folder, "--split", "all", "--folds", "2")
+    assert "no model to review the validation split" in message
 
 
 def test_a_classifier_is_refused(shapes_run, capsys):
@@ -150,7 +148,22 @@ def test_arguments_that_cannot_be_used_are_refused(run_folder, capsys, arguments
 
 def test_a_run_that_does_not_exist_is_refused(tmp_path, capsys):
     assert "no such run" in refused(capsys, tmp_path / "nowhere")
-    assert "no such file" in refused(capsys, tmp_path / "nowhere", "--folds", "2")
+    assert "no such run" in refused(capsys, tmp_path / "nowhere", "--folds", "2")
+    assert "did you mean" in refused(capsys, "lite00.yaml", "--folds", "2")
+
+
+def test_the_folds_of_a_recipe_are_trained_in_its_output_dir(tiny_recipe, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["review", str(tiny_recipe), "--folds", "2", "train.epochs=1", "--device", "cpu", "--rows", "0"]
+    assert main([*arguments, f"output_dir={tmp_path / 'own'}"]) == 0
+    names = {path.name for path in (tmp_path / "own" / "review").iterdir()}
+    assert {"fold-1-of-2", "fold-2-of-2", "review.html"} <= names
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_recipe_is_found_by_its_name(tiny_data, capsys):
+    message = refused(capsys, "lite0", "--folds", "99", f"data.root={tiny_data}")
+    assert "has only 12 images of different content" in message
 
 
 def test_a_recipe_without_a_model_needs_folds_or_predictions(tiny_recipe, capsys):

@@ -14,6 +14,7 @@ import numpy as np
 from rich.console import Console
 
 from effdet.config import DetectionConfig, load_config
+from effdet.config.recipe_files import find_recipe, list_recipes
 from effdet.data.annotations import Annotations
 from effdet.data.damage import all_damaged_named, check_sizes
 from effdet.data.formats import read_table
@@ -50,11 +51,13 @@ class Review:
         tables: the reviewed splits by name.
         rows: what is probably wrong in them, the most probable errors first.
         facts: plain values: what was reviewed, by which models, and what limits the outcome.
+        folder: where its files go, in the folder of the run.
     """
 
     tables: dict[str, Annotations]
     rows: list[Row]
     facts: dict[str, Any]
+    folder: Path
 
 
 class _Predicted(NamedTuple):
@@ -80,7 +83,7 @@ def review_run(
     """Reviews splits of the data set of a run.
 
     Args:
-        run: its folder, or a checkpoint in it; with `folds` or `predictions` a recipe will do.
+        run: its folder, or a checkpoint in it; with `folds` or `predictions` a recipe will do, as a file or by name.
         split: what is reviewed.
         overrides: changes to the recipe, such as data.root=/data/coco.
         console: where progress is printed.
@@ -96,6 +99,8 @@ def review_run(
     """
     _check_arguments(split, folds, predictions)
     names: tuple[Part, ...] = ("train", "val") if split == "all" else (split,)
+    run = _found(run)
+    folder = _home_of(run, overrides) / FOLDER
     own = run
     if predictions is None and (folds is None or "val" in names):  # refused before folds are trained
         own = _weights_of(run, for_validation=folds is not None)
@@ -104,7 +109,7 @@ def review_run(
         if predictions is not None:
             predicted[name] = _by_file(recipe_of(run, overrides), name, predictions, console)
         elif name == "train" and folds is not None:
-            predicted[name] = _by_folds(recipe_of(run, overrides), folds, home_of(run), device, console)
+            predicted[name] = _by_folds(recipe_of(run, overrides), folds, folder, device, console)
         else:
             predicted[name] = _by_model(own, name, overrides, device, console)
     rows = [
@@ -119,14 +124,31 @@ def review_run(
         "splits": {name: one.table.counts() for name, one in predicted.items()},
         "notes": [note for one in predicted.values() for note in one.notes],
     }
-    return Review({name: one.table for name, one in predicted.items()}, ranked(rows), facts)
+    return Review({name: one.table for name, one in predicted.items()}, ranked(rows), facts, folder)
 
 
-def home_of(run: Path) -> Path:
-    """The folder of a run, given the folder or a file in it; of a recipe runs/NAME."""
+def _found(run: Path) -> Path:
+    """A recipe's file if a run is the name of one, else the run itself.
+
+    Raises:
+        ConfigError: there is no such run or recipe.
+    """
     if run.is_dir():
         return run
-    return Path("runs") / run.stem if run.suffix in RECIPES else run.parent
+    if run.suffix in RECIPES or (not run.exists() and str(run) in list_recipes()):
+        return find_recipe(run)
+    if not run.exists():
+        raise ConfigError(f"{run}: no such run; give the folder of a run, such as runs/mine, a checkpoint, or a recipe")
+    return run
+
+
+def _home_of(run: Path, overrides: Sequence[str]) -> Path:
+    """The folder of a run, given the folder or a file in it; of a recipe its output_dir, or runs/NAME."""
+    if run.is_dir():
+        return run
+    if run.suffix in RECIPES:
+        return recipe_of(run, overrides).output_dir or Path("runs") / run.stem
+    return run.parent
 
 
 def recipe_of(run: Path, overrides: Sequence[str]) -> DetectionConfig:
@@ -135,9 +157,9 @@ def recipe_of(run: Path, overrides: Sequence[str]) -> DetectionConfig:
     Raises:
         ConfigError: there is none, or it is for a classifier.
     """
-    file = run if run.suffix in RECIPES else home_of(run) / "config.yaml"
+    file = run if run.suffix in RECIPES else (run if run.is_dir() else run.parent) / "config.yaml"
     if not file.is_file():
-        raise ConfigError(f"{file}: no such file, so there is no recipe; give the folder of a run, or a recipe's file")
+        raise ConfigError(f"{file}: no such file, so there is no recipe; give the folder of a run, or a recipe")
     return _detector(with_saved_list(load_config(file, overrides), file.parent), str(run))
 
 
@@ -157,14 +179,12 @@ def _weights_of(run: Path, for_validation: bool) -> Path:
         ConfigError: there is none.
     """
     weights = run / BEST if run.is_dir() else run
-    if weights.is_file() and weights.suffix not in RECIPES:
-        return weights
-    if weights.is_file():
+    if weights.suffix in RECIPES:
         raise ConfigError(
             f"{run}: is a recipe, without a model; add --folds 5 or --predictions, or give a run's folder"
         )
-    if not run.is_dir():
-        raise ConfigError(f"{run}: no such run; give the folder of a run, such as runs/mine, or a checkpoint")
+    if weights.is_file():
+        return weights
     others = sorted(path.name for path in run.glob("*.pt"))
     if others:
         raise ConfigError(f"{weights}: no such file; give a checkpoint instead, such as {run / others[0]}")
@@ -205,10 +225,10 @@ def _by_file(config: DetectionConfig, split: Part, results: Path, console: Conso
     return _Predicted(config, table, detections, [str(results)], notes)
 
 
-def _by_folds(config: DetectionConfig, count: int, home: Path, device: str | None, console: Console) -> _Predicted:
+def _by_folds(config: DetectionConfig, count: int, folder: Path, device: str | None, console: Console) -> _Predicted:
     """The training split; each image is predicted by the model that was not trained on it."""
     table = _read(config, "train", None, console)
-    folds = make_folds(config, table, count, home / FOLDER)
+    folds = make_folds(config, table, count, folder)
     columns: list[Predictions] = []
     for fold in folds:
         train_fold(fold, device, console)

@@ -11,7 +11,7 @@ from typing import Any
 
 from effdet.files import write_text
 from effdet.report.gallery import KINDS
-from effdet.report.html_page import document, escaped, heading, isolated, shortened
+from effdet.report.html_page import document, ellipsized, escaped, heading, isolated
 from effdet.report.plots import UNIT, Axis, Line, interval_track, legend, line_plot
 from effdet.report.run_page import RunContent
 from effdet.report.run_script import RUN_SCRIPT
@@ -98,7 +98,7 @@ def _side_by_side(first: str, runs: Sequence[RunContent]) -> str:
 def _heads(first: str, runs: Sequence[RunContent]) -> str:
     """The head of a table with a column per run, after the first column."""
     names = "".join(
-        f'<th class="text"><i class="c{number % 8}"></i> {isolated(shortened(run.name, _LONGEST_NAME))}</th>'
+        f'<th class="text"><i class="c{number % 8}"></i> {isolated(ellipsized(run.name, _LONGEST_NAME))}</th>'
         for number, run in enumerate(runs)
     )
     return f"<tr><th>{first}</th>{names}</tr>"
@@ -129,7 +129,7 @@ def _differences(paired: Mapping[str, Any]) -> Iterator[str]:
         difference, interval = pair.get("difference"), pair.get("interval")
         number = "\u2013" if difference is None else f"{100 * difference:+.1f}"
         span = f"{100 * interval[0]:+.1f} to {100 * interval[1]:+.1f}" if interval else ""
-        first, second = (isolated(shortened(str(pair[key]), _LONGEST_NAME)) for key in ("a", "b"))
+        first, second = (isolated(ellipsized(str(pair[key]), _LONGEST_NAME)) for key in ("a", "b"))
         yield (
             f'<tr><th>{first}</th><td class="text">{second}</td><td class="text">{escaped(pair["metric"])}</td>'
             f'<td><b>{number}</b></td><td class="track">{_difference_track(difference, interval, reach, real)}'
@@ -245,7 +245,7 @@ def _classes(runs: Sequence[RunContent], detection: bool) -> Iterator[str]:
     rows_of = [{each["name"]: each for each in run.analysis["classes"]} for run in runs]
     names = dict.fromkeys(name for rows in rows_of for name in rows)
     columns = [Column("class", "name in the data set", "name"), Column(unit, f"{unit} of the class", "count")]
-    columns += [Column(shortened(run.name, _LONGEST_NAME), f"{metric} of {run.name}, percent", "bar") for run in runs]
+    columns += [Column(ellipsized(run.name, _LONGEST_NAME), f"{metric} of {run.name}, percent", "bar") for run in runs]
     columns.append(Column("last minus first", f"difference of {metric} in points", "points"))
     table: list[list[object]] = []
     for name in names:
@@ -261,6 +261,6 @@ def _recipes(runs: Sequence[RunContent], differing: Sequence[tuple[str, Sequence
     yield f'<section class="card">{heading("What differs in the recipes")}<div class="scroll"><table class="pairs">'
     yield _heads("key", runs)
     for key, values in differing:
-        cells = "".join(f'<td class="text">{isolated(shortened(value, _LONGEST_VALUE))}</td>' for value in values)
+        cells = "".join(f'<td class="text">{isolated(ellipsized(value, _LONGEST_VALUE))}</td>' for value in values)
         yield f"<tr><th><code>{escaped(key)}</code></th>{cells}</tr>"
     yield "</table></div></section>"

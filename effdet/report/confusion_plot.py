@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from effdet.report.html_page import escaped, heading, isolated, shortened
+from effdet.report.html_page import ellipsized, escaped, heading, isolated
 
 MOST_WITH_COUNTS = 24  # classes; with more, cells have no numbers
 _MOST_CLASSES = 120  # with a row of their own; of more, those with most confusions
@@ -95,7 +95,7 @@ def _matrix(entries: Entries, names: Sequence[str], kept: Sequence[int], backgro
     drawn = []
     for number, label in enumerate([*kept, *last]):
         middle = (number + 0.5) * cell
-        row, column = (shortened(_name(label, names, truth), _LONGEST_NAME) for truth in (True, False))
+        row, column = (ellipsized(_name(label, names, truth), _LONGEST_NAME) for truth in (True, False))
         dim = ' class="other"' if label == len(names) else ""
         drawn.append(f'<text{dim} x="{left - 8}" y="{top + middle + 5:.0f}" text-anchor="end">{escaped(row)}</text>')
         if top == 26.0:
@@ -129,7 +129,7 @@ def _heat_map(entries: Entries, names: Sequence[str], kept: Sequence[int], backg
     drawn = [f'<rect class="frame" x="{left}" y="{top}" width="{side}" height="{side}"/>']
     if named:
         for number, label in enumerate([*kept, *([len(names)] if background else [])]):
-            row = escaped(shortened(_name(label, names, True), _LONGEST_NAME))
+            row = escaped(ellipsized(_name(label, names, True), _LONGEST_NAME))
             drawn.append(
                 f'<text class="fine" x="{left - 6}" y="{top + number * cell + 12}" text-anchor="end">{row}</text>'
             )
@@ -173,7 +173,7 @@ def _commonest(entries: Entries, names: Sequence[str]) -> Iterator[str]:
     yield '<div class="scroll"><table class="pairs"><tr><th>true</th><th class="text">predicted</th><th>count</th>'
     yield "<th>of the row</th></tr>"
     for true, predicted, count in sorted(both, key=lambda entry: -entry[2])[:_MOST_CONFUSIONS]:
-        pair = [isolated(shortened(names[label], _LONGEST_NAME)) for label in (true, predicted)]
+        pair = [isolated(ellipsized(names[label], _LONGEST_NAME)) for label in (true, predicted)]
         yield (
             f'<tr><th>{pair[0]}</th><td class="text">{pair[1]}</td><td>{count}</td>'
             f"<td>{100 * count / totals[true]:.0f}%</td></tr>"

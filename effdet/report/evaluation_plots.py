@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from effdet.report.gallery import KINDS
-from effdet.report.html_page import escaped, heading, score_text, shortened
+from effdet.report.html_page import ellipsized, escaped, heading, score_text
 from effdet.report.plots import UNIT, Axis, Line, count_strip, legend, line_plot, reliability_plot
 from effdet.text import percent
 
@@ -20,7 +20,7 @@ def curves_section(curves: Mapping[str, Any], names: Sequence[str], best: Mappin
     """Precision over recall, and F1, precision and recall over the confidence, of all classes and of a chosen one."""
     chosen = curves["precision"].get("classes") or []
     options = "".join(
-        f'<option value="{label}">{escaped(shortened(name, 60))}</option>'
+        f'<option value="{label}">{escaped(ellipsized(name, 60))}</option>'
         for label, name in enumerate(names[:_MOST_CURVES])
         if label < len(chosen) and chosen[label] is not None
     )

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effdet.errors import DataError
-from effdet.report.html_page import escaped, isolated, shortened
+from effdet.report.html_page import ellipsized, escaped, isolated
 from effdet.report.pictures import encode_image
 from effdet.text import percent
 
@@ -95,7 +95,7 @@ def _key() -> str:
 def _class_filter(labels: set[int], names: Sequence[str]) -> Iterator[str]:
     yield '<select class="classes" aria-label="class"><option value="">all classes</option>'
     for label in sorted(labels):
-        yield f'<option value="{label}">{escaped(shortened(names[label], 50))}</option>'
+        yield f'<option value="{label}">{escaped(ellipsized(names[label], 50))}</option>'
     yield "</select>"
 
 
@@ -161,7 +161,7 @@ def _boxes(image: Mapping[str, Any], names: Sequence[str], unit: float) -> Itera
         yield _rectangle(drawn, unit)
     height, width = image["size"]
     for drawn in wrong[:_MOST_TEXTS]:
-        text, size = shortened(_text(drawn), _LONGEST_TEXT), 4.2 * unit
+        text, size = ellipsized(_text(drawn), _LONGEST_TEXT), 4.2 * unit
         x = max(min(drawn.box[0], width - _LETTER * size * len(text)), 0)
         y = min(max(drawn.box[1] - unit, 4.5 * unit), height - unit)
         yield f'<text class="b k-{drawn.error}" x="{x:.1f}" y="{y:.1f}" font-size="{size:.1f}">{escaped(text)}</text>'
@@ -207,7 +207,7 @@ def classification_gallery(worst: Sequence[Mapping[str, Any]], names: Sequence[s
                 f'alt="{escaped(image["file_name"])}"></button>'
             )
         yield f'<figure data-errors="wrong/{image["true"]}">{shown}<figcaption>{isolated(image["file_name"])}<br>'
-        yield f'true <b>{isolated(shortened(names[image["true"]], 40))}</b></figcaption><div class="bars small">'
+        yield f'true <b>{isolated(ellipsized(names[image["true"]], 40))}</b></figcaption><div class="bars small">'
         for each in image["predictions"][:3]:
             style = "s2" if each["label"] == image["true"] else "s1"
             yield (

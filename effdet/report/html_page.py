@@ -28,8 +28,8 @@ def isolated(text: object) -> str:
     return f"<bdi>{escaped(text)}</bdi>"
 
 
-def shortened(text: str, length: int) -> str:
-    """A text cut to so many letters."""
+def ellipsized(text: str, length: int) -> str:
+    """A text of at most `length` characters: a longer one ends with an ellipsis."""
     return text if len(text) <= length else f"{text[: length - 1]}\u2026"
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from effdet.report.gallery import KINDS
-from effdet.report.html_page import isolated, score_text, shortened
+from effdet.report.html_page import ellipsized, isolated, score_text
 from effdet.text import count_of, percent
 
 _FEW_OBJECTS = 5  # of a class, below which its AP says little
@@ -135,4 +135,4 @@ def _coverage_at(curves: Mapping[str, Any], accuracy: float) -> tuple[float, flo
 
 
 def _class(name: str) -> str:
-    return isolated(shortened(name, 40))
+    return isolated(ellipsized(name, 40))

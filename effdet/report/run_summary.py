@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from effdet.report.html_page import escaped, heading, isolated, score_text, shortened, with_sign
+from effdet.report.html_page import ellipsized, escaped, heading, isolated, score_text, with_sign
 from effdet.report.plots import interval_track
 from effdet.text import count_of, percent
 
@@ -120,7 +120,7 @@ def facts_card(
 def _value(value: object) -> str:
     if isinstance(value, (list, tuple)) and len(value) == 2 and all(isinstance(each, int) for each in value):
         return f"{value[0]} x {value[1]}"
-    return shortened(f"{value:g}" if isinstance(value, float) else str(value), 200)
+    return ellipsized(f"{value:g}" if isinstance(value, float) else str(value), 200)
 
 
 def _model_rows(config: Mapping[str, Any]) -> list[tuple[str, Any]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from effdet.report.html_page import escaped, isolated, score_text, shortened
+from effdet.report.html_page import ellipsized, escaped, isolated, score_text
 from effdet.text import percent
 
 MOST_ROWS = 3000  # on a page; analysis.json has all
@@ -63,7 +63,7 @@ def sortable_table(columns: Sequence[Column], rows: Sequence[Sequence[object]], 
 
 def _name(value: object) -> str:
     text = str(value)
-    cut = shortened(text, _LONGEST_NAME)
+    cut = ellipsized(text, _LONGEST_NAME)
     title = f' title="{escaped(text)}"' if cut != text else ""
     return f'<th scope="row"{title}>{isolated(cut)}</th>'
 
@@ -72,7 +72,7 @@ def _cell(column: Column, value: object) -> str:
     if value is None:
         return f"<td{' class=text' if column.kind == 'name' else ''}>\u2013</td>"
     if column.kind == "name":
-        return f'<td class="text">{isolated(shortened(str(value), _LONGEST_NAME))}</td>'
+        return f'<td class="text">{isolated(ellipsized(str(value), _LONGEST_NAME))}</td>'
     if column.kind == "interval":
         assert isinstance(value, Sequence)
         return f"<td>{percent(value[0])} to {percent(value[1])}</td>"

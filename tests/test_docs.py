@@ -264,9 +264,12 @@ def stand_in(words):
         arguments += ["model.name=efficientdet_lite0"]
     if verb == "review":
         run = Path(arguments[0])
-        write_checkpoint(run / "best.pt")
-        config = load_config(RUNS[run.name], [*SMALL, "data.root=data/mine"])
-        (run / "config.yaml").write_text(config.to_yaml())
+        if run.parts[0] == "runs":
+            write_checkpoint(run / "best.pt")
+            config = load_config(RUNS[run.name], [*SMALL, "data.root=data/mine"])
+            (run / "config.yaml").write_text(config.to_yaml())
+        else:  # a recipe
+            arguments += SMALL
         arguments = ["2" if argument == "5" else argument for argument in arguments]  # folds
     if "data.format=shards" in arguments:
         arguments += ["model.name=efficientdet_lite0"]

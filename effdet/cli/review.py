@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--rows", type=integer(10**9), default=20, metavar="N", help="rows in the terminal (%(default)s)"
     )
     parser.add_argument(
-        "--images", type=integer(10**9), default=300, metavar="N", help="rows on the page (%(default)s)"
+        "--images", type=integer(10**9), default=500, metavar="N", help="most rows on the page (%(default)s)"
     )
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder for the results (RUN/review)")
     parser.add_argument("--device", help="such as cpu or cuda:0 (default: a GPU if there is one)")

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from effdet.errors import ConfigError, WeightsError
 
 if TYPE_CHECKING:
-    from effdet.weights.zoo import ZooEntry
+    from effdet.weights.zoo_entry import ZooEntry
 
 SUFFIX = ".effdet.pt"  # of converted files
 WIDTH = 120  # columns of the list without a terminal

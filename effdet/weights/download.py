@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 
 from effdet.errors import WeightsError
 from effdet.files import HOME_VARIABLE, home_folder, write_text
-from effdet.weights.zoo import ZooEntry
+from effdet.weights.zoo_entry import ZooEntry
 
 TIMEOUT = 30.0  # seconds without data after which a connection fails
 LOCK_TIMEOUT = 3600.0  # seconds to wait for another process that downloads the same file

@@ -20,7 +20,8 @@ from effdet.types import Task
 from effdet.weights.checkpoint import card_in, is_checkpoint, read_tensors
 from effdet.weights.names import find_system
 from effdet.weights.progress import fetch
-from effdet.weights.zoo import ZooEntry, default_entry, entry_of_file, find_entry
+from effdet.weights.zoo import default_entry, entry_of_file, find_entry
+from effdet.weights.zoo_entry import ZooEntry
 
 COCO_CATEGORIES = 90  # category ids 1 to 90, of which 80 are used
 IMAGENET_CLASSES = 1000

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from effdet.weights.download import cached_path, weights_path
-from effdet.weights.zoo import ZooEntry
+from effdet.weights.zoo_entry import ZooEntry
 
 
 def fetch(entry: ZooEntry) -> Path:

@@ -23,9 +23,7 @@ from effdet.text import HALVES
 NOT_IN_JSON = re.compile(f"[{HALVES}]")  # bytes of a name that is no text
 NOT_IN_CSV = re.compile(f"[\0\r{HALVES}]")  # a lone \r ends a line
 # Neither in XML nor in a list with a name in each line.
-_NOT_IN_XML = re.compile(
-    f"[\x00-\x1f\x7f\x85\u2028\u2029\ufffe\uffff{HALVES}]"
-)  # or in a list with a name in each line
+_NOT_IN_XML = re.compile(f"[\x00-\x1f\x7f\x85\u2028\u2029\ufffe\uffff{HALVES}]")
 VOC_IMAGES = "JPEGImages"  # folder for the images, as `Annotations.file_name` calls them
 CROWDS = "crowd regions left out"
 MASKS = "areas of masks, which become those of the boxes"

@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from effdet.text import HALVES
+from effdet.text import HALF
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
 _MOST_VALUES = 1_000_000  # that a YAML text may stand for, with what its aliases repeat
 _MAY_BE_HALF = re.compile(rb"\\(u|U0000)[dD][89a-fA-F]")  # of a character beyond the first 65,536
-_HALF = re.compile(f"[{HALVES}]")
 _LONGEST = 200  # characters of a value in a message
 
 
@@ -109,7 +108,7 @@ def _first_half(values: Any) -> str | None:
     stack = [values]
     while stack:
         value = stack.pop()
-        if isinstance(value, str) and _HALF.search(value):
+        if isinstance(value, str) and HALF.search(value):
             return value
         if isinstance(value, (list, dict)):
             stack += [*value, *value.values()] if isinstance(value, dict) else value

@@ -5,9 +5,11 @@ Sentences stand where they are shown; types of errors are in `errors.py`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 HALVES = "\ud800-\udfff"  # halves of characters, as a range of a pattern: no file can hold them
+HALF = re.compile(f"[{HALVES}]")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # first characters by which a spreadsheet takes a cell for a formula
 
 

@@ -10,7 +10,8 @@ model for each of them on the others, by the recipe of the run; each image is th
 seen it. Trained folds are used again, and stopped ones are continued. Validation images are predicted by best.pt.
 
 Writes review.html, review.json, review.csv and a corrected copy of the annotations of each split, proposals-SPLIT.json
-(COCO), to RUN/review; of a recipe to output_dir/review, or runs/NAME/review. The data set itself is never changed.
+(COCO), to RUN/review, for a recipe to runs/NAME/review. With output_dir=FOLDER these files and the models of the folds
+go to FOLDER/review. The data set itself is never changed.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _WIDTH = 160  # columns of the table, where the terminal has fewer
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `review` to a parser."""
     parser.add_argument(
-        "run", type=Path, metavar="RUN", help="folder of a run, or a checkpoint; or a recipe such as lite0"
+        "run", type=Path, metavar="RUN", help="folder of a run, a checkpoint, or a recipe such as lite0"
     )
     parser.add_argument(
         "overrides", nargs="*", metavar="section.key=value", help="changes to its recipe, such as data.root=/data/coco"

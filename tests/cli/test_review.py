@@ -161,6 +161,13 @@ def test_the_folds_of_a_recipe_are_trained_in_its_output_dir(tiny_recipe, tmp_pa
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_given_output_dir_replaces_the_folder_of_the_run(run_folder, tmp_path, capsys):
+    other = tmp_path / "other"
+    assert main(["review", str(run_folder), "--split", "val", "--device", "cpu", f"output_dir={other}"]) == 0
+    assert (other / "review" / "review.html").is_file()
+    assert not (run_folder / "review").exists()
+
+
 def test_a_recipe_is_found_by_its_name(tiny_data, capsys):
     message = refused(capsys, "lite0", "--folds", "99", f"data.root={tiny_data}")
     assert "has only 12 images of different content" in message

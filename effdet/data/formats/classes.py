@@ -17,11 +17,10 @@ from numpy.typing import NDArray
 from effdet.data.image_table import ImageTable, Table
 from effdet.data.label_map import LabelMap
 from effdet.errors import DataError
-from effdet.text import HALVES, count_of
+from effdet.text import HALF, count_of
 
 LONGEST_NAME = 1000  # characters
 MOST_DIGITS = 1000  # of names that are sorted as numbers
-_HALF = re.compile(f"[{HALVES}]")  # bytes of a name that is no text
 _WORDNET_ID = re.compile(r"n\d{8}")
 _OBJECTS = {"detection": "objects", "classification": "images"}
 
@@ -69,7 +68,7 @@ def follow_classes(
             f"{table.source}: the class name '{long[:40]}...' has {len(long)} characters, expected at most "
             f"{LONGEST_NAME}; correct the annotations"
         )
-    half = next((name for name in names if _HALF.search(name)), None)
+    half = next((name for name in names if HALF.search(name)), None)
     if half is not None:
         raise DataError(f"{table.source}: the class name {half!r} is no text; rename it, or its folder")
     used = np.bincount(table.labels, minlength=len(own)) > 0

@@ -18,9 +18,9 @@ from effdet.data.annotations import Annotations
 from effdet.data.formats.classes import ordered_names
 from effdet.data.image_table import ImageTable
 from effdet.errors import DataError
-from effdet.text import HALVES
+from effdet.text import HALF, HALVES
 
-NOT_IN_JSON = re.compile(f"[{HALVES}]")  # bytes of a name that is no text
+NOT_IN_JSON = HALF  # bytes of a name that is no text
 NOT_IN_CSV = re.compile(f"[\0\r{HALVES}]")  # a lone \r ends a line
 # Neither in XML nor in a list with a name in each line.
 _NOT_IN_XML = re.compile(f"[\x00-\x1f\x7f\x85\u2028\u2029\ufffe\uffff{HALVES}]")

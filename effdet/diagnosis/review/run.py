@@ -99,7 +99,7 @@ def review_run(
     """
     _check_arguments(split, folds, predictions)
     names: tuple[Part, ...] = ("train", "val") if split == "all" else (split,)
-    run = _found(run)
+    run = _existing(run)
     folder = _home_of(run, overrides) / FOLDER
     own = run
     if predictions is None and (folds is None or "val" in names):  # refused before folds are trained
@@ -127,7 +127,7 @@ def review_run(
     return Review({name: one.table for name, one in predicted.items()}, ranked(rows), facts, folder)
 
 
-def _found(run: Path) -> Path:
+def _existing(run: Path) -> Path:
     """A recipe's file if a run is the name of one, else the run itself.
 
     Raises:
@@ -143,12 +143,18 @@ def _found(run: Path) -> Path:
 
 
 def _home_of(run: Path, overrides: Sequence[str]) -> Path:
-    """The folder of a run, given the folder or a file in it; of a recipe its output_dir, or runs/NAME."""
-    if run.is_dir():
-        return run
-    if run.suffix in RECIPES:
-        return recipe_of(run, overrides).output_dir or Path("runs") / run.stem
-    return run.parent
+    """The output_dir of a recipe, or runs/NAME; the folder of a run, or the output_dir that is given."""
+    is_recipe = run.suffix in RECIPES
+    if is_recipe or any(override.partition("=")[0] == "output_dir" for override in overrides):
+        output_dir = recipe_of(run, overrides).output_dir
+        if output_dir is not None:
+            return output_dir
+    return Path("runs") / run.stem if is_recipe else _folder_of(run)
+
+
+def _folder_of(run: Path) -> Path:
+    """The folder of a run, given the folder or a checkpoint in it."""
+    return run if run.is_dir() else run.parent
 
 
 def recipe_of(run: Path, overrides: Sequence[str]) -> DetectionConfig:
@@ -157,7 +163,7 @@ def recipe_of(run: Path, overrides: Sequence[str]) -> DetectionConfig:
     Raises:
         ConfigError: there is none, or it is for a classifier.
     """
-    file = run if run.suffix in RECIPES else (run if run.is_dir() else run.parent) / "config.yaml"
+    file = run if run.suffix in RECIPES else _folder_of(run) / "config.yaml"
     if not file.is_file():
         raise ConfigError(f"{file}: no such file, so there is no recipe; give the folder of a run, or a recipe")
     return _detector(with_saved_list(load_config(file, overrides), file.parent), str(run))
